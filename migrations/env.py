@@ -1,0 +1,43 @@
+"""Runs the migrations: on a given connection, or on PGQUEUE_DSN, or as SQL text."""
+
+from __future__ import annotations
+
+import os
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+SCHEMA = context.config.attributes.get("schema", "pgqueue")
+# Any constant will do, as long as every migrator takes the same one.
+LOCK = 0x7067_7175_6575_65
+
+
+def run_offline() -> None:
+    context.configure(
+        dialect_name="postgresql", version_table_schema=SCHEMA, transactional_ddl=True
+    )
+    with context.begin_transaction():
+        context.execute(f"create schema if not exists {SCHEMA}")
+        context.run_migrations()
+
+
+def run_online(connection: Connection) -> None:
+    context.configure(connection=connection, version_table_schema=SCHEMA)
+    with context.begin_transaction():
+        connection.execute(text(f"select pg_advisory_xact_lock({LOCK})"))
+        connection.execute(text(f"create schema if not exists {SCHEMA}"))
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if context.is_offline_mode():
+    run_offline()
+elif given is not None:
+    run_online(given)
+else:
+    url = os.environ.get("PGQUEUE_DSN", "postgresql://").replace(
+        "postgresql://", "postgresql+psycopg://", 1
+    )
+    with create_engine(url, poolclass=NullPool).connect() as opened:
+        run_online(opened)

@@ -1,0 +1,264 @@
+"""The application: its tasks, and the way to its database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from typing_extensions import Self
+
+from pgqueue import config
+from pgqueue.client import AsyncClient, Client
+from pgqueue.connect import Connections
+from pgqueue.context import Context
+from pgqueue.dispatch import Dispatch, Job
+from pgqueue.drivers import async_driver, sync_driver, translate
+from pgqueue.durations import Duration
+from pgqueue.errors import ConfigError, TaskError
+from pgqueue.job import NewJob
+from pgqueue.operations import Operation
+from pgqueue.options import options_of
+from pgqueue.retry import BackoffLike
+from pgqueue.sql import load
+from pgqueue.task import Definition, Handle, RunIn, Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NOTIFY_INTERVAL = 0.01
+
+
+class App:
+    """Tasks and a database. Opens nothing until it is used.
+
+    Args:
+        dsn: any DSN that libpq reads; else ``PGQUEUE_DSN``, ``pgqueue.toml``, ``[tool.pgqueue]``,
+            or the ``PG*`` variables of libpq.
+        schema: the PostgreSQL schema of the queue.
+        notify: wake idle workers when jobs are enqueued; without it they poll.
+    """
+
+    def __init__(
+        self, dsn: str | None = None, *, schema: str | None = None, notify: bool = True
+    ) -> None:
+        self._dsn, self._schema = dsn, schema
+        self._notify = notify
+        self._notified: dict[str, float] = {}
+        self._connections: Connections | None = None
+        self.tasks: dict[str, Definition] = {}
+        self.client = Client(self._run)
+        self.aclient = AsyncClient(self._arun)
+
+    @property
+    def dsn(self) -> str:
+        """The DSN in use; it may hold a password."""
+        if self._dsn is None:
+            self._dsn = config.load().dsn or ""
+        return self._dsn
+
+    @property
+    def schema(self) -> str:
+        """The PostgreSQL schema in use."""
+        if self._schema is None:
+            self._schema = config.load().schema
+        return self._schema
+
+    @property
+    def connections(self) -> Connections:
+        """The app's own connections."""
+        if self._connections is None:
+            self._connections = Connections(self.dsn)
+        return self._connections
+
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        max_retries: int = 10,
+        backoff: BackoffLike | None = None,
+        timeout: Duration | None = None,
+        run: RunIn | None = None,
+        retry_on: tuple[type[BaseException], ...] | None = None,
+        aliases: Sequence[str] = (),
+    ) -> TaskDecorator: ...
+    def task(self, function: Any = None, /, **options: Any) -> Any:
+        """Make a function a task.
+
+        Args:
+            name: stored with each job; default ``module.function``. Keep it when you move the function.
+            queue: where its jobs go.
+            priority: higher runs first, -32768 to 32767.
+            max_retries: runs after the first, 0 to 1000.
+            backoff: wait before a retry: a duration (doubled after each failure) or a ``Backoff``.
+            timeout: longest run. Async: cancelled. Process: killed. Thread: asked to stop.
+            run: "thread" (default of ``def``), "process", or "async" (``async def``).
+            retry_on: exceptions that are retried; any other is dead at once. Default: all.
+            aliases: earlier names, whose jobs it runs as well.
+
+        Raises:
+            ConfigError: an option is out of range.
+            TaskError: the function cannot be a task, or the name is taken.
+        """
+        if function is not None:
+            return self._register(function)
+        return lambda function: self._register(function, **options)
+
+    def _register(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        timeout: Duration | None = None,
+        run: RunIn | None = None,
+        retry_on: tuple[type[BaseException], ...] | None = None,
+        aliases: Sequence[str] = (),
+        **options: Any,
+    ) -> Task[Any, Any]:
+        if not callable(function) or isinstance(function, type):
+            raise TaskError(f"@app.task takes a function, got {function!r}")
+        definition = Definition(
+            function,
+            name=name,
+            options=options_of(**options),
+            timeout=config.duration(timeout, "timeout"),
+            run=run,
+            retry_on=retry_on,
+            aliases=aliases,
+        )
+        for each in (definition.name, *definition.aliases):
+            if each in self.tasks:
+                raise TaskError(f"two tasks are named {each}")
+            self.tasks[each] = definition
+        return Task(definition, self)
+
+    def definition(self, name: str) -> Definition | None:
+        """The task or job class of this name, if this process knows it."""
+        known = self.tasks.get(name)
+        if known is None and name in Job.classes:
+            return Job.classes[name].definition
+        return known
+
+    def dispatch(self, job: Job) -> Dispatch:
+        """Enqueue an instance of a job class: ``await app.dispatch(job).with_max_retries(5)``."""
+        return Dispatch(job, self)
+
+    def enqueue_many(self, jobs: Sequence[NewJob], *, on: object = None) -> list[Handle[Any]]:
+        """Insert jobs made by ``task.call(...)``, all or none; handles in the same order."""
+        return _handles(self.send(jobs, on), jobs)
+
+    async def aenqueue_many(
+        self, jobs: Sequence[NewJob], *, on: object = None
+    ) -> list[Handle[Any]]:
+        """The same, awaited."""
+        return _handles(await self.asend(jobs, on), jobs)
+
+    def send(self, jobs: Sequence[NewJob], on: object) -> list[int]:
+        _check_jobs(jobs)
+        return self.client.insert(jobs, notify=self._may_notify(jobs), on=on) if jobs else []
+
+    async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
+        _check_jobs(jobs)
+        if not jobs:
+            return []
+        return await self.aclient.insert(jobs, notify=self._may_notify(jobs), on=on)
+
+    def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
+        # A commit that notifies takes a lock of the whole cluster, so a burst notifies only once
+        # in a while; workers that are awake look again by themselves.
+        if not self._notify:
+            return False
+        now = time.monotonic()
+        queues = {job.queue for job in jobs}
+        if all(now - self._notified.get(queue, -1.0) < NOTIFY_INTERVAL for queue in queues):
+            return False
+        self._notified.update(dict.fromkeys(queues, now))
+        return True
+
+    def _run(self, operation: Operation[Any], on: object) -> Any:
+        statement = load(self.schema)[operation.statement]
+        try:
+            if on is not None:
+                return operation.decode(sync_driver(on).fetch(statement, operation.values))
+            with self.connections.sync() as connection:
+                return operation.decode(sync_driver(connection).fetch(statement, operation.values))
+        except Exception as error:
+            known = translate(error)
+            if known is not None:
+                raise known from error
+            raise
+
+    async def _arun(self, operation: Operation[Any], on: object) -> Any:
+        statement = load(self.schema)[operation.statement]
+        try:
+            if on is not None:
+                rows = await async_driver(on).fetch(statement, operation.values)
+                return operation.decode(rows)
+            async with self.connections.aio() as connection:
+                rows = await async_driver(connection).fetch(statement, operation.values)
+                return operation.decode(rows)
+        except Exception as error:
+            known = translate(error)
+            if known is not None:
+                raise known from error
+            raise
+
+    def close(self) -> None:
+        """Close the app's own connections; it may be used again."""
+        if self._connections is not None:
+            self._connections.close()
+
+    async def aclose(self) -> None:
+        """Close the app's own connections, those of the running event loop as well."""
+        if self._connections is not None:
+            await self._connections.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.aclose()
+
+
+class TaskDecorator:
+    """The type of ``@app.task(...)`` with options."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Awaitable[R]], /
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Any, /) -> Any: ...
+
+
+def _check_jobs(jobs: Sequence[NewJob]) -> None:
+    for job in jobs:
+        if not isinstance(job, NewJob):
+            raise ConfigError(f"enqueue_many takes what task.call(...) returns, got {job!r}")
+
+
+def _handles(ids: Sequence[int], jobs: Sequence[NewJob]) -> list[Handle[Any]]:
+    return [Handle(job_id, job.task) for job_id, job in zip(ids, jobs, strict=True)]

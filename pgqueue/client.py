@@ -1,0 +1,186 @@
+"""The operations on jobs and queues, sync and async: one line each, kept equal by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pgqueue.errors import JobNotFound
+from pgqueue.job import Attempt, JobRow, NewJob, Status
+from pgqueue.operations import Operation, maintenance
+from pgqueue.operations import jobs as operations
+from pgqueue.operations.jobs import Filter
+from pgqueue.operations.maintenance import QueueStats, WorkerRow
+
+T = TypeVar("T")
+
+
+def found(job: JobRow | None, job_id: int) -> JobRow:
+    if job is None:
+        raise JobNotFound(f"no job {job_id}: it never existed or was pruned")
+    return job
+
+
+class Client:
+    """Sync operations. ``on`` is the caller's connection; without it each is its own transaction."""
+
+    def __init__(self, run: Callable[[Operation[Any], object], Any]) -> None:
+        self._run_any = run
+
+    def _run(self, operation: Operation[T], on: object) -> T:
+        result: T = self._run_any(operation, on)
+        return result
+
+    def insert(self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None) -> list[int]:
+        """Insert prepared jobs in one round trip; returns their ids in order."""
+        return self._run(operations.enqueue(jobs, notify=notify), on)
+
+    def notify(self, queues: Iterable[str], *, on: object = None) -> None:
+        """Wake the workers of these queues."""
+        return self._run(operations.notify(queues), on)
+
+    def job(self, job_id: int, *, on: object = None) -> JobRow:
+        """One job; raises JobNotFound."""
+        return found(self._run(operations.get(job_id), on), job_id)
+
+    def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
+        """The attempts of a job that did not succeed, oldest first."""
+        return self._run(operations.attempts(job_id), on)
+
+    def jobs(
+        self,
+        where: Filter = Filter(),
+        *,
+        status: Status | str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+        on: object = None,
+    ) -> list[JobRow]:
+        """Jobs that match, newest first; ``before`` is the id to go on from."""
+        return self._run(operations.find(where, status=status, limit=limit, before=before), on)
+
+    def retry(
+        self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
+    ) -> bool:
+        """Put a dead or cancelled job back, with edited arguments if given; False if it is neither."""
+        return bool(self._run(operations.retry([job_id], Filter(), args=args), on))
+
+    def retry_many(
+        self, job_ids: Sequence[int] | None = None, where: Filter = Filter(), *,
+        limit: int = 1000, on: object = None,
+    ) -> list[int]:
+        """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
+        return self._run(operations.retry(job_ids, where, limit=limit), on)
+
+    def cancel(self, *job_ids: int, on: object = None) -> dict[int, Status]:
+        """Cancel pending jobs, ask running ones to stop; returns the status by id."""
+        return self._run(operations.cancel(job_ids), on)
+
+    def count_pending(self, where: Filter = Filter(), *, on: object = None) -> int:
+        """How many pending jobs match."""
+        return self._run(operations.count_pending(where), on)
+
+    def clear(self, where: Filter = Filter(), *, limit: int = 1000, on: object = None) -> list[int]:
+        """Delete up to ``limit`` pending jobs that match; returns their ids."""
+        return self._run(operations.clear(where, limit=limit), on)
+
+    def stats(self, *, on: object = None) -> list[QueueStats]:
+        """Statistics of every queue."""
+        return self._run(maintenance.stats(), on)
+
+    def workers(self, *, on: object = None) -> list[WorkerRow]:
+        """Workers that are alive."""
+        return self._run(maintenance.workers(), on)
+
+    def pause(self, queue: str, *, on: object = None) -> None:
+        """Stop claims from a queue; running jobs go on."""
+        return self._run(maintenance.pause(queue), on)
+
+    def resume(self, queue: str, *, on: object = None) -> bool:
+        """Let a queue be claimed from again; False if it was never paused."""
+        return self._run(maintenance.resume(queue), on)
+
+
+class AsyncClient:
+    """Async operations. ``on`` is the caller's connection; without it each is its own transaction."""
+
+    def __init__(self, run: Callable[[Operation[Any], object], Awaitable[Any]]) -> None:
+        self._run_any = run
+
+    async def _run(self, operation: Operation[T], on: object) -> T:
+        result: T = await self._run_any(operation, on)
+        return result
+
+    async def insert(
+        self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None
+    ) -> list[int]:
+        """Insert prepared jobs in one round trip; returns their ids in order."""
+        return await self._run(operations.enqueue(jobs, notify=notify), on)
+
+    async def notify(self, queues: Iterable[str], *, on: object = None) -> None:
+        """Wake the workers of these queues."""
+        return await self._run(operations.notify(queues), on)
+
+    async def job(self, job_id: int, *, on: object = None) -> JobRow:
+        """One job; raises JobNotFound."""
+        return found(await self._run(operations.get(job_id), on), job_id)
+
+    async def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
+        """The attempts of a job that did not succeed, oldest first."""
+        return await self._run(operations.attempts(job_id), on)
+
+    async def jobs(
+        self,
+        where: Filter = Filter(),
+        *,
+        status: Status | str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+        on: object = None,
+    ) -> list[JobRow]:
+        """Jobs that match, newest first; ``before`` is the id to go on from."""
+        operation = operations.find(where, status=status, limit=limit, before=before)
+        return await self._run(operation, on)
+
+    async def retry(
+        self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
+    ) -> bool:
+        """Put a dead or cancelled job back, with edited arguments if given; False if it is neither."""
+        return bool(await self._run(operations.retry([job_id], Filter(), args=args), on))
+
+    async def retry_many(
+        self, job_ids: Sequence[int] | None = None, where: Filter = Filter(), *,
+        limit: int = 1000, on: object = None,
+    ) -> list[int]:
+        """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
+        return await self._run(operations.retry(job_ids, where, limit=limit), on)
+
+    async def cancel(self, *job_ids: int, on: object = None) -> dict[int, Status]:
+        """Cancel pending jobs, ask running ones to stop; returns the status by id."""
+        return await self._run(operations.cancel(job_ids), on)
+
+    async def count_pending(self, where: Filter = Filter(), *, on: object = None) -> int:
+        """How many pending jobs match."""
+        return await self._run(operations.count_pending(where), on)
+
+    async def clear(
+        self, where: Filter = Filter(), *, limit: int = 1000, on: object = None
+    ) -> list[int]:
+        """Delete up to ``limit`` pending jobs that match; returns their ids."""
+        return await self._run(operations.clear(where, limit=limit), on)
+
+    async def stats(self, *, on: object = None) -> list[QueueStats]:
+        """Statistics of every queue."""
+        return await self._run(maintenance.stats(), on)
+
+    async def workers(self, *, on: object = None) -> list[WorkerRow]:
+        """Workers that are alive."""
+        return await self._run(maintenance.workers(), on)
+
+    async def pause(self, queue: str, *, on: object = None) -> None:
+        """Stop claims from a queue; running jobs go on."""
+        return await self._run(maintenance.pause(queue), on)
+
+    async def resume(self, queue: str, *, on: object = None) -> bool:
+        """Let a queue be claimed from again; False if it was never paused."""
+        return await self._run(maintenance.resume(queue), on)

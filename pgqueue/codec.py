@@ -1,0 +1,156 @@
+"""Arguments to JSON and back, by a function's own signature (msgspec does the conversion)."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from pgqueue.errors import ArgumentsError, TaskError
+
+WARN_BYTES = 256 * 1024
+MOST_BYTES = 1024 * 1024
+MOST_DEPTH = 64
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _from_pydantic(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return dump(mode="json")
+    raise NotImplementedError(f"objects of type {type(value).__name__} cannot be stored as JSON")
+
+
+def _to_pydantic(kind: type, value: Any) -> Any:
+    validate = getattr(kind, "model_validate", None)
+    if validate is not None:
+        return validate(value)
+    if isinstance(value, kind):
+        return value
+    raise NotImplementedError(f"arguments of type {kind.__name__} cannot be read from JSON")
+
+
+class Signature:
+    """The parameters of a task: binds, checks, encodes and decodes its arguments."""
+
+    def __init__(self, parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any]):
+        self._signature = inspect.Signature(list(parameters.values()))
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+        for name, parameter in parameters.items():
+            kind = hints.get(name, Any)
+            if parameter.default is inspect.Parameter.empty:
+                fields.append((name, kind))
+            else:
+                fields.append((name, kind, msgspec.field(default_factory=_constant(parameter))))
+        self._names = tuple(parameters)
+        self._struct = msgspec.defstruct(
+            "Arguments",
+            [(f"p{i}", *field[1:]) for i, field in enumerate(fields)],
+            rename={f"p{i}": field[0] for i, field in enumerate(fields)},
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        self._decoder = msgspec.json.Decoder(self._struct, dec_hook=_to_pydantic)
+
+    def encode(self, task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the arguments as JSON text.
+
+        Raises:
+            ArgumentsError: they do not fit the signature, are not JSON, or are too large or deep.
+        """
+        try:
+            bound = self._signature.bind(*args, **kwargs).arguments
+            plain = msgspec.to_builtins(bound, enc_hook=_from_pydantic, str_keys=True)
+            text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+            check_text(text)
+            self._decoder.decode(text)
+        except RecursionError:
+            raise ArgumentsError(f"arguments of {task}: nested too deep or in a circle") from None
+        except UnicodeEncodeError:
+            raise ArgumentsError(
+                f"arguments of {task}: text with a lone surrogate cannot be stored"
+            ) from None
+        except (TypeError, ValueError, NotImplementedError) as error:
+            reason = str(error).replace("`", "'")
+            raise ArgumentsError(f"arguments of {task}: {reason}") from None
+        return text
+
+    def decode(self, text: str) -> dict[str, Any]:
+        """Return keyword arguments from JSON text.
+
+        Raises:
+            ArgumentsError: the stored arguments do not fit the signature.
+        """
+        try:
+            values = self._decoder.decode(text)
+        except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
+            raise ArgumentsError(f"the stored arguments do not fit: {error}") from None
+        return {name: getattr(values, f"p{i}") for i, name in enumerate(self._names)}
+
+
+def _constant(parameter: inspect.Parameter) -> Callable[[], Any]:
+    return lambda: parameter.default
+
+
+def check_text(text: str) -> None:
+    """Refuse JSON text that PostgreSQL or a worker could not read back.
+
+    Raises:
+        ArgumentsError: over 1 MB, deeper than 64, or with NUL. Over 256 KB it warns.
+    """
+    size = len(text.encode("utf-8"))
+    if size > MOST_BYTES:
+        raise ArgumentsError(
+            f"{size:,} bytes of JSON, at most {MOST_BYTES:,}: store the document and pass its id"
+        )
+    if size > WARN_BYTES:
+        warnings.warn(
+            f"pgqueue: {size:,} bytes of arguments; better store the document and pass its id",
+            stacklevel=2,
+        )
+    if "\\u0000" in text and _NUL.search(text):
+        raise ArgumentsError("text with a NUL character cannot be stored in PostgreSQL")
+    if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
+        raise ArgumentsError(f"nested deeper than {MOST_DEPTH}")
+
+
+def depth(text: str) -> int:
+    """How deep JSON text nests; braces inside strings do not count."""
+    deepest = level = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        if token[0] in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif token[0] in "]}":
+            level -= 1
+    return deepest
+
+
+def signature_of(function: Callable[..., Any], *, skip: int = 0) -> Signature:
+    """Read a function's parameters; the first ``skip`` are not arguments of the job.
+
+    Raises:
+        TaskError: it has ``*args``, ``**kwargs`` or a type that JSON cannot carry.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    parameters = dict(list(inspect.signature(function).parameters.items())[skip:])
+    for parameter in parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TaskError(
+                f"{name} takes {parameter}: a job's arguments are stored by name, so give each"
+                " one a parameter of its own (a list or a dict is fine)"
+            )
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise TaskError(f"{name}: its annotations do not resolve: {error}") from None
+    try:
+        return Signature(parameters, hints)
+    except TypeError as error:
+        raise TaskError(f"{name}: {error}") from None

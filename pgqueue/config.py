@@ -1,0 +1,156 @@
+"""Settings: arguments over environment over ``pgqueue.toml`` or ``[tool.pgqueue]``."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConfigError
+
+_DURATIONS = {
+    "lease",
+    "poll",
+    "grace",
+    "keep_succeeded",
+    "keep_dead",
+    "keep_cancelled",
+    "default_timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a worker behaves. Times in seconds; None for a ``keep_`` means for ever.
+
+    Args:
+        concurrency: jobs run at once in one process.
+        lease: how long a claim is valid without a sign of life.
+        poll: longest wait between looks at an idle queue.
+        grace: how long running jobs may go on after SIGTERM.
+        keep_succeeded: retention of succeeded jobs; 0 deletes them at once.
+        keep_dead: retention of dead jobs.
+        keep_cancelled: retention of cancelled jobs.
+        max_crashes: leases that may run out before a job is dead.
+        default_timeout: longest run of a task that sets none; None for no limit.
+        notify: listen for new jobs; without it the queue is only polled.
+        processes: size of the process pool of ``run="process"`` tasks.
+        prefetch: jobs that may wait in the worker so that short ones do not wait for the database;
+            None lets the worker choose by their run time, 0 turns it off.
+    """
+
+    concurrency: int = 20
+    lease: float = 60.0
+    poll: float = 1.0
+    grace: float = 30.0
+    keep_succeeded: float | None = 86_400.0
+    keep_dead: float | None = None
+    keep_cancelled: float | None = 604_800.0
+    max_crashes: int = 3
+    default_timeout: float | None = 3600.0
+    notify: bool = True
+    processes: int = 2
+    prefetch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_crashes", "processes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
+                raise ConfigError(f"{name} must be a whole number from 1 to 10000, got {value!r}")
+        if self.lease < 1:
+            raise ConfigError(f"lease must be at least 1s, got {self.lease}s")
+        if self.poll < 0.01:
+            raise ConfigError(f"poll must be at least 10ms, got {self.poll}s")
+
+    def with_(self, **given: Any) -> Settings:
+        """Return a copy with the given settings; durations as ``60``, ``"60s"`` or timedelta."""
+        known = {f.name for f in fields(self)}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ConfigError(
+                f"no setting {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+            )
+        return replace(self, **{k: _read(k, v) for k, v in given.items()})
+
+
+def _read(name: str, value: Any) -> Any:
+    if name in _DURATIONS:
+        if value is None or value == "forever":
+            return None
+        try:
+            return seconds(value, name=name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    if isinstance(value, str):
+        return _from_text(name, value)
+    return value
+
+
+def _from_text(name: str, value: str) -> Any:
+    lowered = value.strip().lower()
+    if name == "notify":
+        if lowered in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            return lowered in ("1", "true", "yes", "on")
+        raise ConfigError(f"notify must be true or false, got {value!r}")
+    try:
+        return int(lowered)
+    except ValueError:
+        raise ConfigError(f"{name} must be a whole number, got {value!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the files and the environment say; the command line goes over it."""
+
+    dsn: str | None = None
+    app: str | None = None
+    schema: str = "pgqueue"
+    settings: Settings = Settings()
+
+
+def load(
+    directory: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """Read ``pgqueue.toml``, or ``[tool.pgqueue]`` of ``pyproject.toml``, then ``PGQUEUE_*``.
+
+    Raises:
+        ConfigError: a file cannot be read, or a setting is unknown or wrong.
+    """
+    values = _file_values(directory or Path.cwd())
+    for key, value in (os.environ if environ is None else environ).items():
+        name = key.removeprefix("PGQUEUE_").lower()
+        if key.startswith("PGQUEUE_") and name in _KEYS:
+            values[name] = value
+    top = {k: values.pop(k) for k in ("dsn", "app", "schema") if k in values}
+    return Config(**top, settings=Settings().with_(**values))
+
+
+_KEYS = {f.name for f in fields(Settings)} | {"dsn", "app", "schema"}
+
+
+def _file_values(directory: Path) -> dict[str, Any]:
+    for name, path in (("pgqueue.toml", ()), ("pyproject.toml", ("tool", "pgqueue"))):
+        file = directory / name
+        if not file.is_file():
+            continue
+        try:
+            table: Any = tomllib.loads(file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file}: {error}") from None
+        for step in path:
+            table = table.get(step, {})
+        if table:
+            return dict(table)
+    return {}
+
+
+def duration(value: Duration | None, name: str) -> float | None:
+    """Seconds of an optional duration, or ConfigError."""
+    try:
+        return None if value is None else seconds(value, name=name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

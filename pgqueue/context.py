@@ -1,0 +1,165 @@
+"""What a handler may know and do about the job it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pgqueue.drivers import async_driver, sync_driver, translate
+from pgqueue.errors import Cancel, PgQueueError
+from pgqueue.job import ClaimedJob
+from pgqueue.operations import jobs as operations
+from pgqueue.sql import load
+
+if TYPE_CHECKING:
+    import asyncpg
+    import psycopg
+
+
+class Context:
+    """Given to a handler whose first parameter is annotated ``Context``."""
+
+    def __init__(
+        self,
+        job: ClaimedJob,
+        *,
+        schema: str,
+        connect: Callable[[], AbstractContextManager[Any]],
+        aconnect: Callable[[], AbstractAsyncContextManager[Any]],
+    ) -> None:
+        self._job = job
+        self._complete = load(schema)["complete_job"]
+        self._connect = connect
+        self._aconnect = aconnect
+        self._stop = threading.Event()
+        self.completed = False
+
+    @property
+    def id(self) -> int:
+        """The job's id."""
+        return self._job.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._job.task
+
+    @property
+    def queue(self) -> str:
+        """The queue it was claimed from."""
+        return self._job.queue
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return self._job.attempt
+
+    @property
+    def claim_id(self) -> UUID:
+        """The fencing token of this attempt; for ``pgqueue.complete_job(id, claim_id)``."""
+        return self._job.claim_id
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this job: hand it to the services you call."""
+        return f"pgqueue-{self._job.id}"
+
+    def stop(self) -> None:
+        """Ask the handler to stop; it hears of it at its next ``check()``."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise Cancel if this job was cancelled or lost, or its worker is stopping."""
+        if self._stop.is_set():
+            raise Cancel("asked to stop")
+
+    def transaction(self) -> _Transaction:
+        """A transaction that also completes the job: both commit, or neither.
+
+        ``async with`` gives an asyncpg connection, ``with`` a psycopg one.
+
+        Raises:
+            ClaimLost: at the end, when the job is no longer this worker's; everything rolls back.
+        """
+        return _Transaction(self._sync_transaction, self._async_transaction)
+
+    def complete(self, connection: object) -> None:
+        """Complete the job in your own transaction; call it last, then commit.
+
+        Raises:
+            ClaimLost: the job is no longer this worker's; your transaction must roll back.
+        """
+        operation = operations.complete(self.id, self.claim_id)
+        try:
+            sync_driver(connection).fetch(self._complete, operation.values)
+        except Exception as error:
+            raise _explained(error) from error
+        self.completed = True
+
+    async def acomplete(self, connection: object) -> None:
+        """The same on an async connection."""
+        operation = operations.complete(self.id, self.claim_id)
+        try:
+            await async_driver(connection).fetch(self._complete, operation.values)
+        except Exception as error:
+            raise _explained(error) from error
+        self.completed = True
+
+    @contextmanager
+    def _sync_transaction(self) -> Iterator[Any]:
+        try:
+            with self._connect() as connection, connection.transaction():
+                yield connection
+                self.complete(connection)
+        except BaseException:
+            self.completed = False
+            raise
+
+    @asynccontextmanager
+    async def _async_transaction(self) -> AsyncIterator[Any]:
+        try:
+            async with self._aconnect() as connection, connection.transaction():
+                yield connection
+                await self.acomplete(connection)
+        except BaseException:
+            self.completed = False
+            raise
+
+
+class _Transaction:
+    """Entered with ``with`` or ``async with``."""
+
+    def __init__(
+        self,
+        sync: Callable[[], AbstractContextManager[Any]],
+        asynchronous: Callable[[], AbstractAsyncContextManager[Any]],
+    ) -> None:
+        self._sync, self._async = sync, asynchronous
+
+    def __enter__(self) -> psycopg.Connection[Any]:
+        self._entered = self._sync()
+        connection: psycopg.Connection[Any] = self._entered.__enter__()
+        return connection
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._entered.__exit__(*error)
+
+    async def __aenter__(self) -> asyncpg.Connection[Any]:
+        self._aentered = self._async()
+        connection: asyncpg.Connection[Any] = await self._aentered.__aenter__()
+        return connection
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._aentered.__aexit__(*error)
+
+
+def _explained(error: Exception) -> Exception | PgQueueError:
+    return translate(error) or error

@@ -1,0 +1,158 @@
+"""Job classes: fields are the arguments, ``handle`` does the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, ClassVar, dataclass_transform
+
+from pgqueue.codec import Signature, signature_of
+from pgqueue.context import Context
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import TaskError
+from pgqueue.job import NewJob
+from pgqueue.options import Options, Verbs, options_of
+from pgqueue.retry import BackoffLike
+from pgqueue.task import Definition, Handle, RunIn, Sender, first_is_context, module_of, run_in
+
+
+@dataclass_transform()
+class Job:
+    """Base of job classes. Annotated fields are the arguments; plain class attributes are options.
+
+    ``handle(self)`` or ``handle(self, ctx: Context)`` runs the job, sync or async. ``backoff`` may
+    be a duration, a ``Backoff``, or a method ``backoff(self, attempt) -> seconds``.
+    """
+
+    name: ClassVar[str | None] = None
+    queue: ClassVar[str] = "default"
+    priority: ClassVar[int] = 0
+    max_retries: ClassVar[int] = 10
+    backoff: ClassVar[Any] = None
+    timeout: ClassVar[Duration | None] = None
+    run: ClassVar[RunIn | None] = None
+    retry_on: ClassVar[tuple[type[BaseException], ...] | None] = None
+    aliases: ClassVar[Sequence[str]] = ()
+    definition: ClassVar[ClassDefinition]
+    classes: ClassVar[dict[str, type[Job]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(cls)
+        options = {"name", "queue", "priority", "max_retries", "backoff", "timeout", "run"}
+        clash = options & {field.name for field in dataclasses.fields(cls)}
+        if clash:
+            raise TaskError(
+                f"{cls.__qualname__}: {', '.join(sorted(clash))} is an option of every job, so it"
+                " cannot be a field: rename the field, or drop the annotation to set the option"
+            )
+        if not hasattr(cls, "handle"):
+            return  # a base class of the application's own
+        cls.definition = ClassDefinition(cls)
+        for name in (cls.definition.name, *cls.definition.aliases):
+            Job.classes[name] = cls
+
+
+class ClassDefinition(Definition):
+    """A job class as its worker sees it."""
+
+    def __init__(self, cls: type[Job]) -> None:
+        backoff: BackoffLike | None = None if callable(cls.backoff) else cls.backoff
+        options = options_of(
+            queue=cls.queue, priority=cls.priority, max_retries=cls.max_retries, backoff=backoff
+        )
+        handle: Callable[..., Any] = cls.handle  # type: ignore[attr-defined]
+        super().__init__(
+            handle,
+            name=cls.name or f"{module_of(cls)}.{cls.__qualname__}",
+            options=options,
+            timeout=None if cls.timeout is None else seconds(cls.timeout, name="timeout"),
+            run=run_in(handle, cls.run, cls.__qualname__),
+            retry_on=cls.retry_on,
+            aliases=cls.aliases,
+        )
+        self.cls = cls
+        self.module, self.qualname = module_of(cls), cls.__qualname__
+        self._takes_context = first_is_context(handle, skip=1)
+        self._fields = tuple(f.name for f in dataclasses.fields(cls) if f.init)  # type: ignore[arg-type]
+        self._class_signature: Signature | None = None
+
+    @property
+    def takes_context(self) -> bool:  # type: ignore[override]
+        return self._takes_context
+
+    @property
+    def signature(self) -> Signature:  # type: ignore[override]
+        if self._class_signature is None:
+            self._class_signature = signature_of(self.cls)
+        return self._class_signature
+
+    def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
+        job: Any = self.cls(**arguments)
+        return job.handle(context) if self._takes_context else job.handle()
+
+    def backoff_of(self, arguments: dict[str, Any]) -> Callable[[int], float] | None:
+        if not callable(self.cls.backoff):
+            return None
+        job = self.cls(**arguments)
+        return lambda attempt: seconds(job.backoff(attempt), name="backoff")
+
+    def arguments_of(self, job: Job) -> dict[str, Any]:
+        return {name: getattr(job, name) for name in self._fields}
+
+
+class Dispatch(Verbs):
+    """A job instance on its way: verbs, then ``enqueue()``, ``await ...aenqueue()`` or ``await``."""
+
+    def __init__(
+        self, job: Job, app: Sender, options: Options | None = None, connection: object = None
+    ) -> None:
+        definition = getattr(type(job), "definition", None)
+        if not isinstance(definition, ClassDefinition):
+            raise TaskError(
+                f"dispatch() takes an instance of a Job class with handle(), got {type(job).__name__}"
+            )
+        self.definition = definition
+        self.options = options or definition.options
+        self._job, self._app, self._connection = job, app, connection
+        self._sent = False
+
+    def _changed(self, options: Options) -> Dispatch:  # type: ignore[override]
+        self._sent = True  # the copy is the one to be sent
+        return Dispatch(self._job, self._app, options, self._connection)
+
+    def on(self, connection: object) -> Dispatch:
+        """Enqueue on the caller's connection, in its transaction, which is left as it is."""
+        self._sent = True
+        return Dispatch(self._job, self._app, self.options, connection)
+
+    def call(self) -> NewJob:
+        """A job for ``enqueue_many``; nothing is sent yet."""
+        self._sent = True
+        arguments = self.definition.arguments_of(self._job)
+        text = self.definition.signature.encode(self.definition.name, (), arguments)
+        return self.options.new_job(self.definition.name, text)
+
+    def enqueue(self) -> Handle[Any]:
+        """Insert the job; raises as ``Task.enqueue`` does."""
+        job = self.call()
+        return Handle(self._app.send([job], self._connection)[0], job.task)
+
+    async def aenqueue(self) -> Handle[Any]:
+        """The same, awaited."""
+        job = self.call()
+        return Handle((await self._app.asend([job], self._connection))[0], job.task)
+
+    def __await__(self) -> Generator[Any, None, Handle[Any]]:
+        return self.aenqueue().__await__()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_sent", True):
+            warnings.warn(
+                f"{type(self._job).__name__} was dispatched but never sent: end with .enqueue() or"
+                " await it",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )

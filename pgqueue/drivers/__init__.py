@@ -1,0 +1,117 @@
+"""Run a statement on a connection somebody else owns, whatever library it comes from.
+
+None of these opens, commits, rolls back or closes anything, or changes a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from pgqueue.errors import ClaimLost, ConnectionUnusable, PgQueueError, SchemaError
+from pgqueue.sql import Statement
+
+Rows = Sequence[Sequence[Any]]
+Values = Mapping[str, object]
+
+
+class Driver(Protocol):
+    """Runs statements on a sync connection."""
+
+    def fetch(self, statement: Statement, values: Values) -> Rows: ...
+
+
+class AsyncDriver(Protocol):
+    """Runs statements on an async connection."""
+
+    async def fetch(self, statement: Statement, values: Values) -> Rows: ...
+
+
+# Imported when first met: an application pays for the libraries it uses.
+_LIBRARIES = ("psycopg", "asyncpg", "sqlalchemy", "django")
+
+_TAKES = (
+    "psycopg Connection, AsyncConnection or cursor; asyncpg Connection; SQLAlchemy Connection,"
+    " Session, AsyncConnection or AsyncSession; Django connection"
+)
+
+
+def sync_driver(connection: object) -> Driver:
+    """Return the driver of a sync connection.
+
+    Raises:
+        ConnectionUnusable: closed, async, or of no known library.
+    """
+    driver, other = _adapt(connection, "sync_driver"), "async_driver"
+    if driver is None and _adapt(connection, other) is not None:
+        raise ConnectionUnusable(
+            f"{_name(connection)} is an async connection: await the verb with an a in front"
+            " (aenqueue)"
+        )
+    return _known(driver, connection)
+
+
+def async_driver(connection: object) -> AsyncDriver:
+    """Return the driver of an async connection.
+
+    Raises:
+        ConnectionUnusable: closed, sync, or of no known library.
+    """
+    driver, other = _adapt(connection, "async_driver"), "sync_driver"
+    if driver is None and _adapt(connection, other) is not None:
+        raise ConnectionUnusable(
+            f"{_name(connection)} is a sync connection: use the verb without the a in front"
+            " (enqueue)"
+        )
+    return _known(driver, connection)
+
+
+def _adapt(connection: object, maker: str) -> Any:
+    roots = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
+    for library in _LIBRARIES:
+        if library in roots:
+            adapt = getattr(import_module(f"pgqueue.drivers._{library}"), maker, None)
+            return None if adapt is None else adapt(connection)
+    return None
+
+
+def _known(driver: Any, connection: object) -> Any:
+    if driver is None:
+        raise _unknown(connection)
+    return driver
+
+
+def translate(error: BaseException) -> PgQueueError | None:
+    """Return our error for the SQLSTATEs we promise to explain; None for all others."""
+    state = sqlstate(error)
+    if state == "PQ001":
+        return ClaimLost(str(error).splitlines()[0])
+    if state in ("42P01", "3F000", "42703", "42883"):
+        first = str(getattr(error, "orig", None) or error).splitlines()[0]
+        return SchemaError(
+            f"this database has no matching pgqueue schema ({first}): is it the right database?"
+            " run: pgqueue migrate"
+        )
+    return None
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """The SQLSTATE of a driver's error, also when SQLAlchemy or Django wraps it."""
+    while error is not None:
+        for holder in (error, getattr(error, "orig", None)):
+            state = getattr(holder, "sqlstate", None) or getattr(holder, "pgcode", None)
+            if state:
+                return str(state)
+        error = error.__cause__
+    return None
+
+
+def _name(connection: object) -> str:
+    return f"{type(connection).__module__.split('.')[0]} {type(connection).__name__}"
+
+
+def _unknown(connection: object) -> ConnectionUnusable:
+    name = f"{type(connection).__module__}.{type(connection).__qualname__}"
+    hint = " (psycopg2: use psycopg 3, or SQLAlchemy)" if "psycopg2" in name else ""
+    return ConnectionUnusable(f"on() cannot use {name}{hint}; it takes a {_TAKES}")

@@ -1,0 +1,38 @@
+"""asyncpg: connections, also those acquired from a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from pgqueue.errors import ConnectionUnusable
+from pgqueue.sql import Statement
+
+
+class AsyncpgDriver:
+    """Runs on the caller's connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
+        rows: list[Any] = await self._connection.fetch(
+            statement.numbered, *[values[n] for n in statement.parameters]
+        )
+        return rows
+
+
+def async_driver(connection: object) -> AsyncpgDriver | None:
+    if isinstance(connection, asyncpg.Pool):
+        raise ConnectionUnusable(
+            "on() takes a connection, not a pool: a transaction belongs to one connection;"
+            " use: async with pool.acquire() as conn"
+        )
+    if not isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
+        return None
+    if connection.is_closed():
+        raise ConnectionUnusable("the asyncpg connection given to on() is closed")
+    return AsyncpgDriver(connection)

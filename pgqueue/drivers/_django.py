@@ -1,0 +1,33 @@
+"""Django's connections, known by their module: Django is no dependency of pgqueue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pgqueue.errors import ConnectionUnusable
+from pgqueue.sql import Statement
+
+
+class DjangoDriver:
+    """Runs through a cursor of the connection, inside whatever ``atomic()`` is open."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement.pyformat, dict(values))
+            rows: list[Any] = cursor.fetchall()
+            return rows
+
+
+def sync_driver(connection: object) -> DjangoDriver | None:
+    if not type(connection).__module__.startswith("django."):
+        return None
+    vendor = getattr(connection, "vendor", None)
+    if vendor is None:
+        return None
+    if vendor != "postgresql":
+        raise ConnectionUnusable(f"on() needs Django on PostgreSQL, this connection is {vendor}")
+    return DjangoDriver(connection)

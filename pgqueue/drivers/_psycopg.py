@@ -1,0 +1,62 @@
+"""psycopg 3, sync and async: connections and cursors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from pgqueue.errors import ConnectionUnusable
+from pgqueue.sql import Statement
+
+_CLOSED = "the psycopg connection given to on() is closed"
+
+
+class PsycopgDriver:
+    """Uses a cursor of its own, so the caller's row factory stays out of it."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        with psycopg.RawCursor(self._connection, row_factory=tuple_row) as cursor:
+            cursor.execute(statement.numbered.encode(), [values[n] for n in statement.parameters])
+            return cursor.fetchall()
+
+
+class PsycopgAsyncDriver:
+    """The same, awaited."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def fetch(
+        self, statement: Statement, values: Mapping[str, object]
+    ) -> list[tuple[Any, ...]]:
+        async with psycopg.AsyncRawCursor(self._connection, row_factory=tuple_row) as cursor:
+            await cursor.execute(
+                statement.numbered.encode(), [values[n] for n in statement.parameters]
+            )
+            return await cursor.fetchall()
+
+
+def sync_driver(connection: object) -> PsycopgDriver | None:
+    if isinstance(connection, psycopg.Cursor):
+        connection = connection.connection
+    if not isinstance(connection, psycopg.Connection):
+        return None
+    if connection.closed:
+        raise ConnectionUnusable(_CLOSED)
+    return PsycopgDriver(connection)
+
+
+def async_driver(connection: object) -> PsycopgAsyncDriver | None:
+    if isinstance(connection, psycopg.AsyncCursor):
+        connection = connection.connection
+    if not isinstance(connection, psycopg.AsyncConnection):
+        return None
+    if connection.closed:
+        raise ConnectionUnusable(_CLOSED)
+    return PsycopgAsyncDriver(connection)

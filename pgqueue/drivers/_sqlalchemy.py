@@ -1,0 +1,64 @@
+"""SQLAlchemy Core and ORM, sync and async.
+
+Everything is executed *through* the session: on asyncpg the raw connection below it has not sent
+BEGIN yet, and what runs there would survive the session's rollback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from pgqueue.errors import ConnectionUnusable
+from pgqueue.sql import Statement
+
+
+@cache
+def _clause(statement: Statement) -> TextClause:
+    return text(statement.named)
+
+
+class SQLAlchemyDriver:
+    """Runs through a Connection or a Session."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
+        rows: list[Any] = self._connection.execute(_clause(statement), dict(values)).all()
+        return rows
+
+
+class SQLAlchemyAsyncDriver:
+    """Runs through an AsyncConnection or an AsyncSession."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
+        rows: list[Any] = (await self._connection.execute(_clause(statement), dict(values))).all()
+        return rows
+
+
+def _check(connection: Any) -> None:
+    if getattr(connection, "closed", False):
+        raise ConnectionUnusable("the SQLAlchemy connection given to on() is closed")
+
+
+def sync_driver(connection: object) -> SQLAlchemyDriver | None:
+    if not isinstance(connection, Connection | Session | scoped_session):
+        return None
+    _check(connection)
+    return SQLAlchemyDriver(connection)
+
+
+def async_driver(connection: object) -> SQLAlchemyAsyncDriver | None:
+    if not isinstance(connection, AsyncConnection | AsyncSession | async_scoped_session):
+        return None
+    _check(connection)
+    return SQLAlchemyAsyncDriver(connection)

@@ -1,0 +1,46 @@
+"""Durations: seconds as a number, a ``timedelta``, or text like ``"1h30m"``."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from typing import TypeAlias
+
+Duration: TypeAlias = int | float | str | timedelta
+
+LONGEST = 365 * 86_400.0
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+|\d+(?:\.\d+)?")
+
+
+def seconds(value: Duration, *, name: str = "duration") -> float:
+    """Return a duration in seconds.
+
+    Args:
+        value: ``60``, ``timedelta(minutes=1)``, ``"60"``, ``"60s"``, ``"1h30m"``, ``"250ms"``;
+            units are ms, s, m, h, d and w.
+        name: what the duration is, for the error.
+
+    Raises:
+        ValueError: not a duration, negative, not finite, or over 365 days.
+    """
+    result = _parse(value, name)
+    if not math.isfinite(result) or not 0 <= result <= LONGEST:
+        raise ValueError(f"{name} must be from 0 to 365 days, got {value!r}")
+    return result
+
+
+def _parse(value: Duration, name: str) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f'{name} must be seconds, a timedelta or text like "90s", got {value!r}')
+    if not isinstance(value, str):
+        return float(value) if abs(value) < 1e15 else math.inf
+    text = value.strip().replace(" ", "")
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f'{name} must look like "90s", "10m" or "1h30m", got {value!r}')
+    parts = _PART.findall(text)
+    return sum(float(n) * _UNITS[unit] for n, unit in parts) if parts else float(text)

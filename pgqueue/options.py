@@ -1,0 +1,100 @@
+"""What can be said of a job besides its arguments, and the chained verbs that say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from typing_extensions import Self
+
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConfigError
+from pgqueue.job import NewJob, check_max_retries, check_priority, check_queue
+from pgqueue.retry import Backoff, BackoffLike, backoff_from
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A job's queue, priority, retries and time. ``delay`` in seconds."""
+
+    queue: str = "default"
+    priority: int = 0
+    max_retries: int = 10
+    backoff: Backoff | None = None
+    delay: float | None = None
+    run_at: datetime | None = None
+
+    def new_job(self, task: str, args: str) -> NewJob:
+        backoff = None if self.backoff is None else self.backoff.as_json()
+        return NewJob(
+            task, args, self.queue, self.priority, self.max_retries, backoff, self.run_at, self.delay
+        )
+
+
+def options_of(
+    *,
+    queue: str = "default",
+    priority: int = 0,
+    max_retries: int = 10,
+    backoff: BackoffLike | None = None,
+) -> Options:
+    """Checked options of a task.
+
+    Raises:
+        ConfigError: one of them is out of range.
+    """
+    return Options(
+        check_queue(queue),
+        check_priority(priority),
+        check_max_retries(max_retries),
+        None if backoff is None else _checked(backoff_from, backoff),
+    )
+
+
+class Verbs:
+    """The ``with_*`` verbs. Each returns a changed copy; the order does not matter."""
+
+    options: Options
+
+    def _changed(self, options: Options) -> Self:
+        raise NotImplementedError
+
+    def _with(self, **changes: Any) -> Self:
+        return self._changed(replace(self.options, **changes))
+
+    def with_queue(self, queue: str) -> Self:
+        """Enqueue to this queue."""
+        return self._with(queue=check_queue(queue))
+
+    def with_priority(self, priority: int) -> Self:
+        """Higher runs first; -32768 to 32767."""
+        return self._with(priority=check_priority(priority))
+
+    def with_max_retries(self, max_retries: int) -> Self:
+        """Run at most ``max_retries`` times after the first."""
+        return self._with(max_retries=check_max_retries(max_retries))
+
+    def with_backoff(self, backoff: BackoffLike) -> Self:
+        """Wait this long after the first failure, twice as long after each further; or a Backoff."""
+        return self._with(backoff=_checked(backoff_from, backoff))
+
+    def with_delay(self, delay: Duration) -> Self:
+        """Do not run before this time has passed, by the database's clock."""
+        return self._with(delay=_checked(seconds, delay, name="delay"), run_at=None)
+
+    def with_run_at(self, run_at: datetime) -> Self:
+        """Do not run before this time; it must have a time zone."""
+        if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
+            raise ConfigError(
+                f"run_at must be a datetime with a time zone, got {run_at!r}; for example"
+                " datetime.now(timezone.utc) + timedelta(hours=1)"
+            )
+        return self._with(run_at=run_at, delay=None)
+
+
+def _checked(check: Any, value: Any, **kwargs: Any) -> Any:
+    try:
+        return check(value, **kwargs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

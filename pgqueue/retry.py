@@ -1,0 +1,68 @@
+"""Backoff: how long a failed job waits before its next run. Evaluated by PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pgqueue.durations import Duration, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """``min(cap, base * factor ** (attempt - 1))``, less a random share of up to ``jitter``.
+
+    Times in seconds. SQL ``pgqueue.backoff(attempt, policy)`` computes it, so plain SQL, a rescue
+    and every worker agree. Jitter as in "Exponential Backoff and Jitter", AWS Architecture Blog.
+    """
+
+    base: float = 10.0
+    factor: float = 2.0
+    cap: float = 3600.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        seconds(self.base, name="backoff base")
+        seconds(self.cap, name="backoff cap")
+        if not 1 <= self.factor <= 100:
+            raise ValueError(f"backoff factor must be from 1 to 100, got {self.factor!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"backoff jitter must be from 0 to 1, got {self.jitter!r}")
+
+    @classmethod
+    def exponential(
+        cls, base: Duration, *, factor: float = 2.0, cap: Duration = "1h", jitter: float = 0.5
+    ) -> Backoff:
+        """Double (or multiply by ``factor``) the wait after each failure, up to ``cap``."""
+        return cls(
+            seconds(base, name="backoff base"), factor, seconds(cap, name="backoff cap"), jitter
+        )
+
+    @classmethod
+    def constant(cls, delay: Duration, *, jitter: float = 0.0) -> Backoff:
+        """Wait the same time after each failure."""
+        wait = seconds(delay, name="backoff")
+        return cls(wait, 1.0, wait, jitter)
+
+    def as_json(self) -> dict[str, float]:
+        return {
+            "base": self.base,
+            "factor": self.factor,
+            "cap": self.cap,
+            "jitter": self.jitter,
+        }
+
+
+BackoffLike: TypeAlias = Backoff | Duration
+
+
+def backoff_from(value: BackoffLike) -> Backoff:
+    """Return a policy; a bare duration is the base of an exponential one.
+
+    Raises:
+        ValueError: not a duration or a ``Backoff``, negative, or over 365 days.
+    """
+    if isinstance(value, Backoff):
+        return value
+    base = seconds(value, name="backoff")
+    return Backoff(base, cap=max(3600.0, base))

@@ -1,0 +1,85 @@
+"""SQL as text: named statements in ``.sql`` files, compiled once per schema name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from pgqueue.errors import ConfigError
+
+DEFAULT_SCHEMA = "pgqueue"
+SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_HEADER = re.compile(r"^-- name: (\w+)\n", re.M)
+_COMMENT = re.compile(r"--[^\n]*\n")
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement in the three spellings of parameters that the drivers take."""
+
+    name: str
+    numbered: str  # $1: asyncpg, psycopg's RawCursor
+    named: str  # :name, for SQLAlchemy's text()
+    pyformat: str  # %(name)s: Django's cursors
+    parameters: tuple[str, ...]
+
+
+def check_schema(name: str) -> str:
+    """Return the schema name, or raise ConfigError if it is not a plain lower-case identifier."""
+    if not isinstance(name, str) or not SCHEMA_NAME.fullmatch(name):
+        raise ConfigError(
+            f"schema name {name!r} is not usable: lower-case letters, digits and _, at most 48"
+        )
+    return name
+
+
+def qualify(text: str, schema: str) -> str:
+    """Put a schema name into SQL that is written for the schema ``pgqueue``."""
+    check_schema(schema)
+    if schema == DEFAULT_SCHEMA:
+        return text
+    text = re.sub(r"\bpgqueue\.(?=[a-z_])", f"{schema}.", text)
+    text = text.replace("schema pgqueue is", f"schema {schema} is")
+    return text.replace("'pgqueue:'", f"'{schema}:'")
+
+
+def compile_statement(name: str, source: str) -> Statement:
+    """Number the ``:name`` parameters in order of first use."""
+    text = _COMMENT.sub("\n", source).strip().rstrip(";")
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    numbered = _PARAMETER.sub(number, text)
+    return Statement(
+        name,
+        numbered,
+        _PARAMETER.sub(r"(:\1)", text),
+        _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%")),
+        tuple(names),
+    )
+
+
+@cache
+def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
+    """Every statement by name, for one schema.
+
+    Raises:
+        ConfigError: the schema name is not a plain identifier.
+    """
+    statements: dict[str, Statement] = {}
+    for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".sql"):
+            parts = _HEADER.split(qualify(file.read_text("utf-8"), schema))
+            for name, source in zip(parts[1::2], parts[2::2], strict=True):
+                if name in statements:
+                    raise ConfigError(f"two SQL statements are named {name}")
+                statements[name] = compile_statement(name, source)
+    return statements

@@ -1,0 +1,180 @@
+-- name: claim
+-- Claim due jobs lane by lane, each lane from its cursor on.
+with pick as materialized (
+    select found.id
+      from unnest(:queues::text[], :priorities::smallint[], :after_at::timestamptz[], :after_ids::bigint[])
+           as lane(queue, priority, after_at, after_id)
+     cross join lateral (
+         select j.id from pgqueue.jobs j
+          where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
+            and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
+            and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
+          order by j.run_at, j.id
+          limit :limit::integer
+          for update of j skip locked) found
+     limit :limit::integer
+)
+update pgqueue.jobs j
+   set status = 'running', attempt = j.attempt + 1, claim_id = :claim_id::uuid,
+       worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
+       lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
+  from pick
+ where j.id = pick.id
+returning j.id, j.task, j.args::text, j.queue, j.priority, j.attempt, j.max_retries, j.run_at;
+
+-- name: sweep
+-- Claim due jobs from the start of every lane, finding the lanes by loose index scans; a null list
+-- of queues means all. Finds what appeared behind the cursors.
+with recursive name(queue) as (
+    (select j.queue from pgqueue.jobs j
+      where :queues::text[] is null and j.status = 'pending' order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j
+             where j.status = 'pending' and j.queue > name.queue order by j.queue limit 1)
+      from name where name.queue is not null
+), wanted as (
+    select name.queue from name where name.queue is not null
+    union all
+    select unnest(:queues::text[])
+), lane(queue, priority) as (
+    select wanted.queue,
+           (select j.priority from pgqueue.jobs j
+             where j.status = 'pending' and j.queue = wanted.queue order by j.priority desc limit 1)
+      from wanted
+    union all
+    select lane.queue,
+           (select j.priority from pgqueue.jobs j
+             where j.status = 'pending' and j.queue = lane.queue and j.priority < lane.priority
+             order by j.priority desc limit 1)
+      from lane where lane.priority is not null
+), pick as materialized (
+    select found.id
+      from (select l.queue, l.priority from lane l
+             where l.priority is not null order by l.priority desc, random()) ordered
+     cross join lateral (
+         select j.id from pgqueue.jobs j
+          where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
+            and j.run_at <= now()
+            and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
+          order by j.run_at, j.id
+          limit :limit::integer
+          for update of j skip locked) found
+     limit :limit::integer
+)
+update pgqueue.jobs j
+   set status = 'running', attempt = j.attempt + 1, claim_id = :claim_id::uuid,
+       worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
+       lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
+  from pick
+ where j.id = pick.id
+returning j.id, j.task, j.args::text, j.queue, j.priority, j.attempt, j.max_retries, j.run_at;
+
+-- name: complete
+-- Record success of running jobs, each fenced by its claim; rows not returned were lost.
+with own as materialized (
+    select j.id, t.run_seconds
+      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[])
+           as t(id, claim_id, run_seconds)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j
+)
+update pgqueue.jobs j
+   set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
+       lease_expires_at = null, run_seconds = own.run_seconds, last_error = null
+  from own
+ where j.id = own.id
+returning j.id;
+
+-- name: complete_and_delete
+-- As complete, for keep_succeeded=0.
+with own as materialized (
+    select j.id, j.attempt
+      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[])
+           as t(id, claim_id, run_seconds)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j
+), logged as (
+    delete from pgqueue.attempts a using own where own.attempt > 1 and a.job_id = own.id
+)
+delete from pgqueue.jobs j using own where j.id = own.id returning j.id;
+
+-- name: fail
+-- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.
+with own as materialized (
+    select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds,
+           j.attempt, j.claim_id, j.worker_id, j.claimed_at,
+           case when t.outcome in ('retry', 'snooze') and j.cancel_requested then 'cancelled'
+                when t.outcome = 'retry' and j.attempt > j.max_retries then 'dead'
+                when t.outcome in ('retry', 'snooze') then 'pending'
+                else t.outcome end as status
+      from unnest(:ids::bigint[], :claim_ids::uuid[], :outcomes::text[], :delays::float8[],
+                  :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[])
+           as t(id, claim_id, outcome, delay, error_type, error, traceback, run_seconds)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j
+), logged as (
+    insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
+                                  traceback, started_at, run_seconds)
+    select own.id, own.attempt, own.claim_id, own.worker_id, own.outcome, own.error_type, own.error,
+           own.traceback, own.claimed_at, own.run_seconds
+      from own
+     where own.outcome <> 'snooze' or own.error_type is not null
+)
+update pgqueue.jobs j
+   set status = own.status,
+       run_at = case when own.status = 'pending' then clock_timestamp()
+                     + coalesce(make_interval(secs => own.delay), pgqueue.backoff(j.attempt, j.backoff))
+                     else j.run_at end,
+       finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
+       attempt = case when own.outcome = 'snooze' then j.attempt - 1 else j.attempt end,
+       last_error = case when own.outcome = 'snooze' then j.last_error
+                         else left(concat_ws(': ', own.error_type, nullif(own.error, '')), 1000) end,
+       run_seconds = own.run_seconds, claim_id = null, worker_id = null, lease_expires_at = null
+  from own
+ where j.id = own.id
+returning j.id, j.status, j.run_at;
+
+-- name: release
+-- Give back everything one claim took and nobody started, with its attempt.
+with own as materialized (
+    select j.id from pgqueue.jobs j
+     where j.worker_id is not null and j.claim_id = :claim_id::uuid and j.status = 'running'
+     order by j.id
+     for update of j
+)
+update pgqueue.jobs j
+   set status = case when j.cancel_requested then 'cancelled' else 'pending' end,
+       finished_at = case when j.cancel_requested then clock_timestamp() end,
+       attempt = j.attempt - 1, run_at = clock_timestamp(), claim_id = null, worker_id = null,
+       lease_expires_at = null
+  from own
+ where j.id = own.id
+returning j.id;
+
+-- name: heartbeat
+-- Renew leases; a job not returned is lost. Rows locked by others are alive and left alone.
+with held as materialized (
+    select j.id, j.cancel_requested
+      from unnest(:ids::bigint[], :claim_ids::uuid[]) as t(id, claim_id)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+), own as materialized (
+    select j.id
+      from unnest(:ids::bigint[], :claim_ids::uuid[]) as t(id, claim_id)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j skip locked
+), renewed as (
+    update pgqueue.jobs j
+       set lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
+      from own
+     where j.id = own.id
+)
+select held.id, held.cancel_requested from held;

@@ -1,0 +1,122 @@
+-- name: enqueue
+-- Insert jobs in the order given; wake the workers of their queues when asked and due.
+with added as (
+    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, run_at)
+    select r.task, r.args, r.queue, r.priority, r.max_retries, r.backoff,
+           coalesce(r.run_at, clock_timestamp() + make_interval(secs => coalesce(r.delay, 0)))
+      from jsonb_to_recordset(:jobs::text::jsonb) as r(
+           task text, args jsonb, queue text, priority smallint, max_retries integer,
+           backoff jsonb, run_at timestamptz, delay float8)
+    returning id, queue, run_at
+), woken as (
+    select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+      from (select distinct a.queue from added a where a.run_at <= clock_timestamp()) q
+     where :notify::boolean
+)
+select added.id from added cross join woken order by added.id;
+
+-- name: notify
+-- Wake the workers of these queues.
+select pg_notify(pgqueue.channel(q), '') from unnest(:queues::text[]) as q;
+
+-- name: complete_job
+-- Complete a running job in the caller's transaction; raises PQ001 when the claim is lost.
+select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
+
+-- name: get_job
+-- One job, whole.
+select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes, j.run_at,
+       j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
+       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+  from pgqueue.jobs j
+ where j.id = :id::bigint;
+
+-- name: get_attempts
+-- The attempts of one job that did not succeed, oldest first.
+select a.job_id, a.attempt, a.outcome, a.error_type, a.error, a.traceback, a.started_at,
+       a.ended_at, a.run_seconds::float8, a.worker_id::text
+  from pgqueue.attempts a
+ where a.job_id = :id::bigint
+ order by a.ended_at;
+
+-- name: list_jobs
+-- Jobs that match the filters, newest first; a null filter matches all.
+select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes, j.run_at,
+       j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
+       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+  from pgqueue.jobs j
+ where (:status::text is null or j.status = :status::text)
+   and (:queue::text is null or j.queue = :queue::text)
+   and (:task::text is null or j.task = :task::text)
+   and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+   and (:since::float8 is null
+        or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+   and (:before::bigint is null or j.id < :before::bigint)
+ order by j.id desc
+ limit :limit::integer;
+
+-- name: retry_jobs
+-- Put dead or cancelled jobs back as pending, as new: by ids, or all that match the filters.
+with chosen as materialized (
+    select j.id from pgqueue.jobs j
+     where j.status in ('dead', 'cancelled')
+       and (case when :ids::bigint[] is null then j.status = 'dead' else j.id = any (:ids::bigint[]) end)
+       and (:queue::text is null or j.queue = :queue::text)
+       and (:task::text is null or j.task = :task::text)
+       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+       and (:since::float8 is null
+            or j.finished_at >= clock_timestamp() - make_interval(secs => :since::float8))
+     order by j.id
+     limit :limit::integer
+     for update of j skip locked
+), back as (
+    update pgqueue.jobs j
+       set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(),
+           finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null,
+           args = coalesce(:args::text::jsonb, j.args)
+      from chosen
+     where j.id = chosen.id
+    returning j.id, j.queue
+), woken as (
+    select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+      from (select distinct b.queue from back b) q
+)
+select back.id from back cross join woken order by back.id;
+
+-- name: cancel_jobs
+-- Cancel pending jobs now; ask the workers of running ones to stop.
+with chosen as materialized (
+    select j.id from pgqueue.jobs j
+     where j.id = any (:ids::bigint[]) and j.status in ('pending', 'running')
+     order by j.id
+     for update of j
+)
+update pgqueue.jobs j
+   set status = case when j.status = 'pending' then 'cancelled' else j.status end,
+       finished_at = case when j.status = 'pending' then clock_timestamp() end,
+       cancel_requested = true
+  from chosen
+ where j.id = chosen.id
+returning j.id, j.status;
+
+-- name: count_pending
+-- How many pending jobs match.
+select count(*) from pgqueue.jobs j
+ where j.status = 'pending'
+   and (:queue::text is null or j.queue = :queue::text)
+   and (:task::text is null or j.task = :task::text);
+
+-- name: clear_pending
+-- Delete pending jobs that match, one batch.
+with chosen as materialized (
+    select j.id from pgqueue.jobs j
+     where j.status = 'pending'
+       and (:queue::text is null or j.queue = :queue::text)
+       and (:task::text is null or j.task = :task::text)
+     order by j.id
+     limit :limit::integer
+     for update of j skip locked
+), logged as (
+    delete from pgqueue.attempts a using chosen where a.job_id = chosen.id
+)
+delete from pgqueue.jobs j using chosen where j.id = chosen.id returning j.id;

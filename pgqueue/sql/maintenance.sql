@@ -1,0 +1,71 @@
+-- name: rescue
+-- Take back running jobs whose lease ran out: pending again, or dead when out of retries or crashes.
+with lapsed as materialized (
+    select j.id, j.attempt, j.worker_id, j.claim_id, j.claimed_at,
+           case when j.cancel_requested then 'cancelled'
+                when j.attempt > j.max_retries or j.crashes + 1 >= :max_crashes::integer then 'dead'
+                else 'pending' end as status,
+           format('lease ran out: worker %s died, was killed or lost its database (crash %s of %s)',
+                  j.worker_id, j.crashes + 1, :max_crashes::integer) as reason
+      from pgqueue.jobs j
+     where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
+     order by j.id
+     limit :limit::integer
+     for update of j skip locked
+), logged as (
+    insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error, started_at)
+    select l.id, l.attempt, l.claim_id, l.worker_id, 'crash', 'WorkerCrashed', l.reason, l.claimed_at
+      from lapsed l
+)
+update pgqueue.jobs j
+   set status = l.status, crashes = j.crashes + 1,
+       run_at = case when l.status = 'pending' then clock_timestamp() else j.run_at end,
+       finished_at = case when l.status = 'pending' then null else clock_timestamp() end,
+       last_error = 'WorkerCrashed: ' || l.reason,
+       claim_id = null, worker_id = null, lease_expires_at = null
+  from lapsed l
+ where j.id = l.id
+returning j.id, j.task, j.status, j.attempt;
+
+-- name: prune
+-- Delete one batch of jobs of one status that finished longer ago than the given age.
+with name(queue) as (
+    select n.queue from pgqueue.queue_names n
+), old as materialized (
+    select found.id
+      from name
+     cross join lateral (
+         select j.id from pgqueue.jobs j
+          where j.queue = name.queue and j.status = :status::text
+            and j.status in ('succeeded', 'dead', 'cancelled')
+            and j.finished_at < now() - make_interval(secs => :age::float8)
+          order by j.finished_at
+          limit :limit::integer
+          for update of j skip locked) found
+     limit :limit::integer
+), logged as (
+    delete from pgqueue.attempts a using old where a.job_id = old.id
+)
+delete from pgqueue.jobs j using old where j.id = old.id returning j.id;
+
+-- name: queue_stats
+-- The statistics of every queue.
+select s.queue, s.due, s.scheduled, s.running, s.succeeded, s.dead, s.cancelled,
+       s.oldest_due_at, s.lag_seconds, s.paused_at
+  from pgqueue.queue_stats s
+ order by s.queue;
+
+-- name: pause_queue
+-- Stop claims from a queue.
+insert into pgqueue.queues (name, paused_at) values (:queue::text, clock_timestamp())
+on conflict (name) do update set paused_at = coalesce(pgqueue.queues.paused_at, excluded.paused_at)
+returning name;
+
+-- name: resume_queue
+-- Let a queue be claimed from again.
+with resumed as (
+    update pgqueue.queues set paused_at = null where name = :queue::text returning name
+), woken as (
+    select count(pg_notify(pgqueue.channel(r.name), '')) as n from resumed r
+)
+select resumed.name from resumed cross join woken;

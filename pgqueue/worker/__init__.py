@@ -1,0 +1,125 @@
+"""The worker: claims jobs, runs them, records what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from pgqueue import config
+from pgqueue.config import Settings
+from pgqueue.errors import ConfigError
+from pgqueue.job import check_queue
+
+if TYPE_CHECKING:
+    from pgqueue.app import App
+    from pgqueue.worker.runtime import Runtime
+
+Queues = Mapping[str, int] | Sequence[str] | None
+
+
+class Worker:
+    """Runs an app's jobs in this process until it is stopped.
+
+    Args:
+        app: the application whose tasks it knows.
+        queues: names, or names with their own concurrency (``{"mail": 20}``); None for all.
+        drain: end when nothing is due any more.
+        max_jobs: end after this many jobs.
+        settings: any field of ``pgqueue.config.Settings``: concurrency, lease, poll, grace, ...
+
+    Raises:
+        ConfigError: a queue name or setting is wrong.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        queues: Queues = None,
+        *,
+        drain: bool = False,
+        max_jobs: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self.app = app
+        self._given = settings
+        self._queues = queues
+        self._drain, self._max_jobs = drain, max_jobs
+        self._runtime: Runtime | None = None
+        self.settings  # noqa: B018  a wrong setting is reported here and now
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force: arguments over environment over files."""
+        return config.load().settings.with_(**self._given)
+
+    def concurrency(self, jobs: int) -> Self:
+        """Run this many jobs at once."""
+        self._given["concurrency"] = jobs
+        self.settings  # noqa: B018
+        return self
+
+    def run(self) -> None:
+        """Work until SIGTERM or Ctrl-C; a second signal does not wait for running jobs.
+
+        Raises:
+            SchemaError: the database's schema is missing, older or newer.
+        """
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self.arun(signals=True))
+
+    async def arun(self, *, signals: bool = False) -> None:
+        """The same in a running event loop, which keeps its own signal handlers."""
+        from pgqueue.worker.runtime import Runtime
+
+        runtime = Runtime(
+            self.app,
+            self.settings,
+            pools(self._queues, self.settings.concurrency),
+            drain=self._drain,
+            max_jobs=self._max_jobs,
+        )
+        self._runtime = runtime
+        loop = asyncio.get_running_loop()
+        watched = (signal.SIGTERM, signal.SIGINT) if signals else ()
+        for number in watched:
+            loop.add_signal_handler(number, runtime.stop)
+        try:
+            await runtime.run()
+        finally:
+            for number in watched:
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Ask a worker that runs in this event loop to end; again, to end without waiting."""
+        if self._runtime is not None:
+            self._runtime.stop()
+
+
+def pools(queues: Queues, concurrency: int) -> dict[tuple[str, ...] | None, int]:
+    """Which queues share how many slots; None stands for all queues.
+
+    Raises:
+        ConfigError: a queue name or its concurrency is wrong.
+    """
+    if queues is None:
+        return {None: concurrency}
+    if isinstance(queues, str):
+        raise ConfigError(f'queues takes a list or a dict, got the text {queues!r}: use ["{queues}"]')
+    if not isinstance(queues, Mapping):
+        return {tuple(check_queue(name) for name in queues): concurrency} if queues else {None: concurrency}
+    for name, size in queues.items():
+        check_queue(name)
+        Settings().with_(concurrency=size)
+    return {(name,): size for name, size in queues.items()}
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,60 @@
+"""Rescuing and pruning. Any worker does it, none is the leader."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import ClassVar
+
+from pgqueue.job import Status
+from pgqueue.operations import maintenance
+from pgqueue.worker.database import Database
+from pgqueue.worker.service import Service
+
+BATCH = 1000
+LONGEST_RESCUE_INTERVAL = 10.0
+PRUNE_INTERVAL = 30.0
+PAUSE_BETWEEN_BATCHES = 0.05
+
+
+class Rescuer(Service):
+    """Takes back running jobs whose lease ran out."""
+
+    name: ClassVar[str] = "rescuer"
+
+    def __init__(
+        self, *, database: Database, lease: float, max_crashes: int, rescued: Callable[[], None]
+    ) -> None:
+        super().__init__()
+        self._database = database
+        self._interval = min(lease / 3, LONGEST_RESCUE_INTERVAL)
+        self._max_crashes = max_crashes
+        self._rescued = rescued
+
+    async def run_once(self) -> float:
+        jobs = await self._database.run(maintenance.rescue(max_crashes=self._max_crashes))
+        for job in jobs:
+            self.log.warning("job %d (%s) attempt %d: its lease ran out, now %s",
+                             job.id, job.task, job.attempt, job.status)  # fmt: skip
+        if jobs:
+            self._rescued()
+            return 0.0
+        return self._interval * random.uniform(0.5, 1.0)
+
+
+class Pruner(Service):
+    """Deletes finished jobs past their retention, in small batches."""
+
+    name: ClassVar[str] = "pruner"
+
+    def __init__(self, *, database: Database, keep: dict[Status, float | None]) -> None:
+        super().__init__()
+        self._database = database
+        self._keep = {status: age for status, age in keep.items() if age is not None}
+
+    async def run_once(self) -> float:
+        more = False
+        for status, age in self._keep.items():
+            pruned = await self._database.run(maintenance.prune(status, age=age, limit=BATCH))
+            more = more or len(pruned) == BATCH
+        return PAUSE_BETWEEN_BATCHES if more else PRUNE_INTERVAL * random.uniform(0.5, 1.0)

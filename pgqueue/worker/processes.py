@@ -1,0 +1,109 @@
+"""The process pool of ``run="process"`` tasks: real parallelism, and a handler that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import multiprocessing
+import signal
+from functools import reduce
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from pgqueue.connect import Connections
+from pgqueue.context import Context
+from pgqueue.dispatch import Job
+from pgqueue.errors import ConfigError
+from pgqueue.job import ClaimedJob
+from pgqueue.outcome import SUCCEEDED, Outcome, decide
+from pgqueue.task import Definition, Task
+
+
+class HandlerFailed(Exception):
+    """The handler failed in its process, which decided the outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.error or outcome.kind)
+        self.pgqueue_outcome = outcome
+
+
+class Processes:
+    """A pool that is started by its first job."""
+
+    def __init__(self, size: int, *, dsn: str, schema: str) -> None:
+        self._size, self._dsn, self._schema = size, dsn, schema
+        self._pool: ProcessPool | None = None
+
+    async def call(self, definition: Definition, job: ClaimedJob) -> bool:
+        """Run the handler in a process; cancelling this kills the process.
+
+        Returns whether the handler completed the job itself, in its own transaction.
+
+        Raises:
+            HandlerFailed: with the outcome the process decided.
+        """
+        if self._pool is None:
+            self._pool = ProcessPool(
+                max_workers=self._size,
+                initializer=_ignore_signals,
+                context=multiprocessing.get_context("spawn"),
+            )
+        future = self._pool.schedule(
+            run_here, args=(definition.module, definition.qualname, job, self._dsn, self._schema)
+        )
+        try:
+            outcome, completed = await asyncio.wrap_future(future)
+        except ProcessExpired as error:
+            raise HandlerFailed(
+                Outcome("retry", None, "ProcessDied", f"exit code {error.exitcode}")
+            ) from None
+        if outcome.kind != "succeeded":
+            raise HandlerFailed(outcome)
+        return completed
+
+    def close(self) -> None:
+        """Kill what still runs and end the pool."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+
+def _ignore_signals() -> None:
+    # Ctrl-C reaches the whole group; the worker decides when its children stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def find(module: str, qualname: str) -> Definition:
+    """Import a task by where it was defined."""
+    found: Any = reduce(getattr, qualname.split("."), importlib.import_module(module))
+    if isinstance(found, Task):
+        return found.definition
+    if isinstance(found, type) and issubclass(found, Job):
+        return found.definition
+    raise ConfigError(f"{module}.{qualname} is not a task: a process task needs a module-level name")
+
+
+def run_here(
+    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str
+) -> tuple[Outcome, bool]:
+    """Run one job in this process; returns its outcome and whether it completed itself."""
+    connections = Connections(dsn, size=1)
+    context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
+    definition = find(module, qualname)
+    arguments = definition.signature.decode(job.args)
+    try:
+        definition.invoke(context, arguments)
+    except BaseException as error:
+        outcome = decide(
+            error,
+            attempt=job.attempt,
+            retry_on=definition.retry_on,
+            backoff=definition.backoff_of(arguments),
+        )
+        return outcome, context.completed
+    finally:
+        connections.close()
+    return SUCCEEDED, context.completed

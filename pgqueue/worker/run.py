@@ -1,0 +1,55 @@
+"""One run of one job: what the worker holds from the claim to the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from pgqueue.context import Context
+from pgqueue.job import ClaimedJob
+from pgqueue.outcome import Outcome
+from pgqueue.task import Definition
+
+Reason = Literal["timeout", "cancelled", "stopping", "lost"]
+
+
+class Run:
+    """A claimed job in this process. ``renewed_at``: when its lease was last known to start."""
+
+    __slots__ = ("context", "definition", "job", "reason", "renewed_at", "started_at", "task")
+
+    def __init__(self, job: ClaimedJob, renewed_at: float) -> None:
+        self.job = job
+        self.renewed_at = renewed_at
+        self.started_at = 0.0
+        self.definition: Definition | None = None
+        self.context: Context | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.reason: Reason | None = None
+
+    def interrupt(self, reason: Reason) -> None:
+        """Stop the handler: a coroutine is cancelled, a process killed, a thread asked."""
+        if self.reason is None or reason == "lost":
+            self.reason = reason
+        if self.context is not None:
+            self.context.stop()
+        if self.task is not None and self.definition is not None and self.definition.run != "thread":
+            self.task.cancel()
+
+    def seconds(self) -> float:
+        """How long the handler has been running."""
+        return time.monotonic() - self.started_at if self.started_at else 0.0
+
+
+def interrupted(reason: Reason, timeout: float | None) -> Outcome | None:
+    """The outcome of a run that was interrupted; None when the job is no longer ours."""
+    match reason:
+        case "timeout":
+            return Outcome("retry", None, "TimeoutError", f"ran longer than {timeout:g} s")
+        case "cancelled":
+            return Outcome("cancelled", None, "Cancelled", "cancelled while it ran")
+        case "stopping":
+            return Outcome("retry", 0.0, "WorkerStopped", "the worker stopped before it ended")
+        case "lost":
+            return None
