@@ -65,6 +65,13 @@ class App:
             self._schema = config.load().schema
         return self._schema
 
+    def use(self, *, dsn: str | None = None, schema: str | None = None) -> None:
+        """Go to another database or schema from now on; None leaves each as it is."""
+        self._dsn = self._dsn if dsn is None else dsn
+        self._schema = self._schema if schema is None else schema
+        self.close()
+        self._connections = None
+
     @property
     def connections(self) -> Connections:
         """The app's own connections."""

@@ -1,0 +1,91 @@
+"""The ``pgqueue`` command. Commands are imported when they are used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+# command -> module of pgqueue.cli that has it
+COMMANDS = {
+    "work": "work",
+    "list": "show",
+    "stats": "show",
+    "jobs": "show",
+    "job": "show",
+    "dlq": "show",
+    "retry": "change",
+    "cancel": "change",
+    "clear": "change",
+    "pause": "change",
+    "resume": "change",
+    "migrate": "migrate",
+    "dev": "dev",
+    "completion": "completion",
+}
+SUMMARIES = {
+    "work": "Run jobs until stopped.",
+    "list": "Statistics: jobs by queue and status.",
+    "stats": "The same as list.",
+    "jobs": "List jobs, newest first.",
+    "job": "Show one job with its attempts.",
+    "dlq": "List the dead letters.",
+    "retry": "Put dead or cancelled jobs back.",
+    "cancel": "Cancel pending jobs, stop running ones.",
+    "clear": "Delete pending jobs.",
+    "pause": "Stop claims from queues.",
+    "resume": "Let paused queues be claimed from again.",
+    "migrate": "Create or upgrade the schema.",
+    "dev": "PostgreSQL, schema and a worker, for development.",
+    "completion": "Print the completion script of a shell.",
+}
+
+
+class Commands(click.Group):
+    """Knows the commands by name, so that ``--help`` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"pgqueue.cli.{COMMANDS[name]}")
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pgqueue-postgres", prog_name="pgqueue")
+def group() -> None:
+    """Background jobs in your own PostgreSQL.
+
+    The database is --dsn, PGQUEUE_DSN, or dsn in pgqueue.toml or [tool.pgqueue]. Start with
+    "pgqueue migrate", then "pgqueue work --app yourmodule:app".
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no database, 4 the schema does not fit.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one line, and an exit code that means something."""
+    try:
+        group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("aborted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:
+        from pgqueue.cli.failures import explain
+
+        code, line = explain(error)
+        click.echo(f"pgqueue: {line}", err=True)
+        sys.exit(code)

@@ -1,0 +1,39 @@
+"""The command that gives a developer everything at once."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from pgqueue import schema as schemas
+from pgqueue.cli import logs
+from pgqueue.cli.options import connection_options, load_app
+from pgqueue.cli.work import end_now
+from pgqueue.connect import describe
+from pgqueue.embedded import embedded_postgres
+from pgqueue.worker import Worker
+
+
+@click.command("dev")
+@click.argument("path", metavar="MODULE:NAME")
+@connection_options
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(".pgqueue"),
+              show_default=True, help="Where the embedded PostgreSQL keeps its data.")  # fmt: skip
+@click.option("--concurrency", "-c", type=int, default=20, show_default=True)
+def dev_command(
+    path: str, dsn: str | None, schema: str | None, data: Path, concurrency: int
+) -> None:
+    """Start an embedded PostgreSQL (unless a DSN is given), migrate, and work, until Ctrl-C."""
+    logs.set_up("text", "info")
+    app = load_app(path)
+    with ExitStack() as stack:
+        if dsn is None and not app.dsn:
+            dsn = stack.enter_context(embedded_postgres(data.resolve()))
+            click.echo(f"PostgreSQL: PGQUEUE_DSN={dsn}")
+        app.use(dsn=dsn, schema=schema)
+        schemas.upgrade(app.dsn, schema=app.schema)
+        click.echo(f"working on {describe(app.dsn)}; Ctrl-C ends it")
+        Worker(app, concurrency=concurrency).run()
+    end_now()

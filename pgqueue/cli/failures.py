@@ -1,0 +1,28 @@
+"""Errors of the command line: one line that says what to do, and an exit code."""
+
+from __future__ import annotations
+
+import asyncpg
+import psycopg
+
+from pgqueue.errors import ConfigError, PgQueueError, SchemaError
+
+FAILED, USAGE, NO_DATABASE, NO_SCHEMA = 1, 2, 3, 4
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the line for an error; re-raises what only a bug can cause."""
+    if isinstance(error, BaseExceptionGroup):
+        return explain(error.exceptions[0])
+    if isinstance(error, SchemaError):
+        return NO_SCHEMA, str(error)
+    if isinstance(error, ConfigError):
+        return USAGE, str(error)
+    if isinstance(error, PgQueueError):
+        return FAILED, str(error)
+    if isinstance(error, psycopg.OperationalError | asyncpg.PostgresConnectionError | OSError):
+        first = next((line for line in str(error).splitlines() if line.strip()), "no answer")
+        return NO_DATABASE, f"cannot reach the database: {first}"
+    if isinstance(error, psycopg.Error | asyncpg.PostgresError):
+        return FAILED, f"the database refused: {str(error).splitlines()[0]}"
+    raise error

@@ -1,0 +1,52 @@
+"""The command that creates and upgrades the schema."""
+
+from __future__ import annotations
+
+import click
+import psycopg
+
+from pgqueue import config
+from pgqueue import schema as schemas
+from pgqueue.cli.options import connection_options
+from pgqueue.connect import connect_sync
+from pgqueue.errors import SchemaError
+
+
+@click.command("migrate")
+@connection_options
+@click.option("--check", is_flag=True, help="Only say whether it is up to date; exit code 4 if not.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead of running it.")
+@click.option("--to", default="head", metavar="VERSION", help='A version such as 1, or "base".')
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before --to base, which drops all jobs.")
+def migrate_command(
+    dsn: str | None, schema: str | None, check: bool, as_sql: bool, to: str, yes: bool
+) -> None:
+    """Create or upgrade the schema. Safe to run twice, and at once from many places."""
+    settings = config.load()
+    dsn, schema = dsn or settings.dsn or "", schema or settings.schema
+    if as_sql:
+        click.echo(schemas.sql(schema=schema, to=to), nl=False)
+        return
+    if check:
+        schemas.check(_version(dsn, schema))
+        click.echo(f"schema {schema} is at version {schemas.EXPECTED}, as needed")
+        return
+    before = _version(dsn, schema)
+    if to == "base" or (before is not None and to.isdigit() and int(to) < before):
+        if not yes:
+            click.confirm("Going back drops jobs or columns. Go on?", abort=True, err=True)
+        schemas.downgrade(dsn, schema=schema, to=to)
+    else:
+        if before is not None and before > schemas.EXPECTED:
+            schemas.check(before)
+        schemas.upgrade(dsn, schema=schema, to=to)
+    after = _version(dsn, schema)
+    click.echo(f"schema {schema}: version {before or 'none'} -> {after or 'none'}")
+
+
+def _version(dsn: str, schema: str) -> int | None:
+    try:
+        with connect_sync(dsn) as connection:
+            return schemas.version(connection, schema=schema)
+    except psycopg.errors.InvalidCatalogName as error:
+        raise SchemaError(str(error).strip()) from None

@@ -1,0 +1,110 @@
+"""The command that runs jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from pgqueue import schema as schemas
+from pgqueue.app import App
+from pgqueue.cli import logs
+from pgqueue.cli.options import connection_options, load_app
+from pgqueue.connect import connect_sync
+from pgqueue.errors import ConfigError
+from pgqueue.worker import Worker
+from pgqueue.worker.supervisor import exit_with_supervisor, supervise
+
+
+@click.command("work")
+@click.option("--app", "path", metavar="MODULE:NAME", help="Your App; default PGQUEUE_APP.")
+@connection_options
+@click.option("--queue", "-q", "queues", multiple=True, metavar="NAME[:N]",
+              help="A queue, with N jobs at once; repeatable. Default: all queues.")  # fmt: skip
+@click.option("--workers", "-w", default=1, show_default=True, type=click.IntRange(1, 256),
+              help="Processes; a crashed one is started again.")  # fmt: skip
+@click.option("--concurrency", "-c", type=int, metavar="N", help="Jobs at once in a process.")
+@click.option("--drain", is_flag=True, help="End when nothing is due any more.")
+@click.option("--max-jobs", type=click.IntRange(1), metavar="N", help="End (be replaced) after N jobs.")
+@click.option("--lease", metavar="DURATION", help="Claims are valid this long without a sign of life.")
+@click.option("--poll", metavar="DURATION", help="Longest wait between looks at an idle queue.")
+@click.option("--grace", metavar="DURATION", help="How long running jobs may go on after SIGTERM.")
+@click.option("--keep-succeeded", metavar="DURATION", help='Retention; 0 deletes at once, or "forever".')
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def work_command(
+    path: str | None,
+    dsn: str | None,
+    schema: str | None,
+    queues: tuple[str, ...],
+    workers: int,
+    drain: bool,
+    max_jobs: int | None,
+    log_format: str,
+    log_level: str,
+    **given: Any,
+) -> None:
+    """Run jobs until SIGTERM or Ctrl-C. A second signal does not wait for the jobs that run."""
+    logs.set_up(log_format, log_level)
+    app = load_app(path)
+    if dsn is not None or schema is not None:
+        app.use(dsn=dsn, schema=schema)
+    settings = {name: value for name, value in given.items() if value is not None}
+    wanted = parse_queues(queues)
+    worker = Worker(app, wanted, drain=drain, max_jobs=max_jobs, **settings)
+    if workers == 1:
+        exit_with_supervisor()
+        worker.run()
+        end_now()
+    check_schema(app)
+    arguments = [sys.executable, "-m", "pgqueue", *_without_workers(sys.argv[1:])]
+    sys.exit(supervise(arguments, workers, restart_finished=max_jobs is not None and not drain))
+
+
+def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
+    """``mail:20`` or ``mail``; names with a colon of their own end in ``:N`` or have no number."""
+    if not given:
+        return None
+    sized: dict[str, int] = {}
+    plain: list[str] = []
+    for text in given:
+        name, colon, size = text.rpartition(":")
+        if colon and size.isdigit():
+            sized[name] = int(size)
+        else:
+            plain.append(text)
+    if sized and plain:
+        raise ConfigError(
+            f"give every queue a number or none: {', '.join(plain)} has none (mail:20 does)"
+        )
+    return sized or plain
+
+
+def check_schema(app: App) -> None:
+    """Say once what is wrong, before processes are started that would each say it."""
+    with connect_sync(app.dsn) as connection:
+        schemas.check(schemas.version(connection, schema=app.schema))
+
+
+def end_now() -> None:
+    """End the process though handlers may still run in threads; their jobs were given back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _without_workers(arguments: list[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("--workers", "-w"):
+            skip = True
+        elif not argument.startswith("--workers=") and not (
+            argument.startswith("-w") and argument[2:].isdigit()
+        ):
+            kept.append(argument)
+    return kept
