@@ -33,7 +33,7 @@ from pgqueue.worker.supervisor import exit_with_supervisor, supervise
 @click.option("--grace", metavar="DURATION", help="How long running jobs may go on after SIGTERM.")
 @click.option("--keep-succeeded", metavar="DURATION", help='Retention; 0 deletes at once, or "forever".')
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error", "critical"]), default="info")
 def work_command(
     path: str | None,
     dsn: str | None,

@@ -1,0 +1,48 @@
+# `make` or `make help` lists the targets. Only Python 3.11+ and make are needed.
+PYTHON ?= python3
+BIN = .venv/bin
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help demo test check format test-matrix bench-smoke schema clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pgqueue needs Python 3.11 or newer: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@echo "Installing what is needed into .venv (once)"
+	@$(PYTHON) -m venv .venv || \
+	  { echo "no venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/ready ## Run the example shop: orders, workers, failures, dead letters
+	@$(BIN)/python -m examples.shop.demo
+
+test: .venv/ready ## Run all tests, on an embedded PostgreSQL or on PGQUEUE_DSN
+	@$(BIN)/python -m pytest
+
+check: .venv/ready ## Formatting, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+format: .venv/ready ## Format the code and mend what ruff can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test-matrix: .venv/ready ## Run all tests on every PostgreSQL at hand, 14 to 18
+	@$(BIN)/python -m tests.matrix
+
+bench-smoke: .venv/ready ## Drain rate of one worker beside bare SQL
+	@$(BIN)/python -m benchmarks.smoke --json
+
+schema: .venv/ready ## Write migrations/schema.sql anew
+	@$(BIN)/python -m tests.schema_page
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""A small shop: the order, the receipt, the webhook and the invoice, in one transaction."""

@@ -1,0 +1,90 @@
+"""The shop's jobs. Workers run them by ``pgqueue work --app examples.shop.jobs:app``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import smtplib
+from email.message import EmailMessage
+from html import escape
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pgqueue import App, Backoff, Context, Dead, Job, Retry
+
+app = App()
+
+SOON = Backoff.exponential("0.5s", cap="4s")
+
+
+@app.task(queue="mail", max_retries=4, backoff=SOON, timeout="10s")
+def send_receipt(number: int, email: str) -> None:
+    """Send the receipt by SMTP. A refusal for ever is dead at once, one for now is retried."""
+    message = EmailMessage()
+    message["From"], message["To"] = "shop@shop.example", email
+    message["Subject"] = f"Your order {number}"
+    message.set_content(f"Thank you for order {number}.")
+    server = urlsplit(os.environ["SHOP_SMTP"])
+    with smtplib.SMTP(server.hostname or "", server.port or 25, timeout=5) as smtp:
+        try:
+            smtp.send_message(message)
+        except smtplib.SMTPRecipientsRefused as refused:
+            code, reason = refused.recipients[email]
+            if code >= 500:
+                raise Dead(f"{code} {reason.decode()}") from None
+            raise
+
+
+class CallWebhook(Job):
+    """Tell the warehouse by HTTP, and note in the same transaction that it was told."""
+
+    number: int
+    queue = "webhooks"
+    max_retries = 6
+    timeout = "1s"
+    backoff = SOON
+
+    async def handle(self, ctx: Context) -> None:
+        status, headers = await post(os.environ["SHOP_WEBHOOK"], f'{{"order": {self.number}}}')
+        if status == 429:
+            raise Retry("asked to wait", after=headers.get("retry-after", "1"))
+        if status != 200:
+            raise RuntimeError(f"the webhook answered {status}")
+        # The note and the job's completion commit together: once, whatever crashes.
+        async with ctx.transaction() as conn:
+            await conn.execute(
+                "update shop.orders set told = told + 1 where number = $1", self.number
+            )
+
+
+@app.task(queue="invoices", run="process", timeout="20s", max_retries=3, backoff=SOON)
+def render_invoice(number: int, customer: str, lines: list[tuple[str, int, int]]) -> None:
+    """Render the invoice to a file, with a seal that takes a while to compute."""
+    rows = "".join(
+        f"<tr><td>{escape(item)}</td><td>{quantity}</td><td>{cents / 100:.2f}</td></tr>"
+        for item, quantity, cents in lines
+    )
+    total = sum(quantity * cents for _, quantity, cents in lines) / 100
+    page = f"<h1>Invoice {number}</h1><p>{escape(customer)}</p><table>{rows}</table>{total:.2f}"
+    seal = hashlib.pbkdf2_hmac("sha256", page.encode(), b"shop", 20_000).hex()
+    folder = Path(os.environ["SHOP_INVOICES"])
+    draft = folder / f".{number}.{os.getpid()}"
+    draft.write_text(f"{page}<footer>{seal}</footer>\n", encoding="utf-8")
+    draft.rename(folder / f"{number}.html")  # whole or not at all, also when killed
+
+
+async def post(url: str, body: str) -> tuple[int, dict[str, str]]:
+    """POST JSON; returns the status and the headers, names in lower case."""
+    target = urlsplit(url)
+    reader, writer = await asyncio.open_connection(target.hostname, target.port)
+    try:
+        writer.write(
+            f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in head[1:] if ":" in line)
+        return int(head[0].split()[1]), {k.lower(): v.strip() for k, _, v in pairs}
+    finally:
+        writer.close()

@@ -1,0 +1,50 @@
+"""Helpers of the tests: no fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+
+from pgqueue import App, Worker
+
+
+def eventually(condition: Callable[[], Any], *, timeout: float = 20.0) -> Any:
+    """Wait for a condition to hold; return its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"never came true: {condition}"
+        time.sleep(0.01)
+    return value
+
+
+async def eventually_async(condition: Callable[[], Any], *, timeout: float = 20.0) -> Any:
+    """The same on a running event loop; the condition may be async."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"never came true: {condition}"
+        await asyncio.sleep(0.01)
+
+
+async def drain(app: App, **settings: Any) -> None:
+    """Run a worker until nothing is due."""
+    settings.setdefault("concurrency", 10)
+    await Worker(app, settings.pop("queues", None), drain=True, **settings).arun()
+
+
+def statuses(conn: psycopg.Connection) -> dict[int, str]:
+    """The status of every job by id."""
+    return dict(conn.execute("select id, status from pgqueue.jobs order by id").fetchall())  # type: ignore[arg-type]
+
+
+def make_due(conn: psycopg.Connection) -> None:
+    """Let what waits for a retry be due now: tests age rows, they do not wait."""
+    conn.execute("update pgqueue.jobs set run_at = clock_timestamp() where status = 'pending'")
