@@ -49,7 +49,7 @@ def parse(dsn: str) -> dict[str, Any]:
 def asyncpg_uri(dsn: str) -> str:
     """The same DSN as a URI that asyncpg reads."""
     parameters = {k: v for k, v in parse(dsn).items() if k not in _NOT_FOR_ASYNCPG}
-    return "postgresql:///?" + urlencode(parameters, quote_via=quote) if parameters else ""
+    return "postgresql://?" + urlencode(parameters, quote_via=quote) if parameters else ""
 
 
 def libpq_dsn(dsn: str) -> str:

@@ -1,0 +1,158 @@
+"""What the user can get wrong at enqueue: a clear error, and nothing written."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from pgqueue import App, ArgumentsError, ConfigError, ConnectionUnusable, SchemaError, TaskError
+from pgqueue.connect import asyncpg_uri
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (math.nan, "not JSON compliant"),
+        (math.inf, "not JSON compliant"),
+        ("a\0b", "NUL"),
+        ({"k\0": 1}, "NUL"),
+        ("\ud800", "surrogate"),
+        ("x" * 1_100_000, "at most 1,048,576"),
+        (nested(70), "deeper than 64"),
+        (nested(5000), "too deep"),
+        (object(), "cannot be stored"),
+    ],
+    ids=["nan", "inf", "nul", "nul-key", "surrogate", "large", "deep", "very-deep", "object"],
+)
+def test_arguments_that_cannot_be_stored(
+    app: App, conn: psycopg.Connection, value: Any, says: str
+) -> None:
+    @app.task(name="t")
+    def task(value: Any) -> None: ...
+
+    with pytest.raises(ArgumentsError, match=says):
+        task.enqueue(value)
+    assert conn.execute("select count(*) from pgqueue.jobs").fetchone() == (0,)
+
+
+def test_a_written_out_escape_is_not_a_nul(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="t")
+    def task(value: str) -> None: ...
+
+    task.enqueue("\\u0000")
+    assert conn.execute("select args->>'value' from pgqueue.jobs").fetchone() == ("\\u0000",)
+
+
+def test_large_arguments_warn(app: App) -> None:
+    @app.task(name="t")
+    def task(value: str) -> None: ...
+
+    with pytest.warns(UserWarning, match="store the document"):
+        task.call("x" * 300_000)
+
+
+def test_arguments_that_do_not_fit(app: App) -> None:
+    @app.task(name="t")
+    def task(number: int, *, text: str = "") -> None: ...
+
+    wrong: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((), {}), ((1, 2), {}), ((1,), {"other": 1}), (("1",), {}), ((1,), {"text": 5}),
+    ]  # fmt: skip
+    for args, kwargs in wrong:
+        with pytest.raises(ArgumentsError, match="arguments of t"):
+            task.enqueue(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda t: t.with_queue("a b"),
+        lambda t: t.with_queue(""),
+        lambda t: t.with_queue("x" * 65),
+        lambda t: t.with_priority(40_000),
+        lambda t: t.with_priority(1.5),
+        lambda t: t.with_max_retries(-1),
+        lambda t: t.with_max_retries(1001),
+        lambda t: t.with_delay(-1),
+        lambda t: t.with_delay("soon"),
+        lambda t: t.with_delay("400d"),
+        lambda t: t.with_delay(float("nan")),
+        lambda t: t.with_backoff("-5s"),
+        lambda t: t.with_run_at(datetime(2030, 1, 1)),
+        lambda t: t.with_run_at("tomorrow"),
+    ],
+)
+def test_options_out_of_range(app: App, verb: Any) -> None:
+    @app.task(name="t")
+    def task() -> None: ...
+
+    with pytest.raises(ConfigError):
+        verb(task)
+
+
+def test_functions_that_cannot_be_tasks(app: App) -> None:
+    with pytest.raises(TaskError, match="stored by name"):
+
+        @app.task(name="a")
+        def many(*numbers: int) -> None: ...
+
+        many.enqueue(1)
+    with pytest.raises(TaskError, match="does not go with"):
+
+        @app.task(name="b", run="process")
+        async def wrong() -> None: ...
+
+    with pytest.raises(TaskError, match="two tasks are named c"):
+
+        @app.task(name="c")
+        def one() -> None: ...
+
+        @app.task(name="c")
+        def two() -> None: ...
+
+
+async def test_connections_that_cannot_be_used(app: App, dsn: str) -> None:
+    @app.task(name="t")
+    def task() -> None: ...
+
+    closed = psycopg.connect(dsn)
+    closed.close()
+    with pytest.raises(ConnectionUnusable, match="closed"):
+        task.on(closed).enqueue()
+    with pytest.raises(ConnectionUnusable, match="it takes a psycopg"):
+        task.on(object()).enqueue()
+    pg = await asyncpg.connect(asyncpg_uri(dsn))
+    with pytest.raises(ConnectionUnusable, match="async connection"):
+        task.on(pg).enqueue()
+    await pg.close()
+    with pytest.raises(ConnectionUnusable, match="closed"):
+        await task.on(pg).aenqueue()
+    with psycopg.connect(dsn) as sync, pytest.raises(ConnectionUnusable, match="sync connection"):
+        await task.on(sync).aenqueue()
+    with pytest.raises(ConnectionUnusable, match="not a pool"):
+        await task.on(asyncpg.create_pool(asyncpg_uri(dsn))).aenqueue()
+
+
+def test_a_database_without_the_schema(empty_dsn: str) -> None:
+    app = App(empty_dsn)
+
+    @app.task(name="t")
+    def task() -> None: ...
+
+    with psycopg.connect(empty_dsn) as conn, pytest.raises(SchemaError, match="pgqueue migrate"):
+        task.on(conn).enqueue()
+    with pytest.raises(SchemaError, match="pgqueue migrate"):
+        task.enqueue()
+    app.close()
