@@ -1,0 +1,257 @@
+"""Each guard of the SQL that holds jobs together; without the guard its test fails."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from pgqueue import App, ClaimLost, Context
+from pgqueue.job import ClaimedJob, NewJob, Status
+from pgqueue.operations import claims, maintenance
+from pgqueue.operations.claims import Finished
+from pgqueue.outcome import RELEASED, SUCCEEDED, Outcome
+from pgqueue.worker.database import Database
+from tests.support import drain, make_due, statuses
+
+WORKER = uuid4()
+
+
+@pytest.fixture
+async def database(app: App) -> Database:
+    return Database(app.dsn, "pgqueue")
+
+
+async def claim(database: Database, *, lease: float = 60, limit: int = 10) -> list[ClaimedJob]:
+    operation = claims.sweep(None, limit=limit, claim_id=uuid4(), worker_id=WORKER, lease=lease)
+    return await database.run(operation)
+
+
+def lapse(conn: psycopg.Connection) -> None:
+    conn.execute("update pgqueue.jobs set lease_expires_at = clock_timestamp() - interval '1 s'")
+
+
+async def rescue(database: Database, max_crashes: int = 3) -> list[maintenance.Rescued]:
+    return await database.run(maintenance.rescue(max_crashes=max_crashes))
+
+
+def ended(job: ClaimedJob, outcome: Outcome = SUCCEEDED) -> list[Finished]:
+    return [Finished(job.id, job.claim_id, outcome, 0.1)]
+
+
+async def test_a_zombie_changes_nothing(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}")])
+    (old,) = await claim(database)
+    lapse(conn)
+    assert [r.status for r in await rescue(database)] == [Status.PENDING]
+    (new,) = await claim(database)
+    assert (old.id, old.attempt, new.attempt) == (new.id, 1, 2)
+
+    assert await database.run(claims.complete(ended(old), delete=False)) == []
+    assert await database.run(claims.complete(ended(old), delete=True)) == []
+    assert await database.run(claims.fail(ended(old, Outcome("retry")))) == {}
+    assert await database.run(claims.fail(ended(old, RELEASED))) == {}
+    assert await database.run(claims.heartbeat([(old.id, old.claim_id)], lease=60)) == {}
+    assert await database.run(claims.release(old.claim_id)) == []
+    with pytest.raises(psycopg.Error, match="no longer held"):
+        conn.execute("select pgqueue.complete_job(%s, %s)", (old.id, old.claim_id))
+    assert conn.execute("select status, claim_id from pgqueue.jobs").fetchone() == (
+        "running", new.claim_id,
+    )  # fmt: skip
+    assert await database.run(claims.complete(ended(new), delete=False)) == [new.id]
+    await database.close()
+
+
+async def test_nothing_is_recorded_twice(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}")])
+    (job,) = await claim(database)
+    assert await database.run(claims.complete(ended(job), delete=False)) == [job.id]
+    # A claim_id put back by hand must not bring a finished job back either.
+    conn.execute("update pgqueue.jobs set claim_id = %s", (job.claim_id,))
+    assert await database.run(claims.complete(ended(job), delete=False)) == []
+    assert await database.run(claims.fail(ended(job, Outcome("retry")))) == {}
+    assert await database.run(claims.heartbeat([(job.id, job.claim_id)], lease=60)) == {}
+    assert await rescue(database) == []
+    with pytest.raises(psycopg.Error, match="no longer held"):
+        conn.execute("select pgqueue.complete_job(%s, %s)", (job.id, job.claim_id))
+    assert list(statuses(conn).values()) == ["succeeded"]
+    await database.close()
+
+
+async def test_rescue_leaves_valid_leases_alone(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}")])
+    await claim(database)
+    assert await rescue(database) == []
+    assert list(statuses(conn).values()) == ["running"]
+    await database.close()
+
+
+async def test_crashes_have_a_budget_of_their_own(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    (job_id,) = await app.aclient.insert([NewJob("t", "{}", max_retries=100)])
+    seen = []
+    for _ in range(3):
+        assert await claim(database)
+        lapse(conn)
+        seen += [r.status for r in await rescue(database)]
+    assert seen == ["pending", "pending", "dead"]
+    attempts = await app.aclient.attempts(job_id)
+    assert [a.outcome for a in attempts] == ["crash"] * 3
+    job = await app.aclient.job(job_id)
+    assert "crash 3 of 3" in (job.last_error or "")
+    await database.close()
+
+
+async def test_a_crash_uses_up_a_retry(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}", max_retries=0)])
+    await claim(database)
+    lapse(conn)
+    assert [r.status for r in await rescue(database)] == [Status.DEAD]
+    await database.close()
+
+
+async def test_heartbeat_renews_and_tells_of_cancellation(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    (job_id,) = await app.aclient.insert([NewJob("t", "{}")])
+    (job,) = await claim(database)
+    lapse(conn)
+    await app.aclient.cancel(job_id)
+    beat = await database.run(claims.heartbeat([(job.id, job.claim_id)], lease=60))
+    assert beat == {job.id: True}
+    assert await rescue(database) == []
+    await database.close()
+
+
+async def test_a_locked_row_is_alive(app: App, database: Database, dsn: str) -> None:
+    await app.aclient.insert([NewJob("t", "{}"), NewJob("t", "{}")])
+    first, second = await claim(database)
+    with psycopg.connect(dsn) as handler:
+        handler.execute("select from pgqueue.jobs where id = %s for update", (first.id,))
+        pairs = [(j.id, j.claim_id) for j in (first, second)]
+        beat = await database.run(claims.heartbeat(pairs, lease=60))
+    assert beat == {first.id: False, second.id: False}
+    await database.close()
+
+
+async def test_claims_skip_locked_rows_and_paused_queues(
+    app: App, database: Database, dsn: str
+) -> None:
+    ids = await app.aclient.insert([NewJob("t", "{}"), NewJob("t", "{}"), NewJob("t", "{}", "off")])
+    await app.aclient.pause("off")
+    with psycopg.connect(dsn) as other:
+        other.execute("select from pgqueue.jobs where id = %s for update", (ids[0],))
+        assert [j.id for j in await claim(database)] == [ids[1]]
+    assert [j.id for j in await claim(database)] == [ids[0]]
+    assert await app.aclient.resume("off")
+    assert [j.id for j in await claim(database)] == [ids[2]]
+    await database.close()
+
+
+async def test_order_is_priority_then_time(app: App, database: Database) -> None:
+    jobs = [NewJob("t", "{}", priority=p) for p in (0, -5, 9, 0, 9)]
+    ids = await app.aclient.insert(jobs)
+    order = [j.id for j in await claim(database)]
+    assert order == [ids[2], ids[4], ids[0], ids[3], ids[1]]
+    await database.close()
+
+
+async def test_release_gives_the_attempt_back(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}"), NewJob("t", "{}")])
+    jobs = await claim(database)
+    released = await database.run(claims.release(jobs[0].claim_id))
+    assert sorted(released) == sorted(j.id for j in jobs)
+    assert conn.execute("select distinct status, attempt from pgqueue.jobs").fetchall() == [
+        ("pending", 0)
+    ]
+    await database.close()
+
+
+async def test_prune_takes_only_what_is_old_enough(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    @app.task(name="t", max_retries=1)
+    def task(ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError
+
+    first = (await task.aenqueue()).id
+    await drain(app)
+    make_due(conn)
+    await drain(app)
+    assert await database.run(maintenance.prune(Status.SUCCEEDED, age=3600)) == []
+    assert await database.run(maintenance.prune(Status.DEAD, age=0)) == []
+    assert len(await app.aclient.attempts(first)) == 1
+    assert await database.run(maintenance.prune(Status.SUCCEEDED, age=0)) == [first]
+    assert await app.aclient.attempts(first) == []
+    await database.close()
+
+
+async def test_exactly_once_effect(app: App, conn: psycopg.Connection) -> None:
+    conn.execute("create table effects (job bigint)")
+
+    @app.task(name="t")
+    async def task(ctx: Context, lose: bool) -> None:
+        async with ctx.transaction() as connection:
+            await connection.execute("insert into effects values ($1)", ctx.id)
+            if lose:
+                conn.execute("update pgqueue.jobs set claim_id = %s where id = %s", (UUID(int=1), ctx.id))
+
+    kept, lost = (await task.aenqueue(False)).id, (await task.aenqueue(True)).id
+    await drain(app)
+    assert conn.execute("select job from effects").fetchall() == [(kept,)]
+    assert statuses(conn) == {kept: "succeeded", lost: "running"}
+
+
+async def test_exactly_once_effect_in_sync_and_own_transactions(
+    app: App, conn: psycopg.Connection, dsn: str
+) -> None:
+    conn.execute("create table effects (kind text)")
+
+    @app.task(name="with")
+    def task(ctx: Context) -> None:
+        with ctx.transaction() as connection:
+            connection.execute("insert into effects values ('with')")
+
+    @app.task(name="own", max_retries=0)
+    def own(ctx: Context, lose: bool) -> None:
+        with psycopg.connect(dsn) as connection:
+            connection.execute("insert into effects values ('own')")
+            if lose:
+                conn.execute("update pgqueue.jobs set claim_id = %s where id = %s", (UUID(int=1), ctx.id))
+            with pytest.raises(ClaimLost) if lose else connection.transaction():
+                ctx.complete(connection)
+            if lose:
+                connection.rollback()
+
+    await task.aenqueue()
+    await own.aenqueue(False)
+    await own.aenqueue(True)
+    await drain(app)
+    assert sorted(conn.execute("select kind from effects").fetchall()) == [("own",), ("with",)]
+
+
+async def test_keep_succeeded_zero_deletes(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="t", max_retries=1)
+    def task(ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError
+
+    await task.aenqueue()
+    await drain(app)
+    make_due(conn)
+    await drain(app, keep_succeeded=0)
+    assert statuses(conn) == {}
+    assert conn.execute("select count(*) from pgqueue.attempts").fetchone() == (0,)

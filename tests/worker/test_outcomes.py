@@ -1,0 +1,321 @@
+"""What becomes of a job: succeeded, retried, snoozed, dead, cancelled, and back again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgqueue import App, Backoff, Cancel, Context, Dead, Filter, Job, JobNotFound, Retry, Snooze
+from tests.support import drain, eventually_async, make_due, statuses
+
+
+async def test_retries_until_dead_then_back_by_hand(app: App, conn: psycopg.Connection) -> None:
+    runs: list[int] = []
+
+    @app.task(name="t", max_retries=2)
+    def task(ctx: Context) -> None:
+        runs.append(ctx.attempt)
+        raise ValueError("no luck")
+
+    job_id = (await task.aenqueue()).id
+    for _ in range(4):
+        await drain(app)
+        make_due(conn)
+    assert runs == [1, 2, 3]
+    job = await app.aclient.job(job_id)
+    assert (job.status, job.last_error) == ("dead", "ValueError: no luck")
+    attempts = await app.aclient.attempts(job_id)
+    assert [(a.attempt, a.outcome, a.error_type) for a in attempts] == [
+        (1, "retry", "ValueError"), (2, "retry", "ValueError"), (3, "retry", "ValueError"),
+    ]  # fmt: skip
+    assert 'raise ValueError("no luck")' in (attempts[0].traceback or "")
+    assert await app.aclient.retry(job_id)
+    await drain(app)
+    assert runs == [1, 2, 3, 1]
+
+
+async def test_a_retry_waits_by_the_backoff_in_sql(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="t", backoff=Backoff(base=100, factor=3, cap=500, jitter=0))
+    def task() -> None:
+        raise ValueError
+
+    await task.aenqueue()
+    waits = []
+    for _ in range(3):
+        await drain(app)
+        row = conn.execute(
+            "select extract(epoch from run_at - clock_timestamp())::float8 from pgqueue.jobs"
+        ).fetchone()
+        assert row is not None
+        waits.append(row[0])
+        make_due(conn)
+    assert waits == [pytest.approx(x, abs=20) for x in (100, 300, 500)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "attempt"),
+    [
+        (Retry(after="1h"), "pending", 1),
+        (Snooze("1h"), "pending", 0),
+        (Dead("bad address"), "dead", 1),
+        (Cancel("not wanted"), "cancelled", 1),
+        (SystemExit(3), "pending", 1),
+        (KeyboardInterrupt(), "pending", 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_what_a_handler_raises(
+    app: App, conn: psycopg.Connection, error: BaseException, status: str, attempt: int, kind: str
+) -> None:
+    if kind == "async":
+
+        @app.task(name="t")
+        async def task() -> None:
+            raise error
+
+        await task.aenqueue()
+    else:
+
+        @app.task(name="t")
+        def sync_task() -> None:
+            raise error
+
+        await sync_task.aenqueue()
+    await drain(app)
+    row = conn.execute("select status, attempt from pgqueue.jobs").fetchone()
+    assert row == (status, attempt)
+
+
+async def test_retry_on_names_what_is_worth_it(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="t", retry_on=(ConnectionError,))
+    def task(lost: bool) -> None:
+        raise ConnectionResetError if lost else ValueError
+
+    again, dead = await task.aenqueue(True), await task.aenqueue(False)
+    await drain(app)
+    assert statuses(conn) == {again.id: "pending", dead.id: "dead"}
+
+
+async def test_a_class_with_its_own_backoff(app: App, conn: psycopg.Connection) -> None:
+    class Own(Job):
+        wait: int
+        name = "own-backoff"
+
+        def backoff(self, attempt: int) -> float:
+            return 1000.0 * self.wait * attempt
+
+        def handle(self) -> None:
+            raise ValueError
+
+    await app.dispatch(Own(2)).with_max_retries(5)
+    await drain(app)
+    row = conn.execute(
+        "select extract(epoch from run_at - clock_timestamp())::float8, max_retries from pgqueue.jobs"
+    ).fetchone()
+    assert row == (pytest.approx(2000, abs=30), 5)
+
+
+class HostileError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [HostileError(), ValueError("\0\ud800" * 10), ValueError("x" * 50_000_000)],
+    ids=["hostile-str", "nul-and-surrogate", "50-mb"],
+)
+async def test_no_error_text_stops_the_record(
+    app: App, conn: psycopg.Connection, error: Exception
+) -> None:
+    @app.task(name="t", max_retries=0)
+    def task() -> None:
+        raise error
+
+    await task.aenqueue()
+    await drain(app)
+    row = conn.execute("select status, length(last_error) <= 1000 from pgqueue.jobs").fetchone()
+    assert row == ("dead", True)
+
+
+async def test_one_bad_row_stops_no_queue(app: App, conn: psycopg.Connection) -> None:
+    ran: list[int] = []
+
+    @app.task(name="t")
+    async def task(number: int) -> None:
+        ran.append(number)
+
+    for args in ('{"number": "x"}', "{}", '{"number": 1, "other": 2}', "[]", '{"number": 1' + "0" * 5000 + "}"):
+        conn.execute("insert into pgqueue.jobs (task, args) values ('t', %s)", (args,))
+    deep = "[" * 5000 + "]" * 5000
+    conn.execute("insert into pgqueue.jobs (task, args) values ('t', %s)", (f'{{"number": {deep}}}',))
+    await task.aenqueue(7)
+    await drain(app)
+    assert ran == [7]
+    assert sorted(statuses(conn).values()) == ["dead"] * 6 + ["succeeded"]
+
+
+async def test_an_unknown_task_is_left_for_who_knows_it(
+    app: App, dsn: str, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    conn.execute("select pgqueue.enqueue('from.the.future')")
+    await drain(app)
+    row = conn.execute("select status, attempt, run_at > clock_timestamp() from pgqueue.jobs")
+    assert row.fetchone() == ("pending", 0, True)
+    assert "no task 'from.the.future' in this worker" in caplog.text
+
+    newer = App(dsn)
+    newer.task(name="from.the.future")(lambda: None)
+    make_due(conn)
+    await drain(newer)
+    assert list(statuses(conn).values()) == ["succeeded"]
+
+
+async def test_timeouts(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="async", timeout=0.05, max_retries=0)
+    async def hang() -> None:
+        import asyncio
+
+        await asyncio.Event().wait()
+
+    stopped = threading.Event()
+
+    @app.task(name="thread", timeout=0.05, max_retries=0)
+    def spin(ctx: Context) -> None:
+        try:
+            while True:
+                ctx.check()
+                stopped.wait(0.01)
+        finally:
+            stopped.set()
+
+    await hang.aenqueue()
+    await spin.aenqueue()
+    await drain(app)
+    errors = conn.execute("select last_error from pgqueue.jobs").fetchall()
+    assert errors == [("TimeoutError: ran longer than 0.05 s",)] * 2
+    assert stopped.is_set()
+
+
+async def test_cancel_pending_and_clear(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="t")
+    def task() -> None: ...
+
+    first, second, third = [(await task.with_queue(q).aenqueue()).id for q in ("a", "a", "b")]
+    assert await app.aclient.cancel(first) == {first: "cancelled"}
+    assert await app.aclient.count_pending() == 2
+    assert await app.aclient.clear(Filter(queue="b")) == [third]
+    assert statuses(conn) == {first: "cancelled", second: "pending"}
+    with pytest.raises(JobNotFound):
+        await app.aclient.job(third)
+
+
+async def test_cancel_running(app: App, conn: psycopg.Connection) -> None:
+    import asyncio
+
+    from pgqueue import Worker
+
+    started = asyncio.Event()
+
+    @app.task(name="t")
+    async def task() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    job_id = (await task.aenqueue()).id
+    worker = Worker(app, lease=1)
+    running = asyncio.create_task(worker.arun())
+    await started.wait()
+    assert await app.aclient.cancel(job_id) == {job_id: "running"}
+    await eventually_async(lambda: statuses(conn)[job_id] == "cancelled")
+    worker.stop()
+    await running
+
+
+async def test_retry_by_filter_and_with_edited_arguments(
+    app: App, conn: psycopg.Connection
+) -> None:
+    ran: list[int] = []
+
+    @app.task(name="t")
+    async def task(number: int) -> None:
+        ran.append(number)
+        if number < 10:
+            raise Dead("too small")
+
+    first = (await task.aenqueue(1)).id
+    await task.with_queue("other").aenqueue(2)
+    await drain(app)
+    assert await app.aclient.retry(first, args={"number": 11})
+    with psycopg.connect(app.dsn) as rolled_back:
+        assert app.client.retry_many(None, Filter(queue="other"), on=rolled_back)
+        rolled_back.rollback()
+    await drain(app)
+    assert ran == [1, 2, 11]
+    assert len(await app.aclient.retry_many(None, Filter(error="TOO SMALL", since="1h"))) == 1
+
+
+async def test_arguments_arrive_as_their_types(app: App) -> None:
+    import dataclasses
+    import datetime as dt
+    import decimal
+    import enum
+    import uuid
+
+    class Colour(enum.Enum):
+        RED = "red"
+
+    @dataclasses.dataclass
+    class Point:
+        x: int
+        y: float
+
+    got: list[Any] = []
+    values = (
+        Point(1, 2.5), dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC), uuid.UUID(int=5),
+        decimal.Decimal("1.10"), Colour.RED, b"\x00\xff", (1, "a"), dt.timedelta(seconds=90),
+    )  # fmt: skip
+
+    async def task(
+        point: Point, at: dt.datetime, key: uuid.UUID, price: decimal.Decimal, colour: Colour,
+        raw: bytes, pair: tuple[int, str], wait: dt.timedelta, extra: list[Point] | None = None,
+    ) -> None:  # fmt: skip
+        got.extend([point, at, key, price, colour, raw, pair, wait, extra])
+
+    task.__annotations__ = {
+        "point": Point, "at": dt.datetime, "key": uuid.UUID, "price": decimal.Decimal,
+        "colour": Colour, "raw": bytes, "pair": tuple[int, str], "wait": dt.timedelta,
+        "extra": list[Point] | None,
+    }  # fmt: skip
+    await app.task(name="t")(task).aenqueue(*values)
+    await drain(app)
+    assert got == [*values, None]
+
+
+async def test_a_process_task_is_another_process(app: App, conn: psycopg.Connection) -> None:
+    from tests.worker import process_tasks
+
+    process_tasks.app.use(dsn=app.dsn)
+    handle = await process_tasks.note_pid.aenqueue()
+    await process_tasks.die.with_max_retries(0).aenqueue()
+    await process_tasks.hang.with_max_retries(0).aenqueue()
+    await process_tasks.refuse.aenqueue("why not")
+    await drain(process_tasks.app)
+    rows = dict(conn.execute("select task, last_error from pgqueue.jobs").fetchall())  # type: ignore[arg-type]
+    assert rows == {
+        "note_pid": None,
+        "die": "ProcessDied: exit code 7",
+        "hang": "TimeoutError: ran longer than 1 s",
+        "refuse": "Dead: why not",
+    }
+    noted = conn.execute("select pid from noted").fetchall()
+    assert len(noted) == 1
+    assert noted != [(os.getpid(),)]
+    assert statuses(conn)[handle.id] == "succeeded"
