@@ -40,10 +40,12 @@ class Executor:
         threads: ThreadPoolExecutor,
         processes: Processes,
         wake: Callable[[], None],
+        budget: Callable[[], int | None],
     ) -> None:
         self.concurrency = concurrency
         self.held: dict[int, Run] = {}
         self.ended: list[Finished] = []
+        self.taken = 0
         self.count = 0
         self._waiting: deque[Run] = deque()
         self._running = 0
@@ -55,6 +57,7 @@ class Executor:
         self._threads = threads
         self._processes = processes
         self._wake = wake
+        self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._reported: dict[str, float] = {}
         self._accepting = True
@@ -67,7 +70,8 @@ class Executor:
         room = capacity - len(self.held)
         if self._running >= self.concurrency and room * 4 < capacity:
             return 0  # many small claims cost more than a few larger ones
-        return max(room, 0)
+        budget = self._budget()
+        return max(room if budget is None else min(room, budget), 0)
 
     def _prefetch_now(self) -> int:
         """Only as many as would wait less than 50 ms: a long job must not hold others back."""
@@ -79,6 +83,7 @@ class Executor:
 
     def submit(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         """Take claimed jobs; ``claimed_at`` is the monotonic time before the claim was sent."""
+        self.taken += len(jobs)
         for job in jobs:
             run = self.held[job.id] = Run(job, claimed_at)
             self._waiting.append(run)

@@ -59,14 +59,15 @@ class Runtime:
         self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
         self._processes = Processes(settings.processes, dsn=app.dsn, schema=app.schema)
         self.notifier = Notifier(dsn=app.dsn, schema=app.schema, on_wake=self._wake_claimers)
-        self.exchanges = [self._pool(names, size) for names, size in queues.items()]
+        self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
+        self.exchanges = [exchange for _, exchange in self._pairs]
         self.services: list[Service] = [*self.exchanges, *self._maintenance()]
         if settings.notify:
             self.services.append(self.notifier)
         self.heartbeat = self._heartbeat()
 
-    def _pool(self, names: tuple[str, ...] | None, concurrency: int) -> Exchange:
+    def _pool(self, names: tuple[str, ...] | None, concurrency: int) -> tuple[Executor, Exchange]:
         settings = self.settings
         executor = Executor(
             concurrency=concurrency,
@@ -77,6 +78,7 @@ class Runtime:
             threads=self._threads,
             processes=self._processes,
             wake=lambda: exchange.wake(),
+            budget=self._budget,
         )
         exchange = Exchange(
             database=self.database,
@@ -88,9 +90,8 @@ class Runtime:
             delete_succeeded=settings.keep_succeeded == 0,
             learned=self.notifier.want,
         )
-        self._pairs = [*getattr(self, "_pairs", []), (executor, exchange)]
         self.notifier.want(set(names) if names is not None else _declared(self.app))
-        return exchange
+        return executor, exchange
 
     def _maintenance(self) -> list[Service]:
         settings = self.settings
@@ -195,6 +196,12 @@ class Runtime:
                 return
             await _either(self._stop, timeout=0.02)
 
+    def _budget(self) -> int | None:
+        """How many more jobs may be claimed before this process is to end; None for no limit."""
+        if self._max_jobs is None:
+            return None
+        return self._max_jobs - sum(executor.taken for executor in self.executors)
+
     @property
     def _finished(self) -> int:
         return sum(executor.count for executor in self.executors)
@@ -221,7 +228,7 @@ class Runtime:
             if time.monotonic() >= deadline or (hurry and self._hurry.is_set()):
                 return False
             self._wake_claimers()
-            await _either(self._hurry, timeout=0.02)
+            await asyncio.sleep(0.02)
         return True
 
     async def _say_goodbye(self) -> None:
