@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
-
-from typing_extensions import Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from pgqueue import config
 from pgqueue.client import AsyncClient, Client
@@ -101,7 +99,7 @@ class App:
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
     ) -> TaskDecorator: ...
-    def task(self, function: Any = None, /, **options: Any) -> Any:
+    def task(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Make a function a task.
 
         Args:
@@ -241,7 +239,9 @@ class App:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(
+        self, *_: type[BaseException] | BaseException | TracebackType | None
+    ) -> None:
         await self.aclose()
 
 

@@ -31,7 +31,9 @@ class Client:
         result: T = self._run_any(operation, on)
         return result
 
-    def insert(self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None) -> list[int]:
+    def insert(
+        self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None
+    ) -> list[int]:
         """Insert prepared jobs in one round trip; returns their ids in order."""
         return self._run(operations.enqueue(jobs, notify=notify), on)
 
@@ -66,8 +68,12 @@ class Client:
         return bool(self._run(operations.retry([job_id], Filter(), args=args), on))
 
     def retry_many(
-        self, job_ids: Sequence[int] | None = None, where: Filter = Filter(), *,
-        limit: int = 1000, on: object = None,
+        self,
+        job_ids: Sequence[int] | None = None,
+        where: Filter = Filter(),
+        *,
+        limit: int = 1000,
+        on: object = None,
     ) -> list[int]:
         """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
         return self._run(operations.retry(job_ids, where, limit=limit), on)
@@ -146,11 +152,16 @@ class AsyncClient:
         self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
     ) -> bool:
         """Put a dead or cancelled job back, with edited arguments if given; False if it is neither."""
-        return bool(await self._run(operations.retry([job_id], Filter(), args=args), on))
+        retried = await self._run(operations.retry([job_id], Filter(), args=args), on)
+        return bool(retried)
 
     async def retry_many(
-        self, job_ids: Sequence[int] | None = None, where: Filter = Filter(), *,
-        limit: int = 1000, on: object = None,
+        self,
+        job_ids: Sequence[int] | None = None,
+        where: Filter = Filter(),
+        *,
+        limit: int = 1000,
+        on: object = None,
     ) -> list[int]:
         """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
         return await self._run(operations.retry(job_ids, where, limit=limit), on)

@@ -112,9 +112,7 @@ class Config:
     settings: Settings = Settings()
 
 
-def load(
-    directory: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Config:
+def load(directory: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read ``pgqueue.toml``, or ``[tool.pgqueue]`` of ``pyproject.toml``, then ``PGQUEUE_*``.
 
     Raises:

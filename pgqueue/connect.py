@@ -98,7 +98,7 @@ class Connections:
         """A psycopg connection in autocommit mode, for the length of the block."""
         with self._sync_pool().connection() as connection:
             yield connection
-            connection._pgqueue_used = time.monotonic()  # type: ignore[attr-defined]
+            connection._pgqueue_used = time.monotonic()
 
     def _sync_pool(self) -> ConnectionPool[Any]:
         with self._lock:

@@ -41,7 +41,7 @@ class Job:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(cls)
         options = {"name", "queue", "priority", "max_retries", "backoff", "timeout", "run"}
-        clash = options & {field.name for field in dataclasses.fields(cls)}
+        clash = options & {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if clash:
             raise TaskError(
                 f"{cls.__qualname__}: {', '.join(sorted(clash))} is an option of every job, so it"
@@ -79,11 +79,11 @@ class ClassDefinition(Definition):
         self._class_signature: Signature | None = None
 
     @property
-    def takes_context(self) -> bool:  # type: ignore[override]
+    def takes_context(self) -> bool:
         return self._takes_context
 
     @property
-    def signature(self) -> Signature:  # type: ignore[override]
+    def signature(self) -> Signature:
         if self._class_signature is None:
             self._class_signature = signature_of(self.cls)
         return self._class_signature
@@ -118,7 +118,7 @@ class Dispatch(Verbs):
         self._job, self._app, self._connection = job, app, connection
         self._sent = False
 
-    def _changed(self, options: Options) -> Dispatch:  # type: ignore[override]
+    def _changed(self, options: Options) -> Dispatch:
         self._sent = True  # the copy is the one to be sent
         return Dispatch(self._job, self._app, options, self._connection)
 

@@ -1,14 +1,14 @@
 """Every exception pgqueue raises, and the four a handler raises to steer its job.
 
-    PgQueueError
-    ├── ConfigError         a setting, option or name is wrong
-    ├── TaskError           a task or job class cannot be used as declared
-    ├── ArgumentsError      a job's arguments do not fit, or cannot be stored
-    ├── ConnectionUnusable  the connection given to .on() cannot be used
-    ├── SchemaError         the database's pgqueue schema is missing, older or newer
-    ├── ClaimLost           the job is no longer this worker's
-    └── JobNotFound         no job has this id
-    Control                 raised by a handler: Retry, Snooze, Dead, Cancel
+PgQueueError
+├── ConfigError         a setting, option or name is wrong
+├── TaskError           a task or job class cannot be used as declared
+├── ArgumentsError      a job's arguments do not fit, or cannot be stored
+├── ConnectionUnusable  the connection given to .on() cannot be used
+├── SchemaError         the database's pgqueue schema is missing, older or newer
+├── ClaimLost           the job is no longer this worker's
+└── JobNotFound         no job has this id
+Control                 raised by a handler: Retry, Snooze, Dead, Cancel
 """
 
 from __future__ import annotations

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
@@ -28,7 +26,14 @@ class Options:
     def new_job(self, task: str, args: str) -> NewJob:
         backoff = None if self.backoff is None else self.backoff.as_json()
         return NewJob(
-            task, args, self.queue, self.priority, self.max_retries, backoff, self.run_at, self.delay
+            task,
+            args,
+            self.queue,
+            self.priority,
+            self.max_retries,
+            backoff,
+            self.run_at,
+            self.delay,
         )
 
 

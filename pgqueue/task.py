@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
-
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.errors import ConfigError, TaskError
@@ -92,7 +91,7 @@ class Request(Verbs, Generic[P, R]):
         self._app = app
         self._connection = connection
 
-    def _changed(self, options: Options) -> Request[P, R]:  # type: ignore[override]
+    def _changed(self, options: Options) -> Request[P, R]:
         return Request(self.definition, self._app, options, self._connection)
 
     def on(self, connection: object) -> Request[P, R]:
@@ -200,5 +199,3 @@ def first_is_context(function: Callable[..., Any], *, skip: int) -> bool:
         except NameError:
             annotation = Context if annotation.rpartition(".")[2] == "Context" else None
     return annotation is Context
-
-

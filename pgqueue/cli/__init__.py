@@ -76,7 +76,7 @@ def group() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line, and an exit code that means something."""
     try:
-        group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)
+        code = group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("aborted", err=True)
         sys.exit(130)
@@ -88,4 +88,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         code, line = explain(error)
         click.echo(f"pgqueue: {line}", err=True)
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -31,7 +31,9 @@ BATCH = 1000
 @click.option("--all", "everything", is_flag=True, help="Every dead job.")
 @connection_options
 @filter_options
-@click.option("--args", "arguments", metavar="JSON", help="Run one job with these arguments instead.")
+@click.option(
+    "--args", "arguments", metavar="JSON", help="Run one job with these arguments instead."
+)
 @yes_option
 @json_option
 def retry_command(
@@ -129,7 +131,9 @@ def _report(verb: str, done: list[int], missed: dict[int, str], as_json: bool) -
 
 def _some(job_ids: list[int]) -> str:
     listed = ", ".join(map(str, job_ids[:20])) + (", ..." if len(job_ids) > 20 else "")
-    return f"{len(job_ids)} job{'' if len(job_ids) == 1 else 's'}" + (f" ({listed})" if listed else "")
+    return f"{len(job_ids)} job{'' if len(job_ids) == 1 else 's'}" + (
+        f" ({listed})" if listed else ""
+    )
 
 
 @click.command("clear")
@@ -139,7 +143,12 @@ def _some(job_ids: list[int]) -> str:
 @yes_option
 @json_option
 def clear_command(
-    dsn: str | None, schema: str | None, queue: str | None, task: str | None, yes: bool, as_json: bool
+    dsn: str | None,
+    schema: str | None,
+    queue: str | None,
+    task: str | None,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Delete pending jobs, those that wait for a retry as well. Running and finished ones stay."""
     chosen = where(queue, task)

@@ -14,10 +14,14 @@ from pgqueue.errors import SchemaError
 
 @click.command("migrate")
 @connection_options
-@click.option("--check", is_flag=True, help="Only say whether it is up to date; exit code 4 if not.")
+@click.option(
+    "--check", is_flag=True, help="Only say whether it is up to date; exit code 4 if not."
+)
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead of running it.")
 @click.option("--to", default="head", metavar="VERSION", help='A version such as 1, or "base".')
-@click.option("--yes", "-y", is_flag=True, help="Do not ask before --to base, which drops all jobs.")
+@click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask before --to base, which drops all jobs."
+)
 def migrate_command(
     dsn: str | None, schema: str | None, check: bool, as_sql: bool, to: str, yes: bool
 ) -> None:

@@ -8,7 +8,9 @@ from pgqueue.cli.options import connection_options, filter_options, json_option,
 from pgqueue.cli.output import ago, count, print_json, print_table, printable
 from pgqueue.job import JobRow, Status
 
-limit_option = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+limit_option = click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000)
+)
 
 
 @click.command("list")
@@ -28,7 +30,16 @@ def list_command(dsn: str | None, schema: str | None, as_json: bool) -> None:
     if not queues:
         click.echo("no jobs yet")
         return
-    columns = ["queue", "#due", "#scheduled", "#running", "#succeeded", "#dead", "#cancelled", "#lag"]
+    columns = [
+        "queue",
+        "#due",
+        "#scheduled",
+        "#running",
+        "#succeeded",
+        "#dead",
+        "#cancelled",
+        "#lag",
+    ]
     rows = [
         [
             q.queue + (" (paused)" if q.paused_at else ""),
@@ -137,7 +148,9 @@ def job_command(
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
                  "last_error"):  # fmt: skip
         value = getattr(job, name)
-        shown = f"{value:%Y-%m-%d %H:%M:%S %Z} ({ago(value)})" if hasattr(value, "tzinfo") else value
+        shown = (
+            f"{value:%Y-%m-%d %H:%M:%S %Z} ({ago(value)})" if hasattr(value, "tzinfo") else value
+        )
         click.echo(f"{name:12} {printable(shown)}")
     if show_args:
         click.echo(f"{'args':12} {printable(job.args)}")

@@ -27,13 +27,23 @@ from pgqueue.worker.supervisor import exit_with_supervisor, supervise
               help="Processes; a crashed one is started again.")  # fmt: skip
 @click.option("--concurrency", "-c", type=int, metavar="N", help="Jobs at once in a process.")
 @click.option("--drain", is_flag=True, help="End when nothing is due any more.")
-@click.option("--max-jobs", type=click.IntRange(1), metavar="N", help="End (be replaced) after N jobs.")
-@click.option("--lease", metavar="DURATION", help="Claims are valid this long without a sign of life.")
+@click.option(
+    "--max-jobs", type=click.IntRange(1), metavar="N", help="End (be replaced) after N jobs."
+)
+@click.option(
+    "--lease", metavar="DURATION", help="Claims are valid this long without a sign of life."
+)
 @click.option("--poll", metavar="DURATION", help="Longest wait between looks at an idle queue.")
 @click.option("--grace", metavar="DURATION", help="How long running jobs may go on after SIGTERM.")
-@click.option("--keep-succeeded", metavar="DURATION", help='Retention; 0 deletes at once, or "forever".')
+@click.option(
+    "--keep-succeeded", metavar="DURATION", help='Retention; 0 deletes at once, or "forever".'
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error", "critical"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"]),
+    default="info",
+)
 def work_command(
     path: str | None,
     dsn: str | None,

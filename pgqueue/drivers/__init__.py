@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pgqueue.errors import ClaimLost, ConnectionUnusable, PgQueueError, SchemaError
 from pgqueue.sql import Statement
 
+T = TypeVar("T")
 Rows = Sequence[Sequence[Any]]
 Values = Mapping[str, object]
 
@@ -43,8 +44,8 @@ def sync_driver(connection: object) -> Driver:
     Raises:
         ConnectionUnusable: closed, async, or of no known library.
     """
-    driver, other = _adapt(connection, "sync_driver"), "async_driver"
-    if driver is None and _adapt(connection, other) is not None:
+    driver: Driver | None = _adapt(connection, "sync_driver")
+    if driver is None and _adapt(connection, "async_driver") is not None:
         raise ConnectionUnusable(
             f"{_name(connection)} is an async connection: await the verb with an a in front"
             " (aenqueue)"
@@ -58,8 +59,8 @@ def async_driver(connection: object) -> AsyncDriver:
     Raises:
         ConnectionUnusable: closed, sync, or of no known library.
     """
-    driver, other = _adapt(connection, "async_driver"), "sync_driver"
-    if driver is None and _adapt(connection, other) is not None:
+    driver: AsyncDriver | None = _adapt(connection, "async_driver")
+    if driver is None and _adapt(connection, "sync_driver") is not None:
         raise ConnectionUnusable(
             f"{_name(connection)} is a sync connection: use the verb without the a in front"
             " (enqueue)"
@@ -76,7 +77,7 @@ def _adapt(connection: object, maker: str) -> Any:
     return None
 
 
-def _known(driver: Any, connection: object) -> Any:
+def _known(driver: T | None, connection: object) -> T:
     if driver is None:
         raise _unknown(connection)
     return driver

@@ -143,10 +143,19 @@ def _uuid(text: str | None) -> UUID | None:
 
 
 def _job(row: Row) -> JobRow:
+    fields: list[Any]
     *fields, worker_id, cancel_requested, last_error, args = row
     fields[3] = Status(fields[3])
-    return JobRow(*fields, _uuid(worker_id), cancel_requested, last_error, json.loads(args))
+    return JobRow(
+        *fields,  # type: ignore[call-arg]
+        _uuid(worker_id),
+        cancel_requested,
+        last_error,
+        json.loads(args),
+    )
 
 
 def _attempt(row: Row) -> Attempt:
-    return Attempt(*row[:-1], _uuid(row[-1]))
+    fields: list[Any]
+    *fields, worker_id = row
+    return Attempt(*fields, _uuid(worker_id))  # type: ignore[call-arg]

@@ -79,7 +79,13 @@ def resume(queue: str) -> Operation[bool]:
 
 
 def worker_seen(
-    worker_id: UUID, *, host: str, pid: int, version: str, queues: Sequence[str] | None, forget: float
+    worker_id: UUID,
+    *,
+    host: str,
+    pid: int,
+    version: str,
+    queues: Sequence[str] | None,
+    forget: float,
 ) -> Operation[None]:
     """Say that a worker is alive; forget others unseen for ``forget`` seconds."""
     values = {
@@ -98,9 +104,7 @@ def worker_gone(worker_id: UUID) -> Operation[None]:
 
 
 def workers() -> Operation[list[WorkerRow]]:
-    return Operation(
-        "list_workers", {}, lambda rows: [WorkerRow(UUID(r[0]), *r[1:]) for r in rows]
-    )
+    return Operation("list_workers", {}, lambda rows: [WorkerRow(UUID(r[0]), *r[1:]) for r in rows])
 
 
 def schema_version(schema: str) -> Operation[int | None]:

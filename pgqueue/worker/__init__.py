@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pgqueue import config
 from pgqueue.config import Settings
@@ -108,9 +106,15 @@ def pools(queues: Queues, concurrency: int) -> dict[tuple[str, ...] | None, int]
     if queues is None:
         return {None: concurrency}
     if isinstance(queues, str):
-        raise ConfigError(f'queues takes a list or a dict, got the text {queues!r}: use ["{queues}"]')
+        raise ConfigError(
+            f'queues takes a list or a dict, got the text {queues!r}: use ["{queues}"]'
+        )
     if not isinstance(queues, Mapping):
-        return {tuple(check_queue(name) for name in queues): concurrency} if queues else {None: concurrency}
+        return (
+            {tuple(check_queue(name) for name in queues): concurrency}
+            if queues
+            else {None: concurrency}
+        )
     for name, size in queues.items():
         check_queue(name)
         Settings().with_(concurrency=size)

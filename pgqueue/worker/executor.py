@@ -79,7 +79,9 @@ class Executor:
             return self._prefetch
         if self._average is None or self.concurrency == 1:
             return 0
-        return min(self.concurrency, int(self.concurrency * PREFETCH_SECONDS / (self._average + 1e-6)))
+        return min(
+            self.concurrency, int(self.concurrency * PREFETCH_SECONDS / (self._average + 1e-6))
+        )
 
     def submit(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         """Take claimed jobs; ``claimed_at`` is the monotonic time before the claim was sent."""
@@ -162,14 +164,16 @@ class Executor:
         if definition.run == "async":
             await definition.invoke(context, arguments)
         elif definition.run == "thread":
-            await self._loop.run_in_executor(
-                self._threads, definition.invoke, context, arguments
-            )
+            await self._loop.run_in_executor(self._threads, definition.invoke, context, arguments)
         else:
             context.completed = await self._processes.call(definition, job)
 
     def _decide(
-        self, error: BaseException, definition: Definition, arguments: dict[str, Any], job: ClaimedJob
+        self,
+        error: BaseException,
+        definition: Definition,
+        arguments: dict[str, Any],
+        job: ClaimedJob,
     ) -> Outcome:
         outcome = getattr(error, "pgqueue_outcome", None)  # decided in the child process
         if not isinstance(outcome, Outcome):

@@ -65,7 +65,7 @@ class Processes:
     def close(self) -> None:
         """Kill what still runs and end the pool."""
         if self._pool is not None:
-            self._pool.stop()
+            self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()
             self._pool = None
 
@@ -83,7 +83,9 @@ def find(module: str, qualname: str) -> Definition:
         return found.definition
     if isinstance(found, type) and issubclass(found, Job):
         return found.definition
-    raise ConfigError(f"{module}.{qualname} is not a task: a process task needs a module-level name")
+    raise ConfigError(
+        f"{module}.{qualname} is not a task: a process task needs a module-level name"
+    )
 
 
 def run_here(

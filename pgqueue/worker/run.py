@@ -34,7 +34,11 @@ class Run:
             self.reason = reason
         if self.context is not None:
             self.context.stop()
-        if self.task is not None and self.definition is not None and self.definition.run != "thread":
+        if (
+            self.task is not None
+            and self.definition is not None
+            and self.definition.run != "thread"
+        ):
             self.task.cancel()
 
     def seconds(self) -> float:

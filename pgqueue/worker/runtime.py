@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -232,10 +233,8 @@ class Runtime:
         return True
 
     async def _say_goodbye(self) -> None:
-        try:
+        with suppress(DatabaseAway):
             await self.database.run(maintenance.worker_gone(self.id))
-        except DatabaseAway:
-            pass
 
     def _summary(self) -> str:
         parts = [

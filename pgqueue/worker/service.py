@@ -56,7 +56,7 @@ class Service(ABC):
                 await asyncio.sleep(0)
         await self.aclose()
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027  most services hold nothing
         """Release what the service holds; called once, after the last pass."""
 
     async def _wait(self, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -229,10 +229,8 @@ def django_connection(dsn: str, task: Task[[int], None], plan: list[tuple[str, i
 
 @contextmanager
 def _swallow() -> Any:
-    try:
+    with suppress(Rollback):
         yield
-    except Rollback:
-        pass
 
 
 def _maybe(action: str) -> None:

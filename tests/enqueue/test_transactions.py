@@ -49,7 +49,9 @@ async def test_many_in_one_round_trip_keep_their_order(app: App, conn: psycopg.C
     def note(number: int) -> None: ...
 
     handles = app.enqueue_many([note.call(i) for i in range(5000)])
-    rows = conn.execute("select id, (args->>'number')::int from pgqueue.jobs order by id").fetchall()
+    rows = conn.execute(
+        "select id, (args->>'number')::int from pgqueue.jobs order by id"
+    ).fetchall()
     assert rows == [(handle.id, i) for i, handle in enumerate(handles)]
     assert app.enqueue_many([]) == []
 
@@ -71,7 +73,9 @@ async def test_plain_sql(app: App, conn: psycopg.Connection) -> None:
     async def note(number: int) -> None:
         ran.append(number)
 
-    conn.execute("select pgqueue.enqueue('note', '{\"number\": 7}', queue => 'mail', priority => 3)")
+    conn.execute(
+        "select pgqueue.enqueue('note', '{\"number\": 7}', queue => 'mail', priority => 3)"
+    )
     conn.execute("select pgqueue.enqueue('note', '{\"number\": 8}', delay => '1 hour')")
     await drain(app)
     assert ran == [7]

@@ -33,7 +33,7 @@ def killer() -> None:
 @app.task(name="block")
 async def block(ctx: Context, seconds: float) -> None:
     await note.function(ctx, "start")
-    time.sleep(seconds)  # noqa: ASYNC251  blocking the loop is the point
+    time.sleep(seconds)
     await note.function(ctx, "end")
 
 

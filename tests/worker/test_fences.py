@@ -207,7 +207,9 @@ async def test_exactly_once_effect(app: App, conn: psycopg.Connection) -> None:
         async with ctx.transaction() as connection:
             await connection.execute("insert into effects values ($1)", ctx.id)
             if lose:
-                conn.execute("update pgqueue.jobs set claim_id = %s where id = %s", (UUID(int=1), ctx.id))
+                conn.execute(
+                    "update pgqueue.jobs set claim_id = %s where id = %s", (UUID(int=1), ctx.id)
+                )
 
     kept, lost = (await task.aenqueue(False)).id, (await task.aenqueue(True)).id
     await drain(app)
@@ -230,7 +232,9 @@ async def test_exactly_once_effect_in_sync_and_own_transactions(
         with psycopg.connect(dsn) as connection:
             connection.execute("insert into effects values ('own')")
             if lose:
-                conn.execute("update pgqueue.jobs set claim_id = %s where id = %s", (UUID(int=1), ctx.id))
+                conn.execute(
+                    "update pgqueue.jobs set claim_id = %s where id = %s", (UUID(int=1), ctx.id)
+                )
             with pytest.raises(ClaimLost) if lose else connection.transaction():
                 ctx.complete(connection)
             if lose:

@@ -152,10 +152,18 @@ async def test_one_bad_row_stops_no_queue(app: App, conn: psycopg.Connection) ->
     async def task(number: int) -> None:
         ran.append(number)
 
-    for args in ('{"number": "x"}', "{}", '{"number": 1, "other": 2}', "[]", '{"number": 1' + "0" * 5000 + "}"):
+    for args in (
+        '{"number": "x"}',
+        "{}",
+        '{"number": 1, "other": 2}',
+        "[]",
+        '{"number": 1' + "0" * 5000 + "}",
+    ):
         conn.execute("insert into pgqueue.jobs (task, args) values ('t', %s)", (args,))
     deep = "[" * 5000 + "]" * 5000
-    conn.execute("insert into pgqueue.jobs (task, args) values ('t', %s)", (f'{{"number": {deep}}}',))
+    conn.execute(
+        "insert into pgqueue.jobs (task, args) values ('t', %s)", (f'{{"number": {deep}}}',)
+    )
     await task.aenqueue(7)
     await drain(app)
     assert ran == [7]

@@ -1,0 +1,166 @@
+"""The claim and the statistics keep their plans under hostile statistics: buffers, not time."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import psycopg
+import pytest
+
+from pgqueue.connect import asyncpg_uri
+from pgqueue.job import Status
+from pgqueue.operations import Operation, claims, maintenance
+from pgqueue.operations.claims import Finished, Lane
+from pgqueue.outcome import SUCCEEDED
+from pgqueue.sql import load
+
+LIMIT = 50
+START = datetime(2000, 1, 1, tzinfo=UTC)
+COMMON: dict[str, Any] = {"limit": LIMIT, "worker_id": uuid4(), "lease": 60.0}
+
+
+async def explain(dsn: str, operation: Operation[Any], *, keep: bool = False) -> dict[str, Any]:
+    """The plan of an operation on a connection pinned as the worker's are; rolled back."""
+    statement = load()[operation.statement]
+    values = [operation.values[name] for name in statement.parameters]
+    connection = await asyncpg.connect(asyncpg_uri(dsn))
+    try:
+        await connection.execute(load()["pin_session"].numbered)
+        transaction = connection.transaction()
+        await transaction.start()
+        (row,) = await connection.fetch(
+            f"explain (analyze, buffers, format json) {statement.numbered}", *values
+        )
+        await (transaction.commit() if keep else transaction.rollback())
+        plan: dict[str, Any] = json.loads(row[0])[0]["Plan"]
+        return plan
+    finally:
+        await connection.close()
+
+
+def buffers(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+def scans(plan: dict[str, Any]) -> set[str]:
+    """Node types that read a whole relation, with its name."""
+    found = set()
+    if plan["Node Type"] in ("Seq Scan", "Bitmap Heap Scan") and plan.get("Schema") != "pg_catalog":
+        found.add(f"{plan['Node Type']} on {plan.get('Relation Name')}")
+    for child in plan.get("Plans", []):
+        found |= scans(child)
+    return found
+
+
+def fill(conn: psycopg.Connection, count: int, **columns: str) -> None:
+    """Insert jobs; each column is an SQL expression of i."""
+    columns = {"task": "'t'", **columns}
+    conn.execute(
+        f"insert into pgqueue.jobs ({', '.join(columns)})"
+        f" select {', '.join(columns.values())} from generate_series(1, {count}) i".encode()
+    )
+
+
+FINISHED = {"status": "'succeeded'", "attempt": "1", "finished_at": "clock_timestamp() - i * interval '1 ms'",
+            "claimed_at": "clock_timestamp()", "run_seconds": "0.1"}  # fmt: skip
+FUTURE = {"run_at": "clock_timestamp() + interval '1 day' + i * interval '1 ms'"}
+PAST = {"run_at": "clock_timestamp() - interval '1 day' + i * interval '1 ms'"}
+
+
+def empty_statistics(conn: psycopg.Connection) -> None:
+    conn.execute("analyze pgqueue.jobs")
+    fill(conn, 200_000, **PAST)
+
+
+def all_finished(conn: psycopg.Connection) -> None:
+    fill(conn, 200_000, **FINISHED)
+    conn.execute("analyze pgqueue.jobs")
+    fill(conn, LIMIT, **PAST)
+
+
+def many_future(conn: psycopg.Connection) -> None:
+    fill(conn, 200_000, **FUTURE, priority="i % 3")
+    fill(conn, LIMIT, **PAST)
+    conn.execute("vacuum analyze pgqueue.jobs")
+
+
+def stale(conn: psycopg.Connection) -> None:
+    fill(conn, 100_000, **PAST)
+    conn.execute("analyze pgqueue.jobs")
+    conn.execute("update pgqueue.jobs set status = 'running', attempt = 1, worker_id = gen_random_uuid()")
+    conn.execute("update pgqueue.jobs set status = 'succeeded', worker_id = null, finished_at = now()")
+    conn.execute("vacuum pgqueue.jobs")
+    fill(conn, LIMIT, **PAST)
+
+
+HOSTILE = [empty_statistics, all_finished, many_future, stale]
+
+
+@pytest.mark.parametrize("make", HOSTILE)
+async def test_a_claim_costs_what_it_claims(dsn: str, conn: psycopg.Connection, make: Any) -> None:
+    make(conn)
+    lanes = [Lane("default", p, START, 0) for p in (2, 1, 0)]
+    for operation in (
+        claims.claim(lanes, claim_id=uuid4(), **COMMON),
+        claims.sweep(None, claim_id=uuid4(), **COMMON),
+    ):
+        plan = await explain(dsn, operation)
+        assert plan["Actual Rows"] == LIMIT
+        assert buffers(plan) < 40 * LIMIT, make.__name__
+        assert scans(plan) == set()
+
+
+@pytest.mark.parametrize("make", HOSTILE)
+async def test_a_completion_costs_what_it_completes(
+    dsn: str, conn: psycopg.Connection, make: Any
+) -> None:
+    make(conn)
+    claim_id = uuid4()
+    connection = await asyncpg.connect(asyncpg_uri(dsn))
+    operation = claims.sweep(None, claim_id=claim_id, **COMMON)
+    statement = load()["sweep"]
+    rows = await connection.fetch(
+        statement.numbered, *[operation.values[n] for n in statement.parameters]
+    )
+    await connection.close()
+    done = [Finished(row[0], claim_id, SUCCEEDED, 0.1) for row in rows]
+    plan = await explain(dsn, claims.complete(done, delete=False))
+    assert plan["Actual Rows"] == LIMIT
+    assert buffers(plan) < 40 * LIMIT
+    assert scans(plan) == set()
+
+
+async def test_the_cursor_does_not_walk_dead_rows(dsn: str, conn: psycopg.Connection) -> None:
+    fill(conn, 20_100, **PAST)
+    with psycopg.connect(dsn) as holder:
+        holder.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        holder.execute("select count(*) from pgqueue.jobs")
+        conn.execute("delete from pgqueue.jobs where id <= 20000")
+        row = conn.execute("select run_at, id from pgqueue.jobs order by id limit 1").fetchone()
+        assert row is not None
+        ahead = claims.claim([Lane("default", 0, row[0], row[1] - 1)], claim_id=uuid4(), **COMMON)
+        start = claims.claim([Lane("default", 0, START, 0)], claim_id=uuid4(), **COMMON)
+        cheap, dear = buffers(await explain(dsn, ahead)), buffers(await explain(dsn, start))
+    assert cheap * 1.5 < dear
+
+
+async def test_maintenance_and_statistics_stay_bounded(dsn: str, conn: psycopg.Connection) -> None:
+    fill(conn, 300_000, **FINISHED)
+    conn.execute("vacuum analyze pgqueue.jobs")
+    for operation, most in (
+        (maintenance.rescue(max_crashes=3), 100),
+        (maintenance.prune(Status.SUCCEEDED, age=3600.0, limit=100), 500),
+        (maintenance.stats(), 3_000),
+    ):
+        plan = await explain(dsn, operation)
+        assert buffers(plan) < most, operation.statement
+    for view, most in (("throughput", 4_000), ("task_stats", 3_000), ("dead_jobs", 500)):
+        row = conn.execute(
+            f"explain (analyze, buffers, format json) select * from pgqueue.{view}".encode()
+        ).fetchone()
+        assert row is not None
+        assert buffers(row[0][0]["Plan"]) < most, view

@@ -1,0 +1,151 @@
+"""Migrations: there and back, at once, under another name, inside a user's own Alembic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from psycopg.conninfo import make_conninfo
+
+from pgqueue import App, ConfigError, SchemaError, schema
+from tests.schema_page import page
+from tests.support import drain
+
+ROOT = Path(__file__).parents[2]
+
+CATALOG = """
+    select format('%s %s', c.relkind, c.oid::regclass) from pg_class c
+      where c.relnamespace = to_regnamespace('pgqueue')
+    union all select format('f %s', p.oid::regprocedure) from pg_proc p
+      where p.pronamespace = to_regnamespace('pgqueue')
+    order by 1
+"""
+
+
+def catalog(dsn: str) -> list[str]:
+    with psycopg.connect(dsn) as conn:
+        return [row[0] for row in conn.execute(CATALOG).fetchall()]
+
+
+def version(dsn: str) -> int | None:
+    with psycopg.connect(dsn) as conn:
+        return schema.version(conn)
+
+
+def test_up_down_up_is_clean(empty_dsn: str) -> None:
+    schema.upgrade(empty_dsn)
+    first = catalog(empty_dsn)
+    assert version(empty_dsn) == schema.EXPECTED
+    schema.downgrade(empty_dsn)
+    left = [line for line in catalog(empty_dsn) if "alembic_version" not in line]
+    assert left == []
+    assert version(empty_dsn) is None
+    schema.upgrade(empty_dsn, to="1")
+    assert catalog(empty_dsn) == first
+
+
+def test_many_migrators_at_once(empty_dsn: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(schema.upgrade, [empty_dsn] * 6))
+    assert version(empty_dsn) == schema.EXPECTED
+
+
+def test_the_page_is_the_schema(empty_dsn: str) -> None:
+    assert (ROOT / "migrations/schema.sql").read_text("utf-8") == page(), "run: make schema"
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(page().encode())
+    assert version(empty_dsn) == schema.EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("found", "says"), [(None, "has no pgqueue schema"), (0, "this version needs 1"), (2, "a newer")]
+)
+def test_a_version_that_does_not_fit(found: int | None, says: str) -> None:
+    with pytest.raises(SchemaError, match=says):
+        schema.check(found)
+    schema.check(schema.EXPECTED)
+
+
+async def test_another_schema_name(empty_dsn: str) -> None:
+    schema.upgrade(empty_dsn, schema="jobs_of_shop")
+    app = App(empty_dsn, schema="jobs_of_shop")
+    ran: list[int] = []
+
+    @app.task(name="t")
+    async def task(number: int) -> None:
+        ran.append(number)
+
+    await task.aenqueue(1)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("select jobs_of_shop.enqueue('t', '{\"number\": 2}')")
+    await drain(app)
+    assert sorted(ran) == [1, 2]
+    assert catalog(empty_dsn) == []
+    await app.aclose()
+
+
+@pytest.mark.parametrize("name", ["", "Pgqueue", 'a"b', "a;drop", "a" * 49, "1a", "a.b"])
+def test_hostile_schema_names(empty_dsn: str, name: str) -> None:
+    with pytest.raises(ConfigError):
+        schema.upgrade(empty_dsn, schema=name)
+    with pytest.raises(ConfigError):
+        schema.sql(schema=name)
+
+
+def test_included_in_a_users_own_alembic(empty_dsn: str, tmp_path: Path) -> None:
+    env = "from alembic import context\n" \
+          "connection = context.config.attributes['connection']\n" \
+          "context.configure(connection=connection)\n" \
+          "with context.begin_transaction():\n    context.run_migrations()\n"  # fmt: skip
+    own = "from alembic import op\nrevision = 'own_1'\ndown_revision = None\n" \
+          "depends_on = 'pgqueue_0001'\n" \
+          "def upgrade():\n    op.execute('create table own (id int)')\n"  # fmt: skip
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(env)
+    (tmp_path / "versions/own_1.py").write_text(own)
+    config = Config()
+    config.set_main_option("script_location", str(tmp_path))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option(
+        "version_locations", f"{tmp_path}/versions\n{schema.migrations_path()}/versions"
+    )
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(empty_dsn), poolclass=NullPool
+    )
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "heads")
+    assert version(empty_dsn) == schema.EXPECTED
+
+
+def test_the_wheel_has_the_migrations(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {p.relative_to(ROOT) for p in (ROOT / "migrations").rglob("*") if p.is_file()}
+    wanted = {p for p in wanted if "__pycache__" not in p.parts}
+    assert {f"pgqueue/{p}" for p in wanted} <= names
+    assert {"pgqueue/py.typed", "pgqueue/sql/claims.sql"} <= names
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    done = subprocess.run(
+        [sys.executable, "-m", "pgqueue", "migrate", "--sql"],
+        cwd=tmp_path / "site", check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "create table pgqueue.jobs" in done.stdout
+
+
+def test_one_dsn_two_spellings(dsn: str) -> None:
+    assert version(make_conninfo(dsn)) == schema.EXPECTED

@@ -1,0 +1,52 @@
+"""The public API as a type checker sees it: right calls pass, wrong ones are reported."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from pgqueue import App, Backoff, Context, Handle, Job, Task, Worker
+
+app = App()
+
+
+@app.task
+def plain(to: str, count: int = 1) -> str:
+    return to * count
+
+
+@app.task(queue="mail", max_retries=5, backoff=Backoff.exponential("30s", cap="1h"))
+async def with_options(ctx: Context, number: int) -> float:
+    return number / 2
+
+
+class Invoice(Job):
+    order: int
+    queue = "billing"
+
+    async def handle(self) -> None: ...
+
+
+def correct() -> None:
+    assert_type(plain.enqueue("a", count=2), Handle[str])
+    plain.with_max_retries(5).with_backoff("60s").with_delay("10m").with_priority(9).enqueue("a")
+    urgent = plain.with_queue("urgent").on(object())
+    assert_type(urgent.enqueue("a"), Handle[str])
+    app.enqueue_many([plain.call("a"), with_options.call(3)])
+    app.dispatch(Invoice(42)).with_max_retries(5).with_backoff(60).enqueue()
+    Worker(app, {"mail": 20}, lease="30s").concurrency(4)
+
+
+async def correct_async() -> None:
+    assert_type(await with_options.aenqueue(3), Handle[float])
+    await app.dispatch(Invoice(42)).with_max_retries(5).with_backoff(60)
+
+
+def wrong() -> None:
+    plain.enqueue(1)  # type: ignore[arg-type]
+    plain.enqueue()  # type: ignore[call-arg]
+    plain.with_queue("a").enqueue("a", colour="red")  # type: ignore[call-arg]
+    with_options.enqueue("three")  # type: ignore[arg-type]
+    Invoice("42")  # type: ignore[arg-type]
+
+
+task: Task[[str, int], str]
