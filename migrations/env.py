@@ -15,7 +15,11 @@ LOCK = 0x7067_7175_6575_65
 
 def run_offline() -> None:
     context.configure(
-        dialect_name="postgresql", version_table_schema=SCHEMA, transactional_ddl=True
+        dialect_name="postgresql",
+        # Else every % of the SQL text is printed twice.
+        dialect_opts={"paramstyle": "named"},
+        version_table_schema=SCHEMA,
+        transactional_ddl=True,
     )
     with context.begin_transaction():
         context.execute(f"create schema if not exists {SCHEMA}")

@@ -11,6 +11,8 @@ CREATE TABLE pgqueue.alembic_version (
 
 -- Running upgrade  -> pgqueue_0001
 
+create schema if not exists pgqueue;
+
 -- One wide jobs table: every transition is one statement on one row.
 create table pgqueue.jobs (
     id               bigint generated always as identity primary key,
@@ -126,15 +128,15 @@ declare
     due timestamptz := coalesce(run_at, clock_timestamp() + coalesce(delay, interval '0'));
 begin
     if jsonb_typeof(args) is distinct from 'object' then
-        raise exception 'args must be a JSON object with one key per parameter of the task, got %%',
+        raise exception 'args must be a JSON object with one key per parameter of the task, got %',
             coalesce(jsonb_typeof(args), 'null') using errcode = '22023';
     end if;
     if octet_length(args::text) > 1048576 then
-        raise exception 'args of task %% are over 1 MB: store the document and pass its id', task
+        raise exception 'args of task % are over 1 MB: store the document and pass its id', task
             using errcode = '22023';
     end if;
     if max_retries not between 0 and 1000 then
-        raise exception 'max_retries must be from 0 to 1000, got %%', max_retries using errcode = '22023';
+        raise exception 'max_retries must be from 0 to 1000, got %', max_retries using errcode = '22023';
     end if;
     insert into pgqueue.jobs (task, args, queue, priority, run_at, max_retries, backoff)
     values (task, args, queue, priority, due, max_retries, backoff)
@@ -157,7 +159,7 @@ begin
            run_seconds = extract(epoch from clock_timestamp() - j.claimed_at)
      where j.id = complete_job.id and j.claim_id = complete_job.claim_id and j.status = 'running';
     if not found then
-        raise exception 'job %% is no longer held by claim %%', complete_job.id, complete_job.claim_id
+        raise exception 'job % is no longer held by claim %', complete_job.id, complete_job.claim_id
             using errcode = 'PQ001',
                   hint = 'Its lease ran out or it was taken back; this transaction must roll back.';
     end if;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import psycopg
@@ -15,6 +16,8 @@ from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
 
 EXPECTED = 1
 OLDEST_SERVER = 140_000
+# Alembic's environment is global to the process.
+_ALEMBIC = Lock()
 
 
 def migrations_path() -> Path:
@@ -71,7 +74,8 @@ def sql(*, schema: str = DEFAULT_SCHEMA, to: str = "head") -> str:
     text = io.StringIO()
     config = _config(schema)
     config.output_buffer = text
-    command.upgrade(config, _revision(to), sql=True)
+    with _ALEMBIC:
+        command.upgrade(config, _revision(to), sql=True)
     return text.getvalue()
 
 
@@ -86,7 +90,7 @@ def _migrate(dsn: str, verb: str, schema: str, to: str) -> None:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool
     )
-    with engine.connect() as connection:
+    with _ALEMBIC, engine.connect() as connection:
         server = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]
         if server < OLDEST_SERVER:
             raise PgQueueError(f"pgqueue needs PostgreSQL 14 or newer, this is {server // 10000}")

@@ -1,3 +1,5 @@
+create schema if not exists pgqueue;
+
 -- One wide jobs table: every transition is one statement on one row.
 create table pgqueue.jobs (
     id               bigint generated always as identity primary key,

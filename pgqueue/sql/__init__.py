@@ -43,7 +43,7 @@ def qualify(text: str, schema: str) -> str:
     if schema == DEFAULT_SCHEMA:
         return text
     text = re.sub(r"\bpgqueue\.(?=[a-z_])", f"{schema}.", text)
-    text = text.replace("schema pgqueue is", f"schema {schema} is")
+    text = re.sub(r"(schema (?:if not exists )?)pgqueue\b", rf"\g<1>{schema}", text)
     return text.replace("'pgqueue:'", f"'{schema}:'")
 
 

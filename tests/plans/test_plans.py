@@ -91,8 +91,12 @@ def many_future(conn: psycopg.Connection) -> None:
 def stale(conn: psycopg.Connection) -> None:
     fill(conn, 100_000, **PAST)
     conn.execute("analyze pgqueue.jobs")
-    conn.execute("update pgqueue.jobs set status = 'running', attempt = 1, worker_id = gen_random_uuid()")
-    conn.execute("update pgqueue.jobs set status = 'succeeded', worker_id = null, finished_at = now()")
+    conn.execute(
+        "update pgqueue.jobs set status = 'running', attempt = 1, worker_id = gen_random_uuid()"
+    )
+    conn.execute(
+        "update pgqueue.jobs set status = 'succeeded', worker_id = null, finished_at = now()"
+    )
     conn.execute("vacuum pgqueue.jobs")
     fill(conn, LIMIT, **PAST)
 
