@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from pgqueue import config
+from pgqueue import bulk, config
 from pgqueue.client import AsyncClient, Client
 from pgqueue.connect import Connections
 from pgqueue.context import Context
 from pgqueue.dispatch import Dispatch, Job
-from pgqueue.drivers import async_driver, sync_driver, translate
+from pgqueue.drivers import (
+    AsyncCopying,
+    AsyncDriver,
+    Copying,
+    Driver,
+    async_driver,
+    sync_driver,
+    translate,
+)
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError, TaskError
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation
+from pgqueue.operations import jobs as operations
 from pgqueue.options import options_of
 from pgqueue.retry import BackoffLike
 from pgqueue.sql import load
@@ -172,12 +182,20 @@ class App:
 
     def send(self, jobs: Sequence[NewJob], on: object) -> list[int]:
         _check_jobs(jobs)
-        return self.client.insert(jobs, notify=self._may_notify(jobs), on=on) if jobs else []
+        if not jobs:
+            return []
+        copied = self._copy(jobs, on) if len(jobs) >= bulk.COPY_FROM else None
+        if copied is not None:
+            return copied
+        return self.client.insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
         _check_jobs(jobs)
         if not jobs:
             return []
+        copied = await self._acopy(jobs, on) if len(jobs) >= bulk.COPY_FROM else None
+        if copied is not None:
+            return copied
         return await self.aclient.insert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
@@ -194,31 +212,60 @@ class App:
 
     def _run(self, operation: Operation[Any], on: object) -> Any:
         statement = load(self.schema)[operation.statement]
-        try:
-            if on is not None:
-                return operation.decode(sync_driver(on).fetch(statement, operation.values))
-            with self.connections.sync() as connection:
-                return operation.decode(sync_driver(connection).fetch(statement, operation.values))
-        except Exception as error:
-            known = translate(error)
-            if known is not None:
-                raise known from error
-            raise
+        with self._driver(on) as driver:
+            return operation.decode(driver.fetch(statement, operation.values))
 
     async def _arun(self, operation: Operation[Any], on: object) -> Any:
         statement = load(self.schema)[operation.statement]
-        try:
+        async with self._adriver(on) as driver:
+            return operation.decode(await driver.fetch(statement, operation.values))
+
+    @contextmanager
+    def _driver(self, on: object) -> Iterator[Driver]:
+        """The driver of the caller's connection, or of one of our own in autocommit mode."""
+        with _explaining():
             if on is not None:
-                rows = await async_driver(on).fetch(statement, operation.values)
-                return operation.decode(rows)
-            async with self.connections.aio() as connection:
-                rows = await async_driver(connection).fetch(statement, operation.values)
-                return operation.decode(rows)
-        except Exception as error:
-            known = translate(error)
-            if known is not None:
-                raise known from error
-            raise
+                yield sync_driver(on)
+            else:
+                with self.connections.sync() as connection:
+                    yield sync_driver(connection)
+
+    @asynccontextmanager
+    async def _adriver(self, on: object) -> AsyncIterator[AsyncDriver]:
+        with _explaining():
+            if on is not None:
+                yield async_driver(on)
+            else:
+                async with self.connections.aio() as connection:
+                    yield async_driver(connection)
+
+    def _copy(self, jobs: Sequence[NewJob], on: object) -> list[int] | None:
+        """Insert by COPY; None if this connection cannot."""
+        with self._driver(on) as driver:
+            if not isinstance(driver, Copying):
+                return None
+            statements = load(self.schema)
+            first = bulk.reserve(len(jobs))
+            ids, now = first.decode(driver.fetch(statements[first.statement], first.values))
+            driver.copy(statements["copy_jobs"], bulk.copy_text(jobs, ids, now))
+            if self._may_notify(jobs):
+                then = operations.notify(bulk.due_queues(jobs, now))
+                driver.fetch(statements[then.statement], then.values)
+            return ids
+
+    async def _acopy(self, jobs: Sequence[NewJob], on: object) -> list[int] | None:
+        """The same, awaited."""
+        async with self._adriver(on) as driver:
+            if not isinstance(driver, AsyncCopying):
+                return None
+            statements = load(self.schema)
+            first = bulk.reserve(len(jobs))
+            ids, now = first.decode(await driver.fetch(statements[first.statement], first.values))
+            await driver.acopy(statements["copy_jobs"], bulk.copy_text(jobs, ids, now))
+            if self._may_notify(jobs):
+                then = operations.notify(bulk.due_queues(jobs, now))
+                await driver.fetch(statements[then.statement], then.values)
+            return ids
 
     def close(self) -> None:
         """Close the app's own connections; it may be used again."""
@@ -259,6 +306,18 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Any, /) -> Any: ...
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Raise our own error for the SQLSTATEs we explain; pass on all others as they are."""
+    try:
+        yield
+    except Exception as error:
+        known = translate(error)
+        if known is not None:
+            raise known from error
+        raise
 
 
 def _check_jobs(jobs: Sequence[NewJob]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pgqueue.errors import ClaimLost, ConnectionUnusable, PgQueueError, SchemaError
 from pgqueue.sql import Statement
@@ -21,6 +21,20 @@ class Driver(Protocol):
     """Runs statements on a sync connection."""
 
     def fetch(self, statement: Statement, values: Values) -> Rows: ...
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """A driver that can also copy rows in."""
+
+    def copy(self, statement: Statement, data: bytes) -> None: ...
+
+
+@runtime_checkable
+class AsyncCopying(Protocol):
+    """The same, awaited."""
+
+    async def acopy(self, statement: Statement, data: bytes) -> None: ...
 
 
 class AsyncDriver(Protocol):

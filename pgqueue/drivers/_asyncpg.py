@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 import asyncpg
@@ -10,6 +12,9 @@ from asyncpg.pool import PoolConnectionProxy
 
 from pgqueue.errors import ConnectionUnusable
 from pgqueue.sql import Statement
+
+# asyncpg takes the parts of a COPY, and writes the statement itself.
+_COPY = re.compile(r"copy (\w+)\.(\w+) \((.*)\) from stdin")
 
 
 class AsyncpgDriver:
@@ -23,6 +28,14 @@ class AsyncpgDriver:
             statement.numbered, *[values[n] for n in statement.parameters]
         )
         return rows
+
+    async def acopy(self, statement: Statement, data: bytes) -> None:
+        match = _COPY.match(statement.numbered)
+        assert match is not None
+        schema, table, columns = match.groups()
+        await self._connection.copy_to_table(
+            table, schema_name=schema, columns=columns.split(", "), source=BytesIO(data)
+        )
 
 
 def async_driver(connection: object) -> AsyncpgDriver | None:

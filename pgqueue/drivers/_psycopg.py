@@ -25,6 +25,11 @@ class PsycopgDriver:
             cursor.execute(statement.numbered.encode(), [values[n] for n in statement.parameters])
             return cursor.fetchall()
 
+    def copy(self, statement: Statement, data: bytes) -> None:
+        with psycopg.RawCursor(self._connection) as cursor:
+            with cursor.copy(statement.numbered.encode()) as copy:
+                copy.write(data)
+
 
 class PsycopgAsyncDriver:
     """The same, awaited."""
@@ -40,6 +45,11 @@ class PsycopgAsyncDriver:
                 statement.numbered.encode(), [values[n] for n in statement.parameters]
             )
             return await cursor.fetchall()
+
+    async def acopy(self, statement: Statement, data: bytes) -> None:
+        async with psycopg.AsyncRawCursor(self._connection) as cursor:
+            async with cursor.copy(statement.numbered.encode()) as copy:
+                await copy.write(data)
 
 
 def sync_driver(connection: object) -> PsycopgDriver | None:

@@ -120,3 +120,12 @@ with chosen as materialized (
     delete from pgqueue.attempts a using chosen where a.job_id = chosen.id
 )
 delete from pgqueue.jobs j using chosen where j.id = chosen.id returning j.id;
+
+-- name: reserve_ids
+-- Ids for jobs that are about to be copied in, and the time.
+select nextval('pgqueue.jobs_id_seq')::bigint, case when i = 1 then clock_timestamp() end
+  from generate_series(1, :count::integer) as i;
+
+-- name: copy_jobs
+-- Jobs as COPY text; the columns are those of pgqueue.bulk.
+copy pgqueue.jobs (id, task, args, queue, priority, max_retries, backoff, run_at) from stdin;

@@ -44,11 +44,16 @@ async def test_own_transaction_sync_and_async(app: App, conn: psycopg.Connection
     assert sorted(ran) == [1, 2]
 
 
-async def test_many_in_one_round_trip_keep_their_order(app: App, conn: psycopg.Connection) -> None:
+@pytest.mark.parametrize("count", [1500, 5000], ids=["insert", "copy"])
+@pytest.mark.parametrize("face", ["sync", "async"])
+async def test_many_keep_their_order(
+    app: App, conn: psycopg.Connection, count: int, face: str
+) -> None:
     @app.task
     def note(number: int) -> None: ...
 
-    handles = app.enqueue_many([note.call(i) for i in range(5000)])
+    jobs = [note.call(i) for i in range(count)]
+    handles = app.enqueue_many(jobs) if face == "sync" else await app.aenqueue_many(jobs)
     rows = conn.execute(
         "select id, (args->>'number')::int from pgqueue.jobs order by id"
     ).fetchall()
@@ -64,6 +69,50 @@ async def test_many_share_one_transaction(app: App, dsn: str, conn: psycopg.Conn
         app.enqueue_many([note.call(i) for i in range(10)], on=other)
         other.rollback()
     assert conn.execute("select count(*) from pgqueue.jobs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("count", [3, 3000], ids=["insert", "copy"])
+async def test_many_carry_all_their_options(app: App, conn: psycopg.Connection, count: int) -> None:
+    @app.task(name="note")
+    def note(text: str) -> None: ...
+
+    odd = 'tab\t newline\n return\r back\\slash "quoted" \\N \\. ünïcödé'
+    request = note.with_queue("mail").with_priority(-3).with_max_retries(2).with_backoff(7)
+    app.enqueue_many([request.with_delay("1h").call(odd)] * count)
+    rows = conn.execute(
+        "select distinct args->>'text', queue, priority, max_retries, backoff->'base', status,"
+        " run_at > clock_timestamp() + interval '59 minutes' from pgqueue.jobs"
+    ).fetchall()
+    assert rows == [(odd, "mail", -3, 2, 7.0, "pending", True)]
+
+
+async def test_many_on_every_connection_roll_back(dsn: str, conn: psycopg.Connection) -> None:
+    app = App(dsn)
+
+    @app.task(name="note")
+    def note(number: int) -> None: ...
+
+    class Many:
+        """Enqueues three thousand where the plans of the connections enqueue one."""
+
+        def __init__(self, on: object = None) -> None:
+            self._on = on
+
+        def on(self, connection: object) -> Many:
+            return Many(connection)
+
+        def enqueue(self, number: int) -> None:
+            app.enqueue_many([note.call(number)] * 3000, on=self._on)
+
+        async def aenqueue(self, number: int) -> None:
+            await app.aenqueue_many([note.call(number)] * 3000, on=self._on)
+
+    for run in ALL.values():
+        plan = [("rollback", 1), ("commit", 2), ("savepoint", 3)]
+        await asyncio.to_thread(run, dsn, Many(), plan)
+    counts = conn.execute("select args, count(*) from pgqueue.jobs group by 1").fetchall()
+    assert counts == [({"number": 2}, 3000 * len(ALL))]
+    app.close()
 
 
 async def test_plain_sql(app: App, conn: psycopg.Connection) -> None:
