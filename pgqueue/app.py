@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from pgqueue import bulk, config
+from pgqueue import config
 from pgqueue.client import AsyncClient, Client
 from pgqueue.connect import Connections
 from pgqueue.context import Context
 from pgqueue.dispatch import Dispatch, Job
-from pgqueue.drivers import (
-    AsyncCopying,
-    AsyncDriver,
-    Copying,
-    Driver,
-    async_driver,
-    sync_driver,
-    translate,
-)
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError, TaskError
+from pgqueue.gateway import Gateway
 from pgqueue.job import NewJob
-from pgqueue.operations import Operation
-from pgqueue.operations import jobs as operations
 from pgqueue.options import options_of
 from pgqueue.retry import BackoffLike
-from pgqueue.sql import load
 from pgqueue.task import Definition, Handle, RunIn, Task
 
 P = ParamSpec("P")
@@ -54,10 +42,10 @@ class App:
         self._dsn, self._schema = dsn, schema
         self._notify = notify
         self._notified: dict[str, float] = {}
-        self._connections: Connections | None = None
+        self._gateway: Gateway | None = None
         self.tasks: dict[str, Definition] = {}
-        self.client = Client(self._run)
-        self.aclient = AsyncClient(self._arun)
+        self.client = Client(lambda operation, on: self.gateway.run(operation, on))
+        self.aclient = AsyncClient(lambda operation, on: self.gateway.arun(operation, on))
 
     @property
     def dsn(self) -> str:
@@ -78,14 +66,19 @@ class App:
         self._dsn = self._dsn if dsn is None else dsn
         self._schema = self._schema if schema is None else schema
         self.close()
-        self._connections = None
+        self._gateway = None
+
+    @property
+    def gateway(self) -> Gateway:
+        """The way to the database."""
+        if self._gateway is None:
+            self._gateway = Gateway(self.dsn, self.schema)
+        return self._gateway
 
     @property
     def connections(self) -> Connections:
         """The app's own connections."""
-        if self._connections is None:
-            self._connections = Connections(self.dsn)
-        return self._connections
+        return self.gateway.connections
 
     @overload
     def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
@@ -184,19 +177,13 @@ class App:
         _check_jobs(jobs)
         if not jobs:
             return []
-        copied = self._copy(jobs, on) if len(jobs) >= bulk.COPY_FROM else None
-        if copied is not None:
-            return copied
-        return self.client.insert(jobs, notify=self._may_notify(jobs), on=on)
+        return self.gateway.insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
         _check_jobs(jobs)
         if not jobs:
             return []
-        copied = await self._acopy(jobs, on) if len(jobs) >= bulk.COPY_FROM else None
-        if copied is not None:
-            return copied
-        return await self.aclient.insert(jobs, notify=self._may_notify(jobs), on=on)
+        return await self.gateway.ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         # A commit that notifies takes a lock of the whole cluster, so a burst notifies only once
@@ -210,72 +197,15 @@ class App:
         self._notified.update(dict.fromkeys(queues, now))
         return True
 
-    def _run(self, operation: Operation[Any], on: object) -> Any:
-        statement = load(self.schema)[operation.statement]
-        with self._driver(on) as driver:
-            return operation.decode(driver.fetch(statement, operation.values))
-
-    async def _arun(self, operation: Operation[Any], on: object) -> Any:
-        statement = load(self.schema)[operation.statement]
-        async with self._adriver(on) as driver:
-            return operation.decode(await driver.fetch(statement, operation.values))
-
-    @contextmanager
-    def _driver(self, on: object) -> Iterator[Driver]:
-        """The driver of the caller's connection, or of one of our own in autocommit mode."""
-        with _explaining():
-            if on is not None:
-                yield sync_driver(on)
-            else:
-                with self.connections.sync() as connection:
-                    yield sync_driver(connection)
-
-    @asynccontextmanager
-    async def _adriver(self, on: object) -> AsyncIterator[AsyncDriver]:
-        with _explaining():
-            if on is not None:
-                yield async_driver(on)
-            else:
-                async with self.connections.aio() as connection:
-                    yield async_driver(connection)
-
-    def _copy(self, jobs: Sequence[NewJob], on: object) -> list[int] | None:
-        """Insert by COPY; None if this connection cannot."""
-        with self._driver(on) as driver:
-            if not isinstance(driver, Copying):
-                return None
-            statements = load(self.schema)
-            first = bulk.reserve(len(jobs))
-            ids, now = first.decode(driver.fetch(statements[first.statement], first.values))
-            driver.copy(statements["copy_jobs"], bulk.copy_text(jobs, ids, now))
-            if self._may_notify(jobs):
-                then = operations.notify(bulk.due_queues(jobs, now))
-                driver.fetch(statements[then.statement], then.values)
-            return ids
-
-    async def _acopy(self, jobs: Sequence[NewJob], on: object) -> list[int] | None:
-        """The same, awaited."""
-        async with self._adriver(on) as driver:
-            if not isinstance(driver, AsyncCopying):
-                return None
-            statements = load(self.schema)
-            first = bulk.reserve(len(jobs))
-            ids, now = first.decode(await driver.fetch(statements[first.statement], first.values))
-            await driver.acopy(statements["copy_jobs"], bulk.copy_text(jobs, ids, now))
-            if self._may_notify(jobs):
-                then = operations.notify(bulk.due_queues(jobs, now))
-                await driver.fetch(statements[then.statement], then.values)
-            return ids
-
     def close(self) -> None:
         """Close the app's own connections; it may be used again."""
-        if self._connections is not None:
-            self._connections.close()
+        if self._gateway is not None:
+            self._gateway.connections.close()
 
     async def aclose(self) -> None:
         """Close the app's own connections, those of the running event loop as well."""
-        if self._connections is not None:
-            await self._connections.aclose()
+        if self._gateway is not None:
+            await self._gateway.connections.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -306,18 +236,6 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Any, /) -> Any: ...
-
-
-@contextmanager
-def _explaining() -> Iterator[None]:
-    """Raise our own error for the SQLSTATEs we explain; pass on all others as they are."""
-    try:
-        yield
-    except Exception as error:
-        known = translate(error)
-        if known is not None:
-            raise known from error
-        raise
 
 
 def _check_jobs(jobs: Sequence[NewJob]) -> None:

@@ -1,0 +1,118 @@
+"""The way to the database: operations on the caller's connection, or on one of our own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from pgqueue import bulk
+from pgqueue.connect import Connections
+from pgqueue.drivers import (
+    AsyncCopying,
+    AsyncDriver,
+    Copying,
+    Driver,
+    async_driver,
+    sync_driver,
+    translate,
+)
+from pgqueue.job import NewJob
+from pgqueue.operations import Operation
+from pgqueue.operations import jobs as operations
+from pgqueue.sql import load
+
+T = TypeVar("T")
+
+
+class Gateway:
+    """Runs operations, sync and async. Opens a connection only for those given none."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        self.connections = Connections(dsn)
+        self._statements = load(schema)
+
+    def run(self, operation: Operation[T], on: object) -> T:
+        """Run one operation; ``on`` is the caller's connection or None."""
+        statement = self._statements[operation.statement]
+        with self._driver(on) as driver:
+            return operation.decode(driver.fetch(statement, operation.values))
+
+    async def arun(self, operation: Operation[T], on: object) -> T:
+        """The same, awaited."""
+        statement = self._statements[operation.statement]
+        async with self._adriver(on) as driver:
+            return operation.decode(await driver.fetch(statement, operation.values))
+
+    @contextmanager
+    def _driver(self, on: object) -> Iterator[Driver]:
+        """The driver of the caller's connection, or of one of our own in autocommit mode."""
+        with _explaining():
+            if on is not None:
+                yield sync_driver(on)
+            else:
+                with self.connections.sync() as connection:
+                    yield sync_driver(connection)
+
+    @asynccontextmanager
+    async def _adriver(self, on: object) -> AsyncIterator[AsyncDriver]:
+        with _explaining():
+            if on is not None:
+                yield async_driver(on)
+            else:
+                async with self.connections.aio() as connection:
+                    yield async_driver(connection)
+
+    def _copy(self, jobs: Sequence[NewJob], notify: bool, on: object) -> list[int] | None:
+        """Insert by COPY; None if this connection cannot."""
+        with self._driver(on) as driver:
+            if not isinstance(driver, Copying):
+                return None
+            statements = self._statements
+            first = bulk.reserve(len(jobs))
+            ids, now = first.decode(driver.fetch(statements[first.statement], first.values))
+            driver.copy(statements["copy_jobs"], bulk.copy_text(jobs, ids, now))
+            if notify:
+                then = operations.notify(bulk.due_queues(jobs, now))
+                driver.fetch(statements[then.statement], then.values)
+            return ids
+
+    async def _acopy(self, jobs: Sequence[NewJob], notify: bool, on: object) -> list[int] | None:
+        """The same, awaited."""
+        async with self._adriver(on) as driver:
+            if not isinstance(driver, AsyncCopying):
+                return None
+            statements = self._statements
+            first = bulk.reserve(len(jobs))
+            ids, now = first.decode(await driver.fetch(statements[first.statement], first.values))
+            await driver.acopy(statements["copy_jobs"], bulk.copy_text(jobs, ids, now))
+            if notify:
+                then = operations.notify(bulk.due_queues(jobs, now))
+                await driver.fetch(statements[then.statement], then.values)
+            return ids
+
+    def insert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> list[int]:
+        """Insert jobs, many by COPY where the connection can; returns their ids in order."""
+        copied = self._copy(jobs, notify, on) if len(jobs) >= bulk.COPY_FROM else None
+        if copied is not None:
+            return copied
+        return self.run(operations.enqueue(jobs, notify=notify), on)
+
+    async def ainsert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> list[int]:
+        """The same, awaited."""
+        copied = await self._acopy(jobs, notify, on) if len(jobs) >= bulk.COPY_FROM else None
+        if copied is not None:
+            return copied
+        return await self.arun(operations.enqueue(jobs, notify=notify), on)
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Raise our own error for the SQLSTATEs we explain; pass on all others as they are."""
+    try:
+        yield
+    except Exception as error:
+        known = translate(error)
+        if known is not None:
+            raise known from error
+        raise
