@@ -1,0 +1,76 @@
+"""Rules of the SQL files and of the layout."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import pgqueue
+from pgqueue.errors import ConfigError
+from pgqueue.job import TRANSITIONS, Status
+from pgqueue.sql import compile_statement, load, qualify
+
+PACKAGE = Path(pgqueue.__file__).parent
+SOURCES = sorted((PACKAGE / "sql").glob("*.sql"))
+
+
+def test_every_parameter_is_cast() -> None:
+    for file in SOURCES:
+        text = re.sub(r"--[^\n]*", "", file.read_text("utf-8"))
+        assert not re.findall(r"(?<![:\w]):[a-z_]+\b(?!::)", text), file.name
+
+
+def test_every_statement_says_what_it_is_for() -> None:
+    for file in SOURCES:
+        parts = file.read_text("utf-8").split("-- name: ")[1:]
+        assert parts
+        for part in parts:
+            assert re.match(r"\w+\n-- [A-Z]", part), part[:60]
+
+
+def test_compiled_forms() -> None:
+    statement = compile_statement("x", "select :a::int, :b::text, :a::int where x like '%';")
+    assert statement.numbered == "select $1::int, $2::text, $1::int where x like '%'"
+    assert statement.named == "select (:a)::int, (:b)::text, (:a)::int where x like '%'"
+    assert statement.pyformat == "select %(a)s::int, %(b)s::text, %(a)s::int where x like '%%'"
+    assert statement.parameters == ("a", "b")
+
+
+def test_another_schema_is_put_in_everywhere() -> None:
+    for statement in load("other").values():
+        assert "pgqueue." not in statement.numbered
+    assert qualify("comment on schema pgqueue is 'pgqueue:'", "o") == "comment on schema o is 'o:'"
+    with pytest.raises(ConfigError):
+        load('x"; drop table y; --')
+
+
+def test_no_sql_outside_the_sql_files() -> None:
+    words = re.compile(r'"[^"\n]*\b(select .* from|insert into|update \w+\.|delete from)\b', re.I)
+    for file in PACKAGE.rglob("*.py"):
+        if "migrations" not in file.parts:
+            assert not words.search(file.read_text("utf-8")), file
+
+
+def test_files_and_functions_stay_small() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        text = file.read_text("utf-8")
+        assert text.count("\n") <= 300, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = [n for n in node.body if not isinstance(n, ast.Expr)] or node.body
+                lines = (node.end_lineno or 0) - body[0].lineno + 1
+                assert lines <= 40, f"{file}:{node.lineno} {node.name} has {lines} lines"
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    assert list(pgqueue.__all__) == sorted(pgqueue.__all__)
+    for name in pgqueue.__all__:
+        assert hasattr(pgqueue, name)
+
+
+def test_final_statuses_only_go_back_by_hand() -> None:
+    assert TRANSITIONS[Status.SUCCEEDED] == {}
+    assert set(TRANSITIONS) == set(Status)
