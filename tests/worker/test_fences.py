@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, ClaimLost, Context
-from pgqueue.job import ClaimedJob, NewJob, Status
+from pgqueue.job import TRANSITIONS, ClaimedJob, NewJob, Status
 from pgqueue.operations import claims, maintenance
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import RELEASED, SUCCEEDED, Outcome
@@ -259,3 +259,37 @@ async def test_keep_succeeded_zero_deletes(app: App, conn: psycopg.Connection) -
     await drain(app, keep_succeeded=0)
     assert statuses(conn) == {}
     assert conn.execute("select count(*) from pgqueue.attempts").fetchone() == (0,)
+
+
+async def test_every_arrow_of_the_transition_table_and_no_other(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    """The trigger of the test database holds every test to the table; here each arrow is walked."""
+
+    async def running() -> ClaimedJob:
+        await app.aclient.insert([NewJob("t", "{}", max_retries=0)])
+        (job,) = await claim(database)
+        return job
+
+    walked = {(Status.PENDING, Status.RUNNING)}
+    job = await running()
+    await database.run(claims.complete(ended(job), delete=False))
+    walked.add((Status.RUNNING, Status((await app.aclient.job(job.id)).status)))
+    for outcome in (RELEASED, Outcome("dead"), Outcome("cancelled")):
+        job = await running()
+        (status,) = (await database.run(claims.fail(ended(job, outcome)))).values()
+        walked.add((Status.RUNNING, status))
+        if status is not Status.PENDING:
+            assert await app.aclient.retry(job.id)
+            walked.add((status, (await app.aclient.job(job.id)).status))
+        assert await app.aclient.cancel(job.id) == {job.id: Status.CANCELLED}
+        walked.add((Status.PENDING, Status.CANCELLED))
+    assert walked == {(old, new) for old, moves in TRANSITIONS.items() for new in moves}
+
+    for old in Status:
+        for new in set(Status) - set(TRANSITIONS[old]) - {old}:
+            conn.execute("truncate pgqueue.jobs")
+            conn.execute("insert into pgqueue.jobs (task, status) values ('t', %s)", (old,))
+            with pytest.raises(psycopg.errors.RaiseException, match="may not go"):
+                conn.execute("update pgqueue.jobs set status = %s", (new,))
+    await database.close()
