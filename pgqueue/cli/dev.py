@@ -10,7 +10,6 @@ import click
 from pgqueue import schema as schemas
 from pgqueue.cli import logs
 from pgqueue.cli.options import connection_options, load_app
-from pgqueue.cli.work import end_now
 from pgqueue.connect import describe
 from pgqueue.embedded import embedded_postgres
 from pgqueue.worker import Worker
@@ -36,4 +35,3 @@ def dev_command(
         schemas.upgrade(app.dsn, schema=app.schema)
         click.echo(f"working on {describe(app.dsn)}; Ctrl-C ends it")
         Worker(app, concurrency=concurrency).run()
-    end_now()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -66,8 +65,7 @@ def work_command(
     worker = Worker(app, wanted, drain=drain, max_jobs=max_jobs, **settings)
     if workers == 1:
         exit_with_supervisor()
-        worker.run()
-        end_now()
+        worker.run_as_process()
     check_schema(app)
     arguments = [sys.executable, "-m", "pgqueue", *_without_workers(sys.argv[1:])]
     sys.exit(supervise(arguments, workers, restart_finished=max_jobs is not None and not drain))
@@ -96,13 +94,6 @@ def check_schema(app: App) -> None:
     """Say once what is wrong, before processes are started that would each say it."""
     with connect_sync(app.dsn) as connection:
         schemas.check(schemas.version(connection, schema=app.schema))
-
-
-def end_now() -> None:
-    """End the process though handlers may still run in threads; their jobs were given back."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def _without_workers(arguments: list[str]) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from pgqueue import config
 from pgqueue.config import Settings
@@ -47,6 +49,7 @@ class Worker:
         self._queues = queues
         self._drain, self._max_jobs = drain, max_jobs
         self._runtime: Runtime | None = None
+        self._ends_process = False
         self.settings  # noqa: B018  a wrong setting is reported here and now
 
     @property
@@ -69,6 +72,18 @@ class Worker:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self.arun(signals=True))
 
+    def run_as_process(self) -> NoReturn:
+        """Run, then end the process, though handlers may still be running in threads.
+
+        Their jobs are given back at the last moment; ``run`` must leave them to their leases, for
+        the threads go on.
+        """
+        self._ends_process = True
+        self.run()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
     async def arun(self, *, signals: bool = False) -> None:
         """The same in a running event loop, which keeps its own signal handlers."""
         from pgqueue.worker.runtime import Runtime
@@ -79,6 +94,7 @@ class Worker:
             pools(self._queues, self.settings.concurrency),
             drain=self._drain,
             max_jobs=self._max_jobs,
+            ends_process=self._ends_process,
         )
         self._runtime = runtime
         loop = asyncio.get_running_loop()

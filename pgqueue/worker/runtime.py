@@ -47,11 +47,13 @@ class Runtime:
         *,
         drain: bool = False,
         max_jobs: int | None = None,
+        ends_process: bool = False,
     ) -> None:
         self.app, self.settings = app, settings
         self.id = uuid4()
         self._loop = asyncio.get_running_loop()
         self._drain, self._max_jobs = drain, max_jobs
+        self._ends_process = ends_process
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._queues = queues
@@ -218,9 +220,10 @@ class Runtime:
             for executor in self.executors:
                 executor.interrupt_all()
             await self._wait_idle(time.monotonic() + 2.0, hurry=False)
-            for executor in self.executors:
-                executor.abandon()
-            await self._wait_idle(time.monotonic() + 5.0, hurry=False)
+            if self._ends_process:
+                for executor in self.executors:
+                    executor.abandon()
+                await self._wait_idle(time.monotonic() + 5.0, hurry=False)
         for service in self.services:
             service.stop()
 

@@ -327,3 +327,28 @@ async def test_a_process_task_is_another_process(app: App, conn: psycopg.Connect
     assert len(noted) == 1
     assert noted != [(os.getpid(),)]
     assert statuses(conn)[handle.id] == "succeeded"
+
+
+async def test_a_thread_that_outlives_its_worker_keeps_its_claim(
+    app: App, conn: psycopg.Connection
+) -> None:
+    import asyncio
+
+    from pgqueue import Worker
+
+    started, end = threading.Event(), threading.Event()
+
+    @app.task(name="t")
+    def stubborn() -> None:
+        started.set()
+        end.wait()
+
+    await stubborn.aenqueue()
+    worker = Worker(app, grace=0)
+    running = asyncio.create_task(worker.arun())
+    await eventually_async(started.is_set)
+    worker.stop()
+    await running
+    # Given back now, it would run twice at once: it waits for its lease instead.
+    assert list(statuses(conn).values()) == ["running"]
+    end.set()
