@@ -102,7 +102,7 @@ class ClassDefinition(Definition):
         return {name: getattr(job, name) for name in self._fields}
 
 
-class Dispatch(Verbs):
+class Dispatch(Verbs["Dispatch"]):
     """A job instance on its way: verbs, then ``enqueue()``, ``await ...aenqueue()`` or ``await``."""
 
     def __init__(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Generic, TypeVar
 
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob, check_max_retries, check_priority, check_queue
 from pgqueue.retry import Backoff, BackoffLike, backoff_from
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +59,38 @@ def options_of(
     )
 
 
-class Verbs:
-    """The ``with_*`` verbs. Each returns a changed copy; the order does not matter."""
+class Verbs(Generic[T]):
+    """The ``with_*`` verbs. Each returns a changed copy, a ``T``; the order does not matter."""
 
     options: Options
 
-    def _changed(self, options: Options) -> Self:
+    def _changed(self, options: Options) -> T:
         raise NotImplementedError
 
-    def _with(self, **changes: Any) -> Self:
+    def _with(self, **changes: Any) -> T:
         return self._changed(replace(self.options, **changes))
 
-    def with_queue(self, queue: str) -> Self:
+    def with_queue(self, queue: str) -> T:
         """Enqueue to this queue."""
         return self._with(queue=check_queue(queue))
 
-    def with_priority(self, priority: int) -> Self:
+    def with_priority(self, priority: int) -> T:
         """Higher runs first; -32768 to 32767."""
         return self._with(priority=check_priority(priority))
 
-    def with_max_retries(self, max_retries: int) -> Self:
+    def with_max_retries(self, max_retries: int) -> T:
         """Run at most ``max_retries`` times after the first."""
         return self._with(max_retries=check_max_retries(max_retries))
 
-    def with_backoff(self, backoff: BackoffLike) -> Self:
+    def with_backoff(self, backoff: BackoffLike) -> T:
         """Wait this long after the first failure, twice as long after each further; or a Backoff."""
         return self._with(backoff=_checked(backoff_from, backoff))
 
-    def with_delay(self, delay: Duration) -> Self:
+    def with_delay(self, delay: Duration) -> T:
         """Do not run before this time has passed, by the database's clock."""
         return self._with(delay=_checked(seconds, delay, name="delay"), run_at=None)
 
-    def with_run_at(self, run_at: datetime) -> Self:
+    def with_run_at(self, run_at: datetime) -> T:
         """Do not run before this time; it must have a time zone."""
         if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
             raise ConfigError(

@@ -80,7 +80,7 @@ class Definition:
         return None
 
 
-class Request(Verbs, Generic[P, R]):
+class Request(Verbs["Request[P, R]"], Generic[P, R]):
     """A task with options, ready to take arguments. Immutable."""
 
     def __init__(

@@ -31,6 +31,7 @@ def correct() -> None:
     plain.with_max_retries(5).with_backoff("60s").with_delay("10m").with_priority(9).enqueue("a")
     urgent = plain.with_queue("urgent").on(object())
     assert_type(urgent.enqueue("a"), Handle[str])
+    assert_type(plain.with_max_retries(5).enqueue("a"), Handle[str])
     app.enqueue_many([plain.call("a"), with_options.call(3)])
     app.dispatch(Invoice(42)).with_max_retries(5).with_backoff(60).enqueue()
     Worker(app, {"mail": 20}, lease="30s").concurrency(4)
