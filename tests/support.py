@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -48,3 +49,8 @@ def statuses(conn: psycopg.Connection) -> dict[int, str]:
 def make_due(conn: psycopg.Connection) -> None:
     """Let what waits for a retry be due now: tests age rows, they do not wait."""
     conn.execute("update pgqueue.jobs set run_at = clock_timestamp() where status = 'pending'")
+
+
+def heed_interrupts() -> None:
+    """For ``preexec_fn``: shells start background commands, and so their children, deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

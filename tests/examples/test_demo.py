@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, heed_interrupts
 
 RUN = [sys.executable, "-u", "-m", "examples.shop.demo"]
 
@@ -34,6 +34,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "DEMO_TEST": mark, "COLUMNS": "120"}, start_new_session=True,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgqueue.embedded import embedded_postgres
-from tests.support import eventually
+from tests.support import eventually, heed_interrupts
 
 HOLDER = """
 import time
@@ -48,6 +48,7 @@ def test_it_is_gone_after_a_signal_and_leaves_no_folder(number: signal.Signals) 
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        preexec_fn=heed_interrupts,
     ) as holder:
         assert holder.stdout is not None
         dsn = holder.stdout.readline().strip()

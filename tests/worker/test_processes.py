@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgqueue.client import Client
-from tests.support import eventually, statuses
+from tests.support import eventually, heed_interrupts, statuses
 from tests.worker import apps
 
 
@@ -29,6 +29,7 @@ class Workers:
         process = subprocess.Popen(
             [sys.executable, "-m", "pgqueue", "work", "--app", "tests.worker.apps:app", *options],
             env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
         self.started.append(process)
         return process
