@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke schema clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz schema clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -39,6 +39,12 @@ test-matrix: .venv/ready ## Run all tests on every PostgreSQL at hand, 14 to 18
 
 bench-smoke: .venv/ready ## Drain rate of one worker beside bare SQL
 	@$(BIN)/python -m benchmarks.smoke --json
+
+mutants: .venv/ready ## Take each guard out of the SQL in turn: some test must fail
+	@$(BIN)/python -m tests.mutants
+
+fuzz: .venv/ready ## The state machine with 20,000 examples (hours)
+	@PGQUEUE_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py --timeout 0
 
 schema: .venv/ready ## Write migrations/schema.sql anew
 	@$(BIN)/python -m tests.schema_page

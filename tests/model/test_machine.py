@@ -1,0 +1,25 @@
+"""Runs the state machine: 200 examples here, PGQUEUE_EXAMPLES of them by ``make fuzz``."""
+
+from __future__ import annotations
+
+import os
+
+import psycopg
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import Queue
+
+
+def test_the_queue_does_what_the_model_says(conn: psycopg.Connection) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: Queue(conn),
+        settings=settings(
+            max_examples=int(os.environ.get("PGQUEUE_EXAMPLES", "200")),
+            stateful_step_count=30,
+            deadline=None,
+            derandomize="PGQUEUE_EXAMPLES" not in os.environ,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

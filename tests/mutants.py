@@ -1,0 +1,114 @@
+"""Takes each guard out of the SQL in turn; some test must fail: ``make mutants``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgqueue.embedded import embedded_postgres
+
+ROOT = Path(__file__).parents[1]
+TESTS = ["tests/worker/test_fences.py", "tests/model", "tests/plans"]
+SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
+OWN = " and j.claim_id = t.claim_id"
+RUNNING = "where j.status = 'running'"
+ORDER = "order by j.id\n     for update of j"
+SKIP = "for update of j skip locked"
+SCHEMA = "migrations/versions"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One guard less: ``old`` becomes ``new`` in a statement (or function) of a file."""
+
+    file: str
+    statement: str
+    old: str
+    new: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.statement}: {' '.join(self.old.split())!r}"
+
+
+def _claims(statement: str, *changes: tuple[str, str]) -> list[Mutant]:
+    return [Mutant("pgqueue/sql/claims.sql", statement, old, new) for old, new in changes]
+
+
+MUTANTS = [
+    *_claims("claim", (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
+    *_claims("sweep", (SKIP, "for update of j")),
+    *_claims("complete", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
+    *_claims("complete_and_delete", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
+    *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
+    *_claims("release", ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""),
+             (ORDER, "for update of j")),
+    *_claims("heartbeat", (OWN, ""), (RUNNING, "where true"), (" skip locked", ""),
+             ("order by j.id\n     for update", "for update")),
+    *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
+        (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
+        ("for update of j skip locked", "for update of j"), ("order by j.id\n", "\n"))],
+    *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
+        (" and j.status in ('pending', 'running')", ""), (ORDER, "for update of j"))],
+    Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "j.status in ('dead', 'cancelled')\n", "true\n"),
+    Mutant(SCHEMA, "complete_job", " and j.claim_id = complete_job.claim_id", ""),
+    Mutant(SCHEMA, "complete_job", " and j.status = 'running'", ""),
+]  # fmt: skip
+
+
+def mutate(root: Path, mutant: Mutant) -> None:
+    """Write the mutant into a copy of the project."""
+    path = root / mutant.file
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if not file.is_file() or file.suffix not in (".sql", ".py"):
+            continue
+        text = file.read_text("utf-8")
+        marks = (rf"-- name: {mutant.statement}\n", rf"function pgqueue\.{mutant.statement}\(")
+        start = next((m.end() for mark in marks if (m := re.search(mark, text))), None)
+        if start is None:
+            continue
+        following = re.search(r"\n-- name: |\ncreate function ", text[start:])
+        end = start + following.start() if following else len(text)
+        if mutant.old in text[start:end]:
+            changed = text[start:end].replace(mutant.old, mutant.new)
+            file.write_text(text[:start] + changed + text[end:], "utf-8")
+            return
+    raise LookupError(f"{mutant.name} is not in {mutant.file}: mend tests/mutants.py")
+
+
+def survives(mutant: Mutant, dsn: str) -> bool:
+    """Run the tests against the mutant; True when none of them noticed."""
+    with tempfile.TemporaryDirectory(prefix="pgqueue-mutant-") as folder:
+        root = Path(folder) / "project"
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
+        mutate(root, mutant)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "--timeout", "60", *TESTS],
+            cwd=root, env={**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(root)},
+            capture_output=True, check=False,
+        )  # fmt: skip
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Print a line per mutant; 1 if one survived. Arguments choose statements."""
+    chosen = [m for m in MUTANTS if not sys.argv[1:] or m.statement in sys.argv[1:]]
+    survivors = 0
+    with embedded_postgres(settings=SETTINGS) as dsn, ThreadPoolExecutor(2) as pool:
+        for mutant, alive in zip(chosen, pool.map(lambda m: survives(m, dsn), chosen), strict=True):
+            survivors += alive
+            print(f"{'SURVIVED' if alive else 'killed':8}  {mutant.name}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
