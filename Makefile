@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz schema clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz schema reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -48,6 +48,9 @@ fuzz: .venv/ready ## The state machine with 20,000 examples (hours)
 
 schema: .venv/ready ## Write migrations/schema.sql anew
 	@$(BIN)/python -m tests.schema_page
+
+reference: .venv/ready ## Write docs/reference/ anew
+	@$(BIN)/python -m tests.reference_pages
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

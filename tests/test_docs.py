@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pgqueue.job import TRANSITIONS
+from tests.reference_pages import pages
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {
@@ -28,6 +30,18 @@ def test_the_code_of_a_page_runs(page: str, dsn: str, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["cli.md", "api.md", "settings.md", "sql.md"])
+def test_the_reference_is_what_the_code_says(page: str, dsn: str) -> None:
+    committed = (DOCS / "reference" / page).read_text("utf-8")
+    assert committed == pages(dsn)[page], "run: make reference"
+
+
+def test_the_queries_of_the_docs_run(conn: psycopg.Connection) -> None:
+    for page in DOCS.rglob("*.md"):
+        for block in re.findall(r"```sql\n(.*?)```", page.read_text("utf-8"), re.S):
+            conn.execute(block.encode())
 
 
 def test_the_documented_life_of_a_job_is_the_real_one() -> None:
