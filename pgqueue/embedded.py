@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -115,11 +116,18 @@ def _unprivileged(programs: Path, home: Path, directory: Path) -> str | None:
     return USER
 
 
+def _as(owner: str | None) -> dict[str, Any]:
+    """Arguments of a subprocess that runs as this user, in none of our groups."""
+    if owner is None:
+        return {}
+    return {"user": owner, "group": pwd.getpwnam(owner).pw_gid, "extra_groups": []}
+
+
 def _initdb(programs: Path, directory: Path, owner: str | None) -> None:
     done = subprocess.run(
         [programs / "initdb", "-D", directory, "-U", "postgres", "--auth=trust",
          "--encoding=UTF8", "--locale=C", "--no-sync"],
-        capture_output=True, text=True, user=owner, cwd="/", check=False,
+        capture_output=True, text=True, cwd="/", check=False, **_as(owner),
     )  # fmt: skip
     if done.returncode != 0:
         raise PgQueueError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
@@ -147,9 +155,9 @@ def _start(
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        user=owner,
         cwd="/",
         start_new_session=True,
+        **_as(owner),
     )
 
 

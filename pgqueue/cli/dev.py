@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pgqueue.cli import logs
 from pgqueue.cli.options import connection_options, load_app
 from pgqueue.connect import describe
 from pgqueue.embedded import embedded_postgres
-from pgqueue.worker import Worker
+from pgqueue.worker.supervisor import Supervisor
 
 
 @click.command("dev")
@@ -24,14 +26,21 @@ from pgqueue.worker import Worker
 def dev_command(
     path: str, dsn: str | None, schema: str | None, data: Path, concurrency: int
 ) -> None:
-    """Start an embedded PostgreSQL (unless a DSN is given), migrate, and work, until Ctrl-C."""
+    """Start an embedded PostgreSQL (unless a DSN is given), migrate, and work, until Ctrl-C.
+
+    The worker starts again whenever Python files here change.
+    """
     logs.set_up("text", "info")
     app = load_app(path)
+    command = [sys.executable, "-m", "pgqueue", "work", "--app", path, "-c", str(concurrency)]
     with ExitStack() as stack:
         if dsn is None and not app.dsn:
-            dsn = stack.enter_context(embedded_postgres(data.resolve()))
+            # An App() without a DSN of its own reads it there, in the worker as well.
+            os.environ["PGQUEUE_DSN"] = dsn = stack.enter_context(embedded_postgres(data.resolve()))
             click.echo(f"PostgreSQL: PGQUEUE_DSN={dsn}")
         app.use(dsn=dsn, schema=schema)
         schemas.upgrade(app.dsn, schema=app.schema)
         click.echo(f"working on {describe(app.dsn)}; Ctrl-C ends it")
-        Worker(app, concurrency=concurrency).run()
+        for option, value in (("--dsn", dsn), ("--schema", schema)):
+            command += [option, value] if value is not None else []
+        Supervisor(command, 1, watch=Path.cwd()).run()

@@ -52,3 +52,4 @@ def set_up(style: str, level: str) -> None:
             PlainLines("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
         )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from pgqueue.cli.options import connection_options, load_app
 from pgqueue.connect import connect_sync
 from pgqueue.errors import ConfigError
 from pgqueue.worker import Worker
-from pgqueue.worker.supervisor import exit_with_supervisor, supervise
+from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervised
 
 
 @click.command("work")
@@ -37,6 +38,7 @@ from pgqueue.worker.supervisor import exit_with_supervisor, supervise
 @click.option(
     "--keep-succeeded", metavar="DURATION", help='Retention; 0 deletes at once, or "forever".'
 )
+@click.option("--watch", is_flag=True, help="Start again when Python files here change.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 @click.option(
     "--log-level",
@@ -51,6 +53,7 @@ def work_command(
     workers: int,
     drain: bool,
     max_jobs: int | None,
+    watch: bool,
     log_format: str,
     log_level: str,
     **given: Any,
@@ -63,12 +66,18 @@ def work_command(
     settings = {name: value for name, value in given.items() if value is not None}
     wanted = parse_queues(queues)
     worker = Worker(app, wanted, drain=drain, max_jobs=max_jobs, **settings)
-    if workers == 1:
+    if supervised():
         exit_with_supervisor()
-        worker.run_as_process()
-    check_schema(app)
-    arguments = [sys.executable, "-m", "pgqueue", *_without_workers(sys.argv[1:])]
-    sys.exit(supervise(arguments, workers, restart_finished=max_jobs is not None and not drain))
+    elif workers > 1 or watch:
+        check_schema(app)
+        supervisor = Supervisor(
+            [sys.executable, "-m", "pgqueue", *sys.argv[1:]],
+            workers,
+            restart_finished=max_jobs is not None and not drain,
+            watch=Path.cwd() if watch else None,
+        )
+        sys.exit(supervisor.run())
+    worker.run_as_process()
 
 
 def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
@@ -94,18 +103,3 @@ def check_schema(app: App) -> None:
     """Say once what is wrong, before processes are started that would each say it."""
     with connect_sync(app.dsn) as connection:
         schemas.check(schemas.version(connection, schema=app.schema))
-
-
-def _without_workers(arguments: list[str]) -> list[str]:
-    kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--workers", "-w"):
-            skip = True
-        elif not argument.startswith("--workers=") and not (
-            argument.startswith("-w") and argument[2:].isdigit()
-        ):
-            kept.append(argument)
-    return kept

@@ -6,15 +6,19 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
+
+from pgqueue.worker.reload import on_change
 
 log = logging.getLogger("pgqueue.supervisor")
 
 LIVED_LONG = 10.0
 MOST_WAIT = 30.0
+# Names the supervisor to its children; anybody else who inherits it has another parent.
+MARK = "PGQUEUE_SUPERVISED"
 
 
 class Child:
@@ -41,68 +45,102 @@ class Child:
         self.process = None
         self.start_at = time.monotonic() + wait
 
+    def terminate(self) -> None:
+        """Ask it to end as by SIGTERM."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
 
-def supervise(arguments: list[str], count: int, *, restart_finished: bool) -> int:
-    """Run ``count`` processes until they end or we are told to stop; returns the exit code.
+    def reload(self) -> None:
+        """Start it again with the new code, at once if the old code kept it from starting."""
+        self._fast_deaths, self.start_at = 0, 0.0
+        self.terminate()
+
+
+class Supervisor:
+    """Runs ``count`` worker processes until they end or we are told to stop.
 
     Args:
-        arguments: the command of one worker process.
+        arguments: the command of a worker process, which knows its place by ``supervised()``.
         restart_finished: start those that ended well again too (they were asked to recycle).
+        watch: start them again whenever Python files below this folder change.
     """
-    wake = threading.Event()
-    stopping: list[int] = []
-    children = [Child(arguments, number) for number in range(1, count + 1)]
 
-    def forward(number: int, _: FrameType | None) -> None:
-        stopping.append(number)
-        for child in children:
-            if child.process is not None and child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
-        wake.set()
+    def __init__(
+        self,
+        arguments: list[str],
+        count: int,
+        *,
+        restart_finished: bool = False,
+        watch: Path | None = None,
+    ) -> None:
+        self._children = [Child(arguments, number) for number in range(1, count + 1)]
+        self._restart_finished = restart_finished or watch is not None
+        self._watch = watch
+        self._stopping = False
+        self._wake = threading.Event()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
-    signal.signal(signal.SIGCHLD, lambda *_: wake.set())
-    os.environ["PGQUEUE_SUPERVISED"] = str(os.getpid())
-    log.info("%d worker processes", count)
-    for child in children:
-        child.start()
-    while True:
-        alive = [c for c in children if not _ended(c, stopping, restart_finished)]
-        if not alive:
-            return 0
-        wake.wait(0.2 if any(c.process is None for c in alive) else 5.0)
-        wake.clear()
+    def run(self) -> int:
+        """Returns the exit code.
 
-
-def _ended(child: Child, stopping: list[int], restart_finished: bool) -> bool:
-    """Look after one child; True when it is gone for good."""
-    if child.process is None:
-        if stopping:
-            return True
-        if time.monotonic() >= child.start_at:
+        Raises:
+            ConfigError: ``watch`` is given and watchfiles is not installed.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
+        os.environ[MARK] = str(os.getpid())
+        log.info("%d worker processes", len(self._children))
+        if self._watch is not None:
+            on_change(self._watch, self._reload)
+        for child in self._children:
             child.start()
+        while alive := [child for child in self._children if not self._ended(child)]:
+            self._wake.wait(0.2 if any(c.process is None for c in alive) else 5.0)
+            self._wake.clear()
+        return 0
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        for child in self._children:
+            child.terminate()
+        self._wake.set()
+
+    def _reload(self) -> None:
+        for child in self._children:
+            child.reload()
+        self._wake.set()
+
+    def _ended(self, child: Child) -> bool:
+        """Look after one child; True when it is gone for good."""
+        if child.process is None:
+            if self._stopping:
+                return True
+            if time.monotonic() >= child.start_at:
+                child.start()
+            return False
+        code = child.process.poll()
+        if code is None:
+            return False
+        if self._stopping or (code == 0 and not self._restart_finished):
+            return True
+        if code == 0:
+            child.start()
+        else:
+            child.died(code)
         return False
-    code = child.process.poll()
-    if code is None:
-        return False
-    if stopping or (code == 0 and not restart_finished):
-        return True
-    if code == 0:
-        child.start()
-    else:
-        child.died(code)
-    return False
+
+
+def supervised() -> bool:
+    """Is this process a worker that a supervisor started?"""
+    return os.environ.get(MARK) == str(os.getppid())
 
 
 def exit_with_supervisor() -> None:
     """In a child: end, as by SIGTERM, when the supervisor has died without a word."""
-    parent = os.environ.get("PGQUEUE_SUPERVISED")
-    if parent is None or not sys.platform.startswith("linux"):
-        return
+    parent = int(os.environ[MARK])
 
     def watch() -> None:
-        while os.getppid() == int(parent):
+        while os.getppid() == parent:
             time.sleep(1.0)
         log.warning("the supervisor is gone, stopping")
         os.kill(os.getpid(), signal.SIGTERM)
