@@ -1,27 +1,31 @@
 """Background jobs in your own PostgreSQL: enqueue in your transaction, run by workers."""
 
-from pgqueue.app import App
-from pgqueue.context import Context
-from pgqueue.dispatch import Job
-from pgqueue.errors import (
-    ArgumentsError,
-    Cancel,
-    ClaimLost,
-    ConfigError,
-    ConnectionUnusable,
-    Dead,
-    JobNotFound,
-    PgQueueError,
-    Retry,
-    SchemaError,
-    Snooze,
-    TaskError,
-)
-from pgqueue.job import Attempt, JobRow, Status
-from pgqueue.operations.jobs import Filter
-from pgqueue.retry import Backoff
-from pgqueue.task import Handle, Task
-from pgqueue.worker import Worker
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgqueue.app import App
+    from pgqueue.context import Context
+    from pgqueue.dispatch import Job
+    from pgqueue.errors import (
+        ArgumentsError,
+        Cancel,
+        ClaimLost,
+        ConfigError,
+        ConnectionUnusable,
+        Dead,
+        JobNotFound,
+        PgQueueError,
+        Retry,
+        SchemaError,
+        Snooze,
+        TaskError,
+    )
+    from pgqueue.job import Attempt, JobRow, Status
+    from pgqueue.operations.jobs import Filter
+    from pgqueue.retry import Backoff
+    from pgqueue.task import Handle, Task
+    from pgqueue.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -50,3 +54,41 @@ __all__ = [
     "TaskError",
     "Worker",
 ]
+
+# Imported when first used: `pgqueue --help` and `import pgqueue` cost no database drivers.
+_MODULES = {
+    "App": "pgqueue.app",
+    "ArgumentsError": "pgqueue.errors",
+    "Attempt": "pgqueue.job",
+    "Backoff": "pgqueue.retry",
+    "Cancel": "pgqueue.errors",
+    "ClaimLost": "pgqueue.errors",
+    "ConfigError": "pgqueue.errors",
+    "ConnectionUnusable": "pgqueue.errors",
+    "Context": "pgqueue.context",
+    "Dead": "pgqueue.errors",
+    "Filter": "pgqueue.operations.jobs",
+    "Handle": "pgqueue.task",
+    "Job": "pgqueue.dispatch",
+    "JobNotFound": "pgqueue.errors",
+    "JobRow": "pgqueue.job",
+    "PgQueueError": "pgqueue.errors",
+    "Retry": "pgqueue.errors",
+    "SchemaError": "pgqueue.errors",
+    "Snooze": "pgqueue.errors",
+    "Status": "pgqueue.job",
+    "Task": "pgqueue.task",
+    "TaskError": "pgqueue.errors",
+    "Worker": "pgqueue.worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

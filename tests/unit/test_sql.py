@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,14 @@ def test_the_public_names_are_sorted_and_there() -> None:
 def test_final_statuses_only_go_back_by_hand() -> None:
     assert TRANSITIONS[Status.SUCCEEDED] == {}
     assert set(TRANSITIONS) == set(Status)
+
+
+def test_help_costs_no_database_driver() -> None:
+    code = "import sys, pgqueue.cli; pgqueue.cli.main(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pgqueue.cli" in imported
+    assert not imported & {"psycopg", "asyncpg", "sqlalchemy", "rich", "asyncio", "msgspec"}
