@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
 
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation, Row
 
 COPY_FROM = 2000
-COLUMNS = ("id", "task", "args", "queue", "priority", "max_retries", "backoff", "run_at")
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def reserve(count: int) -> Operation[tuple[list[int], datetime]]:
@@ -24,30 +22,39 @@ def reserve(count: int) -> Operation[tuple[list[int], datetime]]:
 
 
 def _reserved(rows: Sequence[Row]) -> tuple[list[int], datetime]:
-    return sorted(row[0] for row in rows), next(row[1] for row in rows if row[1] is not None)
+    taken, now = rows[0]
+    return sorted(taken), now
 
 
 def copy_text(jobs: Iterable[NewJob], ids: Iterable[int], now: datetime) -> bytes:
     """The rows of jobs in COPY's text format."""
+    # Jobs of one call have few different options: their columns are written once.
+    options = cache(lambda *values: "\t".join(map(_field, values)))
     return "".join(
-        "\t".join(map(_field, _values(job, job_id, now))) + "\n"
+        f"{job_id}\t{_escaped(job.args)}"
+        f"\t{options(job.task, job.queue, job.priority, job.max_retries, _backoff(job), _run_at(job, now))}\n"
         for job, job_id in zip(jobs, ids, strict=True)
     ).encode()
 
 
-def _values(job: NewJob, job_id: int, now: datetime) -> tuple[Any, ...]:
-    run_at = job.run_at or now + timedelta(seconds=job.delay or 0)
-    backoff = None if job.backoff is None else json.dumps(job.backoff)
-    return (
-        job_id, job.task, job.args, job.queue, job.priority, job.max_retries, backoff,
-        run_at.isoformat(),
-    )  # fmt: skip
+def _backoff(job: NewJob) -> str | None:
+    return None if job.backoff is None else json.dumps(job.backoff)
+
+
+def _run_at(job: NewJob, now: datetime) -> datetime:
+    return job.run_at or (now + timedelta(seconds=job.delay) if job.delay else now)
 
 
 def _field(value: object) -> str:
     if value is None:
         return "\\N"
-    return value.translate(_ESCAPES) if isinstance(value, str) else str(value)
+    return _escaped(value) if isinstance(value, str) else str(value)
+
+
+def _escaped(text: str) -> str:
+    # Four replaces cost a tenth of str.translate.
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace("\r", "\\r").replace("\t", "\\t")
 
 
 def due_queues(jobs: Iterable[NewJob], now: datetime) -> list[str]:

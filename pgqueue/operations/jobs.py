@@ -41,8 +41,24 @@ class Filter:
 
 def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[int]]:
     """Insert jobs; returns their ids in the same order."""
+    if len(jobs) == 1 and not notify:
+        return _enqueue_one(jobs[0])
     text = "[" + ",".join(map(_as_json, jobs)) + "]"
     return Operation("enqueue", {"jobs": text, "notify": notify}, ids)
+
+
+def _enqueue_one(job: NewJob) -> Operation[list[int]]:
+    values = {
+        "task": job.task,
+        "args": job.args,
+        "queue": job.queue,
+        "priority": job.priority,
+        "max_retries": job.max_retries,
+        "backoff": None if job.backoff is None else json.dumps(job.backoff),
+        "run_at": job.run_at,
+        "delay": job.delay,
+    }
+    return Operation("enqueue_one", values, ids)
 
 
 def _as_json(job: NewJob) -> str:
