@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pgqueue.app import App
     from pgqueue.context import Context
+    from pgqueue.control import Cancel, Dead, Retry, Snooze
     from pgqueue.dispatch import Job
     from pgqueue.errors import (
         ArgumentsError,
-        Cancel,
         ClaimLost,
         ConfigError,
         ConnectionUnusable,
-        Dead,
         JobNotFound,
         PgQueueError,
-        Retry,
         SchemaError,
-        Snooze,
         TaskError,
     )
     from pgqueue.job import Attempt, JobRow, Status
@@ -61,21 +58,21 @@ _MODULES = {
     "ArgumentsError": "pgqueue.errors",
     "Attempt": "pgqueue.job",
     "Backoff": "pgqueue.retry",
-    "Cancel": "pgqueue.errors",
+    "Cancel": "pgqueue.control",
     "ClaimLost": "pgqueue.errors",
     "ConfigError": "pgqueue.errors",
     "ConnectionUnusable": "pgqueue.errors",
     "Context": "pgqueue.context",
-    "Dead": "pgqueue.errors",
+    "Dead": "pgqueue.control",
     "Filter": "pgqueue.operations.jobs",
     "Handle": "pgqueue.task",
     "Job": "pgqueue.dispatch",
     "JobNotFound": "pgqueue.errors",
     "JobRow": "pgqueue.job",
     "PgQueueError": "pgqueue.errors",
-    "Retry": "pgqueue.errors",
+    "Retry": "pgqueue.control",
     "SchemaError": "pgqueue.errors",
-    "Snooze": "pgqueue.errors",
+    "Snooze": "pgqueue.control",
     "Status": "pgqueue.job",
     "Task": "pgqueue.task",
     "TaskError": "pgqueue.errors",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
@@ -12,7 +12,7 @@ from pgqueue.client import AsyncClient, Client
 from pgqueue.connect import Connections
 from pgqueue.context import Context
 from pgqueue.dispatch import Dispatch, Job
-from pgqueue.durations import Duration
+from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError, TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.job import NewJob
@@ -102,7 +102,21 @@ class App:
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
     ) -> TaskDecorator: ...
-    def task(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
+    def task(  # type: ignore[misc]
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        max_retries: int = 10,
+        backoff: BackoffLike | None = None,
+        timeout: Duration | None = None,
+        run: RunIn | None = None,
+        retry_on: tuple[type[BaseException], ...] | None = None,
+        aliases: Sequence[str] = (),
+    ) -> Any:
         """Make a function a task.
 
         Args:
@@ -120,37 +134,30 @@ class App:
             ConfigError: an option is out of range.
             TaskError: the function cannot be a task, or the name is taken.
         """
-        if function is not None:
-            return self._register(function)
-        return lambda function: self._register(function, **options)
-
-    def _register(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        timeout: Duration | None = None,
-        run: RunIn | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-        aliases: Sequence[str] = (),
-        **options: Any,
-    ) -> Task[Any, Any]:
-        if not callable(function) or isinstance(function, type):
-            raise TaskError(f"@app.task takes a function, got {function!r}")
-        definition = Definition(
-            function,
-            name=name,
-            options=options_of(**options),
-            timeout=config.duration(timeout, "timeout"),
-            run=run,
-            retry_on=retry_on,
-            aliases=aliases,
+        options = options_of(
+            queue=queue, priority=priority, max_retries=max_retries, backoff=backoff
         )
-        for each in (definition.name, *definition.aliases):
-            if each in self.tasks:
-                raise TaskError(f"two tasks are named {each}")
-            self.tasks[each] = definition
-        return Task(definition, self)
+        longest = None if timeout is None else seconds(timeout, name="timeout")
+
+        def register(function: Callable[..., Any]) -> Task[Any, Any]:
+            if not callable(function) or isinstance(function, type):
+                raise TaskError(f"@app.task takes a function, got {function!r}")
+            definition = Definition(
+                function,
+                name=name,
+                options=options,
+                timeout=longest,
+                run=run,
+                retry_on=retry_on,
+                aliases=aliases,
+            )
+            for each in (definition.name, *definition.aliases):
+                if self.definition(each) is not None:
+                    raise TaskError(f"two tasks are named {each}: give one of them another name=")
+                self.tasks[each] = definition
+            return Task(definition, self)
+
+        return register if function is None else register(function)
 
     def definition(self, name: str) -> Definition | None:
         """The task or job class of this name, if this process knows it."""
@@ -163,14 +170,21 @@ class App:
         """Enqueue an instance of a job class: ``await app.dispatch(job).with_max_retries(5)``."""
         return Dispatch(job, self)
 
-    def enqueue_many(self, jobs: Sequence[NewJob], *, on: object = None) -> list[Handle[Any]]:
-        """Insert jobs made by ``task.call(...)``, all or none; handles in the same order."""
+    def enqueue_many(self, jobs: Iterable[NewJob], *, on: object = None) -> list[Handle[Any]]:
+        """Insert jobs made by ``task.call(...)``, all or none; handles in the same order.
+
+        Args:
+            jobs: any number; from 2,000 on they are copied in where the connection can.
+            on: the caller's connection; without it they are a transaction of their own.
+        """
+        jobs = list(jobs)
         return _handles(self.send(jobs, on), jobs)
 
     async def aenqueue_many(
-        self, jobs: Sequence[NewJob], *, on: object = None
+        self, jobs: Iterable[NewJob], *, on: object = None
     ) -> list[Handle[Any]]:
         """The same, awaited."""
+        jobs = list(jobs)
         return _handles(await self.asend(jobs, on), jobs)
 
     def send(self, jobs: Sequence[NewJob], on: object) -> list[int]:
@@ -241,7 +255,10 @@ class TaskDecorator:
 def _check_jobs(jobs: Sequence[NewJob]) -> None:
     for job in jobs:
         if not isinstance(job, NewJob):
-            raise ConfigError(f"enqueue_many takes what task.call(...) returns, got {job!r}")
+            raise ConfigError(
+                "enqueue_many takes what task.call(...) or app.dispatch(job).call() returns, got"
+                f" {type(job).__name__}"
+            )
 
 
 def _handles(ids: Sequence[int], jobs: Sequence[NewJob]) -> list[Handle[Any]]:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
@@ -21,6 +21,23 @@ _DURATIONS = {
     "keep_cancelled",
     "default_timeout",
 }
+
+
+class Given(TypedDict, total=False):
+    """Settings as ``Worker`` takes them; those left out come from the environment and the files."""
+
+    concurrency: int
+    lease: Duration
+    poll: Duration
+    grace: Duration
+    keep_succeeded: Duration | None
+    keep_dead: Duration | None
+    keep_cancelled: Duration | None
+    max_crashes: int
+    default_timeout: Duration | None
+    notify: bool
+    processes: int
+    prefetch: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +78,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
                 raise ConfigError(f"{name} must be a whole number from 1 to 10000, got {value!r}")
+        for name in ("lease", "poll", "grace"):
+            if getattr(self, name) is None:
+                raise ConfigError(f"{name} cannot be for ever: give a duration")
         if self.lease < 1:
             raise ConfigError(f"lease must be at least 1s, got {self.lease}s")
         if self.poll < 0.01:
@@ -79,12 +99,7 @@ class Settings:
 
 def _read(name: str, value: Any) -> Any:
     if name in _DURATIONS:
-        if value is None or value == "forever":
-            return None
-        try:
-            return seconds(value, name=name)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        return None if value is None or value == "forever" else seconds(value, name=name)
     if isinstance(value, str):
         return _from_text(name, value)
     return value
@@ -144,11 +159,3 @@ def _file_values(directory: Path) -> dict[str, Any]:
         if table:
             return dict(table)
     return {}
-
-
-def duration(value: Duration | None, name: str) -> float | None:
-    """Seconds of an optional duration, or ConfigError."""
-    try:
-        return None if value is None else seconds(value, name=name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None

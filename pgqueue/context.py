@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -13,8 +14,9 @@ from contextlib import (
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pgqueue.control import Cancel
 from pgqueue.drivers import async_driver, sync_driver, translate
-from pgqueue.errors import Cancel, PgQueueError
+from pgqueue.errors import PgQueueError
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import jobs as operations
 from pgqueue.sql import load
@@ -145,6 +147,11 @@ class _Transaction:
         self._sync, self._async = sync, asynchronous
 
     def __enter__(self) -> psycopg.Connection[Any]:
+        if asyncio._get_running_loop() is not None:
+            raise PgQueueError(
+                "an async task takes `async with ctx.transaction()`: with `with` every statement"
+                " would block the event loop"
+            )
         self._entered = self._sync()
         connection: psycopg.Connection[Any] = self._entered.__enter__()
         return connection

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
@@ -14,7 +15,16 @@ from pgqueue.errors import TaskError
 from pgqueue.job import NewJob
 from pgqueue.options import Options, Verbs, options_of
 from pgqueue.retry import BackoffLike
-from pgqueue.task import Definition, Handle, RunIn, Sender, first_is_context, module_of, run_in
+from pgqueue.task import (
+    Definition,
+    Handle,
+    RunIn,
+    Sender,
+    first_is_context,
+    given,
+    module_of,
+    run_in,
+)
 
 
 @dataclass_transform()
@@ -29,7 +39,8 @@ class Job:
     queue: ClassVar[str] = "default"
     priority: ClassVar[int] = 0
     max_retries: ClassVar[int] = 10
-    backoff: ClassVar[Any] = None
+    if not TYPE_CHECKING:  # a subclass sets a value or defines a method, and both are right
+        backoff = None
     timeout: ClassVar[Duration | None] = None
     run: ClassVar[RunIn | None] = None
     retry_on: ClassVar[tuple[type[BaseException], ...] | None] = None
@@ -39,26 +50,41 @@ class Job:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(cls)
-        options = {"name", "queue", "priority", "max_retries", "backoff", "timeout", "run"}
-        clash = options & {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        own = inspect.get_annotations(cls)
+        clash = {name for name in RESERVED & set(own) if "ClassVar" not in str(own[name])}
         if clash:
             raise TaskError(
-                f"{cls.__qualname__}: {', '.join(sorted(clash))} is an option of every job, so it"
+                f"{cls.__qualname__}: {', '.join(sorted(clash))} has a meaning in every job, so it"
                 " cannot be a field: rename the field, or drop the annotation to set the option"
             )
+        dataclasses.dataclass(cls)
         if not hasattr(cls, "handle"):
             return  # a base class of the application's own
         cls.definition = ClassDefinition(cls)
         for name in (cls.definition.name, *cls.definition.aliases):
+            known = Job.classes.get(name)
+            # The same class again is a reload; another one would take over its jobs.
+            if known is not None and (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise TaskError(
+                    f"two job classes are named {name}: {known.__module__}.{known.__qualname__} and"
+                    f" {cls.__module__}.{cls.__qualname__}; give one of them another name"
+                )
             Job.classes[name] = cls
+
+
+RESERVED = {name for name in vars(Job) if not name.startswith("_")} | set(Job.__annotations__)
+RESERVED |= {"handle"}
 
 
 class ClassDefinition(Definition):
     """A job class as its worker sees it."""
 
     def __init__(self, cls: type[Job]) -> None:
-        backoff: BackoffLike | None = None if callable(cls.backoff) else cls.backoff
+        own: Any = getattr(cls, "backoff", None)
+        backoff: BackoffLike | None = None if callable(own) else own
         options = options_of(
             queue=cls.queue, priority=cls.priority, max_retries=cls.max_retries, backoff=backoff
         )
@@ -93,9 +119,9 @@ class ClassDefinition(Definition):
         return job.handle(context) if self._takes_context else job.handle()
 
     def backoff_of(self, arguments: dict[str, Any]) -> Callable[[int], float] | None:
-        if not callable(self.cls.backoff):
+        if not callable(getattr(self.cls, "backoff", None)):
             return None
-        job = self.cls(**arguments)
+        job: Any = self.cls(**arguments)
         return lambda attempt: seconds(job.backoff(attempt), name="backoff")
 
     def arguments_of(self, job: Job) -> dict[str, Any]:
@@ -125,7 +151,7 @@ class Dispatch(Verbs["Dispatch"]):
     def on(self, connection: object) -> Dispatch:
         """Enqueue on the caller's connection, in its transaction, which is left as it is."""
         self._sent = True
-        return Dispatch(self._job, self._app, self.options, connection)
+        return Dispatch(self._job, self._app, self.options, given(connection))
 
     def call(self) -> NewJob:
         """A job for ``enqueue_many``; nothing is sent yet."""

@@ -7,6 +7,8 @@ import re
 from datetime import timedelta
 from typing import TypeAlias
 
+from pgqueue.errors import ConfigError
+
 Duration: TypeAlias = int | float | str | timedelta
 
 LONGEST = 365 * 86_400.0
@@ -24,11 +26,11 @@ def seconds(value: Duration, *, name: str = "duration") -> float:
         name: what the duration is, for the error.
 
     Raises:
-        ValueError: not a duration, negative, not finite, or over 365 days.
+        ConfigError: not a duration, negative, not finite, or over 365 days.
     """
     result = _parse(value, name)
     if not math.isfinite(result) or not 0 <= result <= LONGEST:
-        raise ValueError(f"{name} must be from 0 to 365 days, got {value!r}")
+        raise ConfigError(f"{name} must be from 0 to 365 days, got {value!r}")
     return result
 
 
@@ -36,11 +38,11 @@ def _parse(value: Duration, name: str) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f'{name} must be seconds, a timedelta or text like "90s", got {value!r}')
+        raise ConfigError(f'{name} must be seconds, a timedelta or text like "90s", got {value!r}')
     if not isinstance(value, str):
         return float(value) if abs(value) < 1e15 else math.inf
     text = value.strip().replace(" ", "")
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f'{name} must look like "90s", "10m" or "1h30m", got {value!r}')
+        raise ConfigError(f'{name} must look like "90s", "10m" or "1h30m", got {value!r}')
     parts = _PART.findall(text)
     return sum(float(n) * _UNITS[unit] for n, unit in parts) if parts else float(text)

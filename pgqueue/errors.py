@@ -1,4 +1,4 @@
-"""Every exception pgqueue raises, and the four a handler raises to steer its job.
+"""Every exception pgqueue raises; the four a handler raises to steer its job are in control.py.
 
 PgQueueError
 ├── ConfigError         a setting, option or name is wrong
@@ -8,12 +8,9 @@ PgQueueError
 ├── SchemaError         the database's pgqueue schema is missing, older or newer
 ├── ClaimLost           the job is no longer this worker's
 └── JobNotFound         no job has this id
-Control                 raised by a handler: Retry, Snooze, Dead, Cancel
 """
 
 from __future__ import annotations
-
-from pgqueue.durations import Duration, seconds
 
 
 class PgQueueError(Exception):
@@ -46,46 +43,3 @@ class ClaimLost(PgQueueError):
 
 class JobNotFound(PgQueueError, LookupError):
     """No job has this id."""
-
-
-class Control(Exception):
-    """Raised by a handler to say how its job goes on."""
-
-
-class Retry(Control):
-    """Run the job again after a delay (default: its backoff); uses up an attempt.
-
-    Args:
-        after: seconds, ``timedelta`` or ``"90s"``; from 0 to 365 days.
-        reason: kept with the attempt.
-    """
-
-    def __init__(self, reason: str = "", *, after: Duration | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.after = None if after is None else seconds(after)
-
-
-class Snooze(Control):
-    """Run the job again after a delay, without using up an attempt."""
-
-    def __init__(self, after: Duration, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.after = seconds(after)
-
-
-class Dead(Control):
-    """Move the job to the dead letters now, whatever retries are left."""
-
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Cancel(Control):
-    """End the job as cancelled."""
-
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason

@@ -55,7 +55,7 @@ def options_of(
         check_queue(queue),
         check_priority(priority),
         check_max_retries(max_retries),
-        None if backoff is None else _checked(backoff_from, backoff),
+        None if backoff is None else backoff_from(backoff),
     )
 
 
@@ -84,11 +84,11 @@ class Verbs(Generic[T]):
 
     def with_backoff(self, backoff: BackoffLike) -> T:
         """Wait this long after the first failure, twice as long after each further; or a Backoff."""
-        return self._with(backoff=_checked(backoff_from, backoff))
+        return self._with(backoff=backoff_from(backoff))
 
     def with_delay(self, delay: Duration) -> T:
         """Do not run before this time has passed, by the database's clock."""
-        return self._with(delay=_checked(seconds, delay, name="delay"), run_at=None)
+        return self._with(delay=seconds(delay, name="delay"), run_at=None)
 
     def with_run_at(self, run_at: datetime) -> T:
         """Do not run before this time; it must have a time zone."""
@@ -98,10 +98,3 @@ class Verbs(Generic[T]):
                 " datetime.now(timezone.utc) + timedelta(hours=1)"
             )
         return self._with(run_at=run_at, delay=None)
-
-
-def _checked(check: Any, value: Any, **kwargs: Any) -> Any:
-    try:
-        return check(value, **kwargs)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None

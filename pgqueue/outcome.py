@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from pgqueue.control import Cancel, Control, Dead, Retry, Snooze
 from pgqueue.durations import LONGEST
-from pgqueue.errors import Cancel, Control, Dead, Retry, Snooze
 
 Kind = Literal["succeeded", "retry", "snooze", "cancelled", "dead"]
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """``min(cap, base * factor ** (attempt - 1))``, less a random share of up to ``jitter``.
 
-    Times in seconds. SQL ``pgqueue.backoff(attempt, policy)`` computes it, so plain SQL, a rescue
+    Times in seconds. Raises ConfigError when one is out of range. SQL ``pgqueue.backoff(attempt, policy)`` computes it, so plain SQL, a rescue
     and every worker agree. Jitter as in "Exponential Backoff and Jitter", AWS Architecture Blog.
     """
 
@@ -25,9 +26,9 @@ class Backoff:
         seconds(self.base, name="backoff base")
         seconds(self.cap, name="backoff cap")
         if not 1 <= self.factor <= 100:
-            raise ValueError(f"backoff factor must be from 1 to 100, got {self.factor!r}")
+            raise ConfigError(f"backoff factor must be from 1 to 100, got {self.factor!r}")
         if not 0 <= self.jitter <= 1:
-            raise ValueError(f"backoff jitter must be from 0 to 1, got {self.jitter!r}")
+            raise ConfigError(f"backoff jitter must be from 0 to 1, got {self.jitter!r}")
 
     @classmethod
     def exponential(
@@ -60,7 +61,7 @@ def backoff_from(value: BackoffLike) -> Backoff:
     """Return a policy; a bare duration is the base of an exponential one.
 
     Raises:
-        ValueError: not a duration or a ``Backoff``, negative, or over 365 days.
+        ConfigError: not a duration or a ``Backoff``, negative, or over 365 days.
     """
     if isinstance(value, Backoff):
         return value

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
-from pgqueue.errors import ConfigError, TaskError
+from pgqueue.errors import ConfigError, ConnectionUnusable, TaskError
 from pgqueue.job import NewJob
 from pgqueue.options import Options, Verbs
 
@@ -100,8 +100,11 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
         Args:
             connection: a psycopg connection or cursor, asyncpg connection, SQLAlchemy connection or
                 session (sync or async), or Django connection.
+
+        Raises:
+            ConnectionUnusable: it is None, where a connection was forgotten.
         """
-        return Request(self.definition, self._app, self.options, connection)
+        return Request(self.definition, self._app, self.options, given(connection))
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """A job for ``enqueue_many``; nothing is sent yet.
@@ -154,6 +157,16 @@ class Task(Request[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+
+def given(connection: object) -> object:
+    """Return the caller's connection; None would silently mean a transaction of the job's own."""
+    if connection is None:
+        raise ConnectionUnusable(
+            "on(None): there is no connection to enqueue on; leave .on() out for a transaction of"
+            " the job's own"
+        )
+    return connection
 
 
 def check_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -44,10 +45,7 @@ def where(
     queue: str | None, task: str | None, error: str | None = None, since: str | None = None
 ) -> Filter:
     chosen = Filter(queue, task, error, since)
-    try:
-        chosen.values()
-    except ValueError as wrong:
-        raise ConfigError(str(wrong)) from None
+    chosen.values()  # refuses what is wrong before a connection is opened
     return chosen
 
 
@@ -56,6 +54,16 @@ def opened(dsn: str | None, schema: str | None) -> Iterator[App]:
     """An app without tasks, for commands that only need the database."""
     with App(dsn, schema=schema) as app:
         yield app
+
+
+def _import_failure(module: str, error: Exception) -> str:
+    """What went wrong, and where in the application's own code."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]  # fmt: skip
+    what = "".join(traceback.format_exception_only(error)).strip()
+    return f"{module} cannot be imported: {what}\n{''.join(traceback.format_list(frames))}".strip()
 
 
 def load_app(path: str | None) -> App:
@@ -68,14 +76,17 @@ def load_app(path: str | None) -> App:
     if path is None:
         raise ConfigError("which app? give --app module:name, PGQUEUE_APP, or app in pgqueue.toml")
     module_name, _, name = path.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise ConfigError(f"--app {path}: write it as module:name, such as shop.jobs:app")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise ConfigError(f"--app {path}: no module {error.name!r} here") from None
-        raise
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise ConfigError(f"--app {path}: no module {missing!r} here") from None
+        raise ConfigError(f"--app {path}: {_import_failure(module_name, error)}") from None
     for step in (name or "app").split("."):
         found = getattr(found, step, None)
     if not isinstance(found, App):

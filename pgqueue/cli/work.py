@@ -81,17 +81,26 @@ def work_command(
 
 
 def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
-    """``mail:20`` or ``mail``; names with a colon of their own end in ``:N`` or have no number."""
+    """``mail:20`` or ``mail``; names with a colon of their own need the number.
+
+    Raises:
+        ConfigError: a number is missing or wrong.
+    """
     if not given:
         return None
     sized: dict[str, int] = {}
     plain: list[str] = []
     for text in given:
         name, colon, size = text.rpartition(":")
-        if colon and size.isdigit():
+        if not colon:
+            plain.append(text)
+        elif size.isdigit():
             sized[name] = int(size)
         else:
-            plain.append(text)
+            raise ConfigError(
+                f"--queue {text}: {size!r} is no number; write NAME or NAME:N, also when the name"
+                " itself has a colon"
+            )
     if sized and plain:
         raise ConfigError(
             f"give every queue a number or none: {', '.join(plain)} has none (mail:20 does)"

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
@@ -48,6 +49,14 @@ class SQLAlchemyAsyncDriver:
 def _check(connection: Any) -> None:
     if getattr(connection, "closed", False):
         raise ConnectionUnusable("the SQLAlchemy connection given to on() is closed")
+    try:
+        bind = connection.get_bind() if hasattr(connection, "get_bind") else connection
+    except UnboundExecutionError:
+        return  # a session with a bind per mapper: the statement itself will tell
+    if bind.dialect.name != "postgresql":
+        raise ConnectionUnusable(
+            f"on() needs SQLAlchemy on PostgreSQL, this connection is {bind.dialect.name}"
+        )
 
 
 def sync_driver(connection: object) -> SQLAlchemyDriver | None:

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from pgqueue import config
-from pgqueue.config import Settings
+from pgqueue.config import Given, Settings
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
 
@@ -42,11 +42,12 @@ class Worker:
         *,
         drain: bool = False,
         max_jobs: int | None = None,
-        **settings: Any,
+        **settings: Unpack[Given],
     ) -> None:
         self.app = app
         self._given = settings
         self._queues = queues
+        pools(queues, 1)
         self._drain, self._max_jobs = drain, max_jobs
         self._runtime: Runtime | None = None
         self._ends_process = False

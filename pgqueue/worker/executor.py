@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pgqueue.context import Context
-from pgqueue.errors import ArgumentsError, Cancel
+from pgqueue.control import Cancel
+from pgqueue.errors import ArgumentsError
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import RELEASED, SUCCEEDED, Outcome, decide, describe

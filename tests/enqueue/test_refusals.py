@@ -9,9 +9,23 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
+import sqlalchemy
+from sqlalchemy.orm import Session
 
-from pgqueue import App, ArgumentsError, ConfigError, ConnectionUnusable, SchemaError, TaskError
+from pgqueue import (
+    App,
+    ArgumentsError,
+    ConfigError,
+    ConnectionUnusable,
+    Context,
+    Job,
+    PgQueueError,
+    SchemaError,
+    TaskError,
+    Worker,
+)  # fmt: skip
 from pgqueue.connect import asyncpg_uri
+from tests.support import drain
 
 
 def nested(depth: int) -> Any:
@@ -156,3 +170,99 @@ def test_a_database_without_the_schema(empty_dsn: str) -> None:
     with pytest.raises(SchemaError, match="pgqueue migrate"):
         task.enqueue()
     app.close()
+
+
+def test_a_forgotten_connection_is_no_transaction_of_its_own(
+    app: App, conn: psycopg.Connection
+) -> None:
+    @app.task(name="t")
+    def task() -> None: ...
+
+    class Forgotten(Job):
+        name = "forgotten"
+
+        def handle(self) -> None: ...
+
+    with pytest.raises(ConnectionUnusable, match=r"on\(None\)"):
+        task.on(None).enqueue()
+    with pytest.raises(ConnectionUnusable, match=r"on\(None\)"):
+        app.dispatch(Forgotten()).call()
+        app.dispatch(Forgotten()).on(None).enqueue()
+    assert conn.execute("select count(*) from pgqueue.jobs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("bound", ["connection", "session"])
+def test_sqlalchemy_on_another_database(app: App, bound: str) -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+
+    @app.task(name="t")
+    def task() -> None: ...
+
+    with engine.connect() as connection, Session(engine) as session:
+        with pytest.raises(ConnectionUnusable, match="this connection is sqlite"):
+            task.on(connection if bound == "connection" else session).enqueue()
+
+
+def test_enqueue_many_takes_any_iterable_of_calls(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="t")
+    def task(number: int) -> None: ...
+
+    class Counted(Job):
+        name = "counted"
+
+        def handle(self) -> None: ...
+
+    handles = app.enqueue_many(task.call(number) for number in range(3))
+    assert [row[0] for row in conn.execute("select id from pgqueue.jobs")] == [
+        h.id for h in handles
+    ]
+    with pytest.raises(ConfigError, match=r"dispatch\(job\)\.call\(\) returns, got Counted"):
+        app.enqueue_many([Counted()])  # type: ignore[list-item]
+
+
+def test_two_job_classes_of_one_name(app: App) -> None:
+    def declare(qualname: str) -> type[Job]:
+        def handle(self: Any) -> None: ...
+
+        return type(
+            "Twice",
+            (Job,),
+            {"name": "twice", "handle": handle, "__module__": "m", "__qualname__": qualname},
+        )
+
+    declare("A")
+    declare("A")  # a module that is imported again
+    with pytest.raises(TaskError, match=r"two job classes are named twice: m\.A and m\.B"):
+        declare("B")
+    with pytest.raises(TaskError, match="two tasks are named twice"):
+
+        @app.task(name="twice")
+        def task() -> None: ...
+
+
+def test_a_field_that_hides_what_every_job_has() -> None:
+    for field in ("queue", "retry_on", "aliases", "definition", "handle", "classes"):
+        with pytest.raises(TaskError, match=f"{field} has a meaning in every job"):
+            type("Hiding", (Job,), {"__annotations__": {field: str}, "__module__": "m"})
+
+
+async def test_with_in_an_async_task_would_block_the_loop(app: App) -> None:
+    said: list[str] = []
+
+    @app.task(name="t", max_retries=0)
+    async def task(ctx: Context) -> None:
+        try:
+            with ctx.transaction():
+                said.append("entered")
+        except PgQueueError as error:
+            said.append(str(error))
+
+    await task.aenqueue()
+    await drain(app)
+    assert said[0].startswith("an async task takes `async with")
+
+
+@pytest.mark.parametrize("queues", ["mail", {"mail": 0}, ["no spaces"]])
+def test_a_worker_refuses_wrong_queues_when_it_is_made(app: App, queues: Any) -> None:
+    with pytest.raises(ConfigError):
+        Worker(app, queues)

@@ -26,6 +26,13 @@ class Invoice(Job):
     async def handle(self) -> None: ...
 
 
+class Patient(Job):
+    def backoff(self, attempt: int) -> float:
+        return 10.0 * attempt
+
+    def handle(self) -> None: ...
+
+
 def correct() -> None:
     assert_type(plain.enqueue("a", count=2), Handle[str])
     plain.with_max_retries(5).with_backoff("60s").with_delay("10m").with_priority(9).enqueue("a")
@@ -48,6 +55,8 @@ def wrong() -> None:
     plain.with_queue("a").enqueue("a", colour="red")  # type: ignore[call-arg]
     with_options.enqueue("three")  # type: ignore[arg-type]
     Invoice("42")  # type: ignore[arg-type]
+    Worker(app, concurency=3)  # type: ignore[call-arg]
+    Worker(app, lease=[60])  # type: ignore[arg-type]
 
 
 task: Task[[str, int], str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pgqueue import App, Backoff, Cancel, Dead, Retry, Snooze
 from pgqueue.client import AsyncClient, Client
 from pgqueue.codec import depth
-from pgqueue.config import Settings, load
+from pgqueue.config import Given, Settings, load
 from pgqueue.durations import seconds
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
@@ -41,13 +42,13 @@ def test_wrong_durations(wrong: object) -> None:
     if wrong == "10":
         assert seconds("10") == 10
     else:
-        with pytest.raises(ValueError, match="duration"):
+        with pytest.raises(ConfigError, match="duration"):
             seconds(wrong)  # type: ignore[arg-type]
 
 
 @given(st.text())
-def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
-    with suppress(ValueError):
+def test_any_text_is_a_duration_or_refused(text: str) -> None:
+    with suppress(ConfigError):
         assert seconds(text) >= 0
 
 
@@ -55,7 +56,7 @@ def test_backoff_of_a_bare_duration() -> None:
     assert backoff_from("60s") == Backoff(60)
     assert backoff_from("2h").cap == 7200
     for wrong in ({"factor": 0.5}, {"jitter": 2}, {"base": -1}):
-        with pytest.raises(ValueError, match="must be from"):
+        with pytest.raises(ConfigError, match="must be from"):
             Backoff(**wrong)
 
 
@@ -170,3 +171,7 @@ def test_a_dispatch_that_is_dropped_warns() -> None:
 
     with pytest.warns(ResourceWarning, match="never sent"):
         App("").dispatch(Dropped()).with_priority(1)
+
+
+def test_the_settings_a_worker_takes_are_all_settings() -> None:
+    assert list(Given.__annotations__) == [field.name for field in fields(Settings)]
