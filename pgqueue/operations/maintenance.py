@@ -107,6 +107,11 @@ def workers() -> Operation[list[WorkerRow]]:
     return Operation("list_workers", {}, lambda rows: [WorkerRow(UUID(r[0]), *r[1:]) for r in rows])
 
 
+def read_only() -> Operation[bool]:
+    """Whether the server refuses writes: a standby, or set to."""
+    return Operation("read_only", {}, lambda rows: bool(rows[0][0]))
+
+
 def schema_version(schema: str) -> Operation[int | None]:
     """The version stamped on the schema; None if there is none."""
     return Operation("schema_comment", {"schema": schema}, _version)

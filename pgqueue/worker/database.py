@@ -1,29 +1,41 @@
-"""The worker's control connection: one statement at a time, never without a time limit."""
+"""A connection of the worker: one statement at a time, none without a time limit."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import random
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import asyncpg
 
-from pgqueue.connect import connect_async, describe
+from pgqueue.connect import connect_async
 from pgqueue.drivers import sqlstate, translate
-from pgqueue.operations import Operation
+from pgqueue.errors import PgQueueError
+from pgqueue.operations import Operation, Row, maintenance
 from pgqueue.sql import load
+from pgqueue.worker.outage import Outage
+from pgqueue.worker.verdict import Verdict, verdict
 
 T = TypeVar("T")
-log = logging.getLogger("pgqueue.database")
 
-STATEMENT_TIMEOUT = 35.0  # beyond the server's own 30 s: a half-open connection has no server
-REPORT_EVERY = 60.0
-# The connection is of no use any more: lost, shutting down, or led to a standby.
-_BROKEN = ("08", "57P", "25006", "53")
+PATIENCE = 6.5  # seconds; the server's own limit is shorter: a half-open connection has no server
+SERVER_SHARE = 0.75
+CHECK_AFTER = 3.0
+CONNECT_TIMEOUT = 5.0
+MOST_RETRIES = 5
+ERRORS = (
+    OSError, EOFError, TimeoutError,
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+)  # fmt: skip
 
 
-class DatabaseAway(Exception):
+class DatabaseTrouble(PgQueueError):
+    """A statement did not succeed; reported already, each kind at most once a minute."""
+
+
+class DatabaseAway(DatabaseTrouble):
     """The database did not answer. ``sent``: the statement may have been carried out."""
 
     def __init__(self, reason: str, *, sent: bool) -> None:
@@ -31,79 +43,141 @@ class DatabaseAway(Exception):
         self.sent = sent
 
 
-class Database:
-    """Runs operations on one connection, opened when needed and again after any doubt."""
+class StatementRefused(DatabaseTrouble):
+    """The server refused the statement, so it was not carried out; ``state`` is the SQLSTATE."""
 
-    def __init__(self, dsn: str, schema: str) -> None:
-        self._dsn = dsn
+    def __init__(self, reason: str, state: str) -> None:
+        super().__init__(reason)
+        self.state = state
+
+
+class Database:
+    """Runs operations on one connection, opened when needed and again after any doubt.
+
+    Args:
+        name: what the connection is for, in reports.
+        patience: seconds to wait for an answer; the server gives up after three quarters of it.
+        lost: called when the connection has gone.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        *,
+        name: str = "control",
+        outage: Outage | None = None,
+        patience: float = PATIENCE,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._dsn, self._name = dsn, name
         self._statements = load(schema)
+        self._outage = outage or Outage(dsn)
+        self._patience, self._lost = patience, lost
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection[Any] | None = None
-        self._away_since: float | None = None
-        self._reported = 0.0
+        self._used = 0.0
+        self.session = 0
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run one operation.
+        """Run one operation; conflicts with other sessions are tried again, up to 5 times.
 
         Raises:
-            DatabaseAway: the database did not answer; reported already, at most once a minute.
+            DatabaseAway: the database did not answer.
+            StatementRefused: the server refused the statement.
         """
         statement = self._statements[operation.statement]
         values = [operation.values[name] for name in statement.parameters]
-        async with self._lock:
-            connection = await self._connected()
+        tries = 0
+        while True:
             try:
-                rows = await connection.fetch(
-                    statement.numbered, *values, timeout=STATEMENT_TIMEOUT
+                rows: list[Row] = await self._use(
+                    lambda connection: connection.fetch(statement.numbered, *values)
                 )
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raise self._judge(error) from error
-            except asyncio.CancelledError:
+                return operation.decode(rows)
+            except StatementRefused as refused:
+                tries += 1
+                if tries > MOST_RETRIES or verdict(refused.state) is not Verdict.AGAIN:
+                    self._outage.refused(operation.statement, refused.state, str(refused))
+                    raise
+            await asyncio.sleep(random.uniform(0.01, 0.2))
+
+    async def check(self) -> float:
+        """See whether an idle connection still reaches a server that takes writes.
+
+        Returns the seconds until the next check is due.
+        """
+        idle = time.monotonic() - self._used
+        if idle < CHECK_AFTER:
+            return CHECK_AFTER - idle
+        if await self.run(maintenance.read_only()):
+            raise self._away("the server is read-only", sent=False)
+        return CHECK_AFTER
+
+    async def _use(self, act: Callable[[asyncpg.Connection[Any]], Any]) -> Any:
+        async with self._lock:
+            try:
+                connection = await self._connected()
+            except ERRORS as error:
+                raise self._away(_first_line(error), sent=False) from error
+            try:
+                async with asyncio.timeout(self._patience):
+                    result = await act(connection)
+            except ERRORS as error:
+                raise self._judged(error) from error
+            except BaseException:
                 self._drop()
                 raise
-        return operation.decode(rows)
+            self._used = time.monotonic()
+        self._outage.back(self._name)
+        return result
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
+        connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT)
         try:
-            connection = await connect_async(self._dsn)
-            await connection.execute(self._statements["pin_session"].numbered, timeout=10.0)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise self._away(error, sent=False) from error
-        if self._away_since is not None:
-            log.info("database is back after %.0f s", time.monotonic() - self._away_since)
-            self._away_since = None
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.execute(self._statements["pin_session"].numbered)
+                limit = f"{self._patience * SERVER_SHARE * 1000:.0f}ms"
+                await connection.fetch(self._statements["limit_statements"].numbered, limit)
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.add_termination_listener(lambda _: self._lost())
         self._connection = connection
+        self.session += 1
         return connection
 
-    def _judge(self, error: Exception) -> Exception:
+    def _judged(self, error: Exception) -> DatabaseTrouble:
         state = sqlstate(error)
-        if state is not None and not state.startswith(_BROKEN):
-            return translate(error) or error
-        self._drop()
-        return self._away(error, sent=state is None)
+        judgement = verdict(state)
+        reason = _first_line(translate(error) or error)
+        if state is not None and judgement in (Verdict.AGAIN, Verdict.REFUSED):
+            return StatementRefused(reason, state)
+        return self._away(reason, sent=judgement is Verdict.LOST)
 
-    def _away(self, error: Exception, *, sent: bool) -> DatabaseAway:
-        now = time.monotonic()
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if self._away_since is None:
-            self._away_since, self._reported = now, 0.0
-        if now - self._reported > REPORT_EVERY:
-            self._reported = now
-            log.warning("no database, will keep trying: %s (%s)", describe(self._dsn), reason)
+    def _away(self, reason: str, *, sent: bool) -> DatabaseAway:
+        self._drop()
+        self._outage.away(self._name, reason)
         return DatabaseAway(reason, sent=sent)
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
 
     async def close(self) -> None:
         """Close the connection, or drop it when the server does not answer."""
-        if self._connection is not None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             try:
-                await self._connection.close(timeout=2.0)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                self._drop()
-            self._connection = None
+                await connection.close(timeout=2.0)
+            except ERRORS:
+                connection.terminate()
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -3,28 +3,94 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import ClassVar
 
-import psycopg
-
-from pgqueue.connect import connect_sync
-from pgqueue.drivers._psycopg import PsycopgDriver
 from pgqueue.operations import Operation, claims
-from pgqueue.sql import load
-from pgqueue.worker.run import Run
+from pgqueue.worker.database import PATIENCE, Database
+from pgqueue.worker.outage import Outage
+from pgqueue.worker.run import Reason, Run
+from pgqueue.worker.service import Keeper, Service
 
-log = logging.getLogger("pgqueue.heartbeat")
+Held = Callable[[], Iterable[Run]]
+Interrupt = Callable[[Run, Reason], None]
+MOST_BACKOFF = 1.0
+
+
+class Renewer(Service):
+    """Renews the leases of jobs held longer than a third of the lease."""
+
+    name: ClassVar[str] = "renewer"
+
+    def __init__(
+        self, *, database: Database, lease: float, held: Held, interrupt: Interrupt
+    ) -> None:
+        super().__init__(most_backoff=MOST_BACKOFF)
+        self._database, self._lease = database, lease
+        self._held, self._interrupt = held, interrupt
+
+    async def run_once(self) -> float:
+        now = time.monotonic()
+        due = [r for r in self._held() if now - r.renewed_at > self._lease / 3 and r.reason is None]
+        if due:
+            pairs = [(run.job.id, run.job.claim_id) for run in due]
+            held = await self._database.run(claims.heartbeat(pairs, lease=self._lease))
+            for run in due:
+                if run.job.id not in held:
+                    self._interrupt(run, "lost")
+                    continue
+                run.renewed_at = now
+                if held[run.job.id]:
+                    self._interrupt(run, "cancelled")
+        return self._lease / 6
+
+
+class Abandoner(Service):
+    """Gives up jobs that could not be renewed, before their leases can end.
+
+    It does not touch the database: it must go on while a statement hangs.
+    """
+
+    name: ClassVar[str] = "abandoner"
+
+    def __init__(self, *, lease: float, held: Held, interrupt: Interrupt) -> None:
+        super().__init__()
+        self._margin = lease / 6
+        self._longest = lease - self._margin
+        self._held, self._interrupt = held, interrupt
+
+    async def run_once(self) -> float:
+        now = time.monotonic()
+        for run in self._held():
+            if now - run.renewed_at > self._longest and run.reason is None:
+                self._interrupt(run, "lost")
+        return self._margin / 4
+
+
+class Presence(Service):
+    """Says that this worker is alive."""
+
+    name: ClassVar[str] = "presence"
+
+    def __init__(self, *, database: Database, alive: Operation[None], every: float) -> None:
+        super().__init__()
+        self._database, self._alive, self._every = database, alive, every
+
+    async def run_once(self) -> float:
+        await self._database.run(self._alive)
+        return self._every
 
 
 class Heartbeat:
-    """Beats for jobs held longer than a third of the lease; tells the loop of lost ones.
+    """The thread of these services, with an event loop and a connection of its own.
 
-    A job that could not be renewed is given up before its lease can end: from then on another
-    worker may run it.
+    Args:
+        lease: seconds a claim or a renewal holds.
+        held: the jobs in this worker; called from the thread.
+        alive: the statement that says the worker is alive.
+        loop: the event loop of the jobs, where they are interrupted.
     """
 
     def __init__(
@@ -32,76 +98,54 @@ class Heartbeat:
         *,
         dsn: str,
         schema: str,
+        outage: Outage,
         lease: float,
-        held: Callable[[], Iterable[Run]],
+        held: Held,
         alive: Operation[None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._dsn, self._statements = dsn, load(schema)
-        self._lease = lease
-        self._held = held
-        self._alive = alive
-        self._loop = loop
-        self._connection: psycopg.Connection[Any] | None = None
-        self._stopping = threading.Event()
+        self._dsn, self._schema, self._outage = dsn, schema, outage
+        self._lease, self._held, self._alive = lease, held, alive
+        self._jobs = loop
+        self._ready = threading.Event()
+        self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="pgqueue-heartbeat", daemon=True)
-        self._next_alive = 0.0
 
     def start(self) -> None:
         self._thread.start()
+        self._ready.wait()
 
     def stop(self) -> None:
-        """End the thread; waits for the beat in hand."""
-        self._stopping.set()
-        self._thread.join(timeout=10.0)
-        self._close()
+        """End the thread, whatever it waits for."""
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while True:
-            try:
-                self.beat()
-            except (psycopg.Error, OSError):
-                self._close()  # the control connection reports that the database is away
-            except Exception:
-                log.exception("heartbeat failed")
-            self._give_up_stale()
-            if self._stopping.wait(self._lease / 6):
-                return
+        asyncio.run(self._serve())
 
-    def beat(self) -> None:
-        """Renew what is due, and say that this worker is alive."""
-        now = time.monotonic()
-        due = [r for r in self._held() if now - r.renewed_at > self._lease / 3 and r.reason is None]
-        if due:
-            pairs = [(run.job.id, run.job.claim_id) for run in due]
-            held = self._fetch(claims.heartbeat(pairs, lease=self._lease))
-            for run in due:
-                if run.job.id not in held:
-                    self._loop.call_soon_threadsafe(run.interrupt, "lost")
-                    continue
-                run.renewed_at = now
-                if held[run.job.id]:
-                    self._loop.call_soon_threadsafe(run.interrupt, "cancelled")
-        if now >= self._next_alive:
-            self._fetch(self._alive)
-            self._next_alive = now + self._lease / 3
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        # Of no use after a third of the lease: the next beat needs a connection that answers.
+        patience = min(PATIENCE, max(self._lease / 3, 1.0))
+        database = Database(
+            self._dsn, self._schema, name="heartbeat", outage=self._outage, patience=patience
+        )
+        tasks = [asyncio.create_task(s.run(), name=s.name) for s in self._services(database)]
+        await self._ended.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await database.close()
 
-    def _give_up_stale(self) -> None:
-        margin = self._lease / 6
-        now = time.monotonic()
-        for run in self._held():
-            if now - run.renewed_at > self._lease - margin and run.reason is None:
-                self._loop.call_soon_threadsafe(run.interrupt, "lost")
+    def _services(self, database: Database) -> list[Service]:
+        lease, held, interrupt = self._lease, self._held, self._interrupt
+        return [
+            Abandoner(lease=lease, held=held, interrupt=interrupt),
+            Renewer(database=database, lease=lease, held=held, interrupt=interrupt),
+            Presence(database=database, alive=self._alive, every=lease / 3),
+            Keeper(database, most_backoff=MOST_BACKOFF),
+        ]
 
-    def _fetch(self, operation: Operation[Any]) -> Any:
-        if self._connection is None:
-            self._connection = connect_sync(self._dsn)
-            driver = PsycopgDriver(self._connection)
-            driver.fetch(self._statements["pin_session"], {})
-        statement = self._statements[operation.statement]
-        return operation.decode(PsycopgDriver(self._connection).fetch(statement, operation.values))
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _interrupt(self, run: Run, reason: Reason) -> None:
+        self._jobs.call_soon_threadsafe(run.interrupt, reason)

@@ -20,19 +20,21 @@ from pgqueue.context import Context
 from pgqueue.dispatch import Job
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import maintenance
-from pgqueue.worker.database import Database, DatabaseAway
+from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.heartbeat import Heartbeat
 from pgqueue.worker.maintenance import Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
+from pgqueue.worker.outage import Outage
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.run import Run
-from pgqueue.worker.service import Service
+from pgqueue.worker.service import Keeper, Service
 
 log = logging.getLogger("pgqueue.worker")
 
 FORGET_WORKERS = 300.0
+GOODBYE = 3.0
 DISTRIBUTION = "pgqueue-postgres"
 
 
@@ -57,7 +59,8 @@ class Runtime:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._queues = queues
-        self.database = Database(app.dsn, app.schema)
+        self._outage = Outage(app.dsn)
+        self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
         self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
         self._processes = Processes(settings.processes, dsn=app.dsn, schema=app.schema)
@@ -109,7 +112,8 @@ class Runtime:
             max_crashes=settings.max_crashes,
             rescued=self._wake_claimers,
         )
-        return [rescuer, Pruner(database=self.database, keep=keep)]
+        pruner = Pruner(database=self.database, keep=keep)
+        return [rescuer, pruner, Keeper(self.database)]
 
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
@@ -124,6 +128,7 @@ class Runtime:
         return Heartbeat(
             dsn=self.app.dsn,
             schema=self.app.schema,
+            outage=self._outage,
             lease=self.settings.lease,
             held=self._held,
             alive=alive,
@@ -213,7 +218,7 @@ class Runtime:
         for executor, exchange in self._pairs:
             exchange.claiming = False
             executor.release()
-            exchange.wake()
+            exchange.hurry()
         deadline = time.monotonic() + self.settings.grace
         if not await self._wait_idle(deadline):
             log.warning("%d jobs still run after the grace time", sum(1 for _ in self._held()))
@@ -236,8 +241,9 @@ class Runtime:
         return True
 
     async def _say_goodbye(self) -> None:
-        with suppress(DatabaseAway):
-            await self.database.run(maintenance.worker_gone(self.id))
+        with suppress(DatabaseTrouble, TimeoutError):
+            async with asyncio.timeout(GOODBYE):
+                await self.database.run(maintenance.worker_gone(self.id))
 
     def _summary(self) -> str:
         parts = [

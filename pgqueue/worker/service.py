@@ -9,33 +9,49 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import ClassVar
 
-from pgqueue.worker.database import DatabaseAway
+from pgqueue.worker.database import Database, DatabaseTrouble
+from pgqueue.worker.outage import Seldom
 
+FIRST_BACKOFF = 0.2
 MOST_BACKOFF = 15.0
+HURRIED_BACKOFF = 1.0
 
 
 class Service(ABC):
-    """Does a small piece of work, waits, and does it again. Tests call ``run_once``."""
+    """Does a small piece of work, waits, and does it again. Tests call ``run_once``.
+
+    Whatever a pass raises is reported and the pass tried again, later and later up to
+    ``most_backoff`` seconds: nothing but ``stop()`` ends a service.
+    """
 
     name: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_backoff: float = MOST_BACKOFF) -> None:
         self.log = logging.getLogger(f"pgqueue.{self.name}")
+        self.most_backoff = most_backoff
         self._wake = asyncio.Event()
+        self._press = asyncio.Event()
         self._stopping = False
+        self._seldom = Seldom()
 
     @abstractmethod
     async def run_once(self) -> float:
         """Do one pass; return the seconds to wait before the next, unless woken."""
 
     def wake(self) -> None:
-        """Cut the current wait short."""
+        """Cut the current wait short; not the wait after a failure, which would be a spin."""
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Wait for a second at most after failures from now on: the worker is to end."""
+        self.most_backoff = min(self.most_backoff, HURRIED_BACKOFF)
+        self._press.set()
         self._wake.set()
 
     def stop(self) -> None:
         """End the loop after the pass in hand."""
         self._stopping = True
-        self._wake.set()
+        self.hurry()
 
     async def run(self) -> None:
         failures = 0
@@ -43,23 +59,48 @@ class Service(ABC):
             self._wake.clear()  # before the pass: a wake during it is kept
             try:
                 wait = await self.run_once()
-                failures = 0
             except Exception as error:
                 failures += 1
-                wait = min(0.1 * 2 ** min(failures, 10), MOST_BACKOFF)
-                if not isinstance(error, DatabaseAway):  # that one has been reported
-                    self.log.exception("%s failed %d time(s) in a row", self.name, failures)
-                self._wake.clear()  # work that arrives must not turn the backoff into a spin
+                await self._failed(error, failures)
+                continue
+            failures = 0
             if wait > 0:
-                await self._wait(wait)
+                await _first(self._wake, wait * random.uniform(0.9, 1.0))
             else:
                 await asyncio.sleep(0)
-        await self.aclose()
+        with suppress(DatabaseTrouble):
+            await self.aclose()
 
     async def aclose(self) -> None:  # noqa: B027  most services hold nothing
         """Release what the service holds; called once, after the last pass."""
 
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds * random.uniform(0.9, 1.0)):
-                await self._wake.wait()
+    async def _failed(self, error: Exception, failures: int) -> None:
+        if not isinstance(error, DatabaseTrouble) and self._seldom(type(error)):
+            self.log.error(
+                "%s failed %d time(s) in a row, will keep trying",
+                self.name, failures, exc_info=error,
+            )  # fmt: skip
+        if self._stopping:
+            return
+        self._press.clear()
+        longest = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), self.most_backoff)
+        await _first(self._press, longest * random.uniform(0.5, 1.0))
+
+
+class Keeper(Service):
+    """Checks a connection that has been idle, so that a half-open one is noticed."""
+
+    name: ClassVar[str] = "keeper"
+
+    def __init__(self, database: Database, *, most_backoff: float = MOST_BACKOFF) -> None:
+        super().__init__(most_backoff=most_backoff)
+        self._database = database
+
+    async def run_once(self) -> float:
+        return await self._database.check()
+
+
+async def _first(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,69 @@
+"""Tells the log that the database is away, and back: at most once a minute for all connections."""
+
+from __future__ import annotations
+
+import logging
+import time
+from threading import Lock
+
+from pgqueue.connect import describe
+
+log = logging.getLogger("pgqueue.database")
+
+REPORT_EVERY = 60.0
+
+
+class Seldom:
+    """Lets one report of each kind through every ``interval`` seconds."""
+
+    def __init__(self, interval: float = REPORT_EVERY) -> None:
+        self._interval = interval
+        self._last: dict[object, float] = {}
+
+    def __call__(self, kind: object) -> bool:
+        """Is it time for another report of this kind?"""
+        now = time.monotonic()
+        if now - self._last.get(kind, -self._interval) < self._interval:
+            return False
+        self._last[kind] = now
+        return True
+
+
+class Outage:
+    """Which of a worker's connections are away, and since when; shared by its threads."""
+
+    def __init__(self, dsn: str) -> None:
+        self._where = describe(dsn)
+        self._lock = Lock()
+        self._seldom = Seldom()
+        self._away: set[str] = set()
+        self._since = 0.0
+        self._reported = False
+
+    def away(self, connection: str, reason: str) -> None:
+        """Take note that a connection cannot be used."""
+        with self._lock:
+            if not self._away:
+                self._since = time.monotonic()
+            self._away.add(connection)
+            if self._seldom("away"):
+                self._reported = True
+                log.warning("no database, will keep trying: %s, %s connection (%s)",
+                            self._where, connection, reason)  # fmt: skip
+
+    def back(self, connection: str) -> None:
+        """Take note that a connection can be used."""
+        if not self._away:
+            return
+        with self._lock:
+            self._away.discard(connection)
+            if not self._away and self._reported:
+                self._reported = False
+                log.info("database is back after %.1f s", time.monotonic() - self._since)
+
+    def refused(self, statement: str, state: str, reason: str) -> None:
+        """Take note that the server refused a statement."""
+        with self._lock:
+            if self._seldom(state):
+                log.error("the database refuses %s, will keep trying: %s (SQLSTATE %s)",
+                          statement, reason, state)  # fmt: skip
