@@ -43,6 +43,7 @@ class Context:
         self._aconnect = aconnect
         self._stop = threading.Event()
         self.completed = False
+        self.doubtful = False
 
     @property
     def id(self) -> int:
@@ -122,7 +123,8 @@ class Context:
                 yield connection
                 self.complete(connection)
         except BaseException:
-            self.completed = False
+            # Completed, and then an error: it was the COMMIT that failed, or got no answer.
+            self.completed, self.doubtful = False, self.completed
             raise
 
     @asynccontextmanager
@@ -132,7 +134,8 @@ class Context:
                 yield connection
                 await self.acomplete(connection)
         except BaseException:
-            self.completed = False
+            # Completed, and then an error: it was the COMMIT that failed, or got no answer.
+            self.completed, self.doubtful = False, self.completed
             raise
 
 

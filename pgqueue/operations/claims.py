@@ -14,12 +14,16 @@ from pgqueue.outcome import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an attempt; ``run_seconds`` by the monotonic clock."""
+    """The end of an attempt; ``run_seconds`` by the monotonic clock.
+
+    ``doubtful``: it may have been recorded already, by a statement or COMMIT without an answer.
+    """
 
     id: int
     claim_id: UUID
     outcome: Outcome
     run_seconds: float
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

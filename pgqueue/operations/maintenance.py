@@ -107,6 +107,16 @@ def workers() -> Operation[list[WorkerRow]]:
     return Operation("list_workers", {}, lambda rows: [WorkerRow(UUID(r[0]), *r[1:]) for r in rows])
 
 
+def channels(queues: Sequence[str]) -> Operation[list[str]]:
+    """The NOTIFY channels of queues."""
+    return Operation("channels", {"queues": list(queues)}, lambda rows: [r[0] for r in rows])
+
+
+def notify_self(channel: str) -> Operation[None]:
+    """Notify a channel, with an empty payload."""
+    return Operation("notify_self", {"channel": channel}, lambda rows: None)
+
+
 def read_only() -> Operation[bool]:
     """Whether the server refuses writes: a standby, or set to."""
     return Operation("read_only", {}, lambda rows: bool(rows[0][0]))

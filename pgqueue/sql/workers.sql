@@ -21,3 +21,7 @@ select w.id::text, w.host, w.pid, w.version, w.queues, w.started_at, w.seen_at
 -- name: channels
 -- The NOTIFY channels of queues.
 select pgqueue.channel(q) from unnest(:queues::text[]) as q;
+
+-- name: notify_self
+-- Notify a channel of the worker's own, to see whether notifications arrive.
+select pg_notify(:channel::text, '');

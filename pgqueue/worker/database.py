@@ -102,6 +102,19 @@ class Database:
                     raise
             await asyncio.sleep(random.uniform(0.01, 0.2))
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call ``heard`` for each notification on a channel, as long as this session lasts.
+
+        Raises:
+            DatabaseAway: the database did not answer.
+            StatementRefused: the server refused to listen.
+        """
+        try:
+            await self._use(lambda connection: connection.add_listener(channel, lambda *_: heard()))
+        except StatementRefused as refused:
+            self._outage.refused("listen", refused.state, str(refused))
+            raise
+
     async def check(self) -> float:
         """See whether an idle connection still reaches a server that takes writes.
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 from uuid import UUID, uuid4
 
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished
-from pgqueue.worker.database import Database, DatabaseAway
+from pgqueue.worker.database import Database, DatabaseAway, StatementRefused
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.service import Service
+from pgqueue.worker.unanswered import Unanswered
 
 MOST_AT_ONCE = 1000
 FIRST_IDLE_WAIT = 0.02
-RELEASE_AGAIN = 5.0
 
 
 class Exchange(Service):
@@ -45,17 +46,17 @@ class Exchange(Service):
         self._learned = learned
         self._lanes = Lanes()
         self._idle = 0
-        self._unsure = False
-        self._unanswered: dict[UUID, tuple[float, float]] = {}
+        self._unanswered = Unanswered()
         self.claiming = True
         self.empty = False
         self.lost = 0
+        self.unknown = 0
 
     async def run_once(self) -> float:
         await self._record()
+        await self._undo_unanswered()
         if not self.claiming:
             return self._poll
-        await self._undo_unanswered()
         room = min(self._executor.room(), MOST_AT_ONCE)
         if room <= 0:
             return 0.0 if self._executor.ended else self._poll
@@ -85,9 +86,10 @@ class Exchange(Service):
             operation = claims.claim(self._lanes.in_order(), lease=self._lease, **common)  # type: ignore[arg-type]
         try:
             jobs = await self._database.run(operation)
-        except DatabaseAway as away:
-            if away.sent:  # it may have been carried out: give those jobs back
-                self._unanswered[claim_id] = (sent_at + self._lease, 0.0)
+        except BaseException as error:
+            self.empty = False
+            if _perhaps_done(error):
+                self._unanswered.add(claim_id, until=sent_at + self._lease)
             raise
         now = time.monotonic()
         if sweep:
@@ -101,16 +103,17 @@ class Exchange(Service):
         return jobs, sweep
 
     async def _undo_unanswered(self) -> None:
-        """Release claims whose answer was lost, until their leases have passed."""
-        for claim_id, (until, again_at) in list(self._unanswered.items()):
-            now = time.monotonic()
-            if now >= again_at:
-                released = await self._database.run(claims.release(claim_id))
-                if released:
-                    self.log.info("gave back %d jobs of an unanswered claim", len(released))
-                self._unanswered[claim_id] = (until, now + RELEASE_AGAIN)
-            if now > until:
-                del self._unanswered[claim_id]
+        for claim_id in self._unanswered.due(time.monotonic()):
+            released = await self._database.run(claims.release(claim_id))
+            if released:
+                self.log.info("gave back %d jobs of an unanswered claim", len(released))
+            self._unanswered.released(claim_id, time.monotonic())
+
+    async def aclose(self) -> None:
+        """Record and give back what is left, for a worker that was cancelled."""
+        self._executor.release()
+        await self._record()
+        await self._undo_unanswered()
 
     async def _record(self) -> None:
         """Record everything that has ended; on failure keep it for the next pass."""
@@ -136,14 +139,29 @@ class Exchange(Service):
         try:
             result: list[int] | dict[int, Status] = await self._database.run(operation)  # type: ignore[arg-type]
         except BaseException as error:
+            if _perhaps_done(error):
+                finished = [replace(f, doubtful=True) for f in finished]
             self._executor.ended[:0] = finished + rest
-            self._unsure = self._unsure or (isinstance(error, DatabaseAway) and error.sent)
             raise
         recorded = set(result)
-        lost = [f.id for f in finished if f.id not in recorded]
-        if lost and not self._unsure:  # after a lost answer, no row may mean: recorded already
-            self.lost += len(lost)
+        self._count_missing([f for f in finished if f.id not in recorded])
+        return result if isinstance(result, dict) else {}
+
+    def _count_missing(self, missing: list[Finished]) -> None:
+        """No row was found: recorded already when that is possible, else the claim was lost."""
+        lost = [f.id for f in missing if not f.doubtful]
+        self.lost += len(lost)
+        self.unknown += len(missing) - len(lost)
+        if lost:
             self.log.warning("%d results dropped, their claims were lost: jobs %s",
                              len(lost), lost[:20])  # fmt: skip
-        self._unsure = False
-        return result if isinstance(result, dict) else {}
+        if len(missing) > len(lost):
+            self.log.info("%d results were recorded before without an answer, or were lost",
+                          len(missing) - len(lost))  # fmt: skip
+
+
+def _perhaps_done(error: BaseException) -> bool:
+    """May a statement that failed like this have been carried out?"""
+    if isinstance(error, DatabaseAway):
+        return error.sent
+    return not isinstance(error, StatementRefused)

@@ -214,5 +214,6 @@ class Executor:
             if run.started_at:
                 old = self._average
                 self._average = seconds if old is None else old + 0.1 * (seconds - old)
-            self.ended.append(Finished(run.job.id, run.job.claim_id, outcome, seconds))
+            doubtful = run.context is not None and run.context.doubtful
+            self.ended.append(Finished(run.job.id, run.job.claim_id, outcome, seconds, doubtful))
         self._wake()

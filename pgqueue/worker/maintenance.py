@@ -8,13 +8,15 @@ from typing import ClassVar
 
 from pgqueue.job import Status
 from pgqueue.operations import maintenance
-from pgqueue.worker.database import Database
+from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.service import Service
 
 BATCH = 1000
 LONGEST_RESCUE_INTERVAL = 10.0
 PRUNE_INTERVAL = 30.0
 PAUSE_BETWEEN_BATCHES = 0.05
+SMALLEST_BATCH = 10
+TOO_LONG = "57014"
 
 
 class Rescuer(Service):
@@ -51,10 +53,18 @@ class Pruner(Service):
         super().__init__()
         self._database = database
         self._keep = {status: age for status, age in keep.items() if age is not None}
+        self._batch = BATCH
 
     async def run_once(self) -> float:
-        more = False
-        for status, age in self._keep.items():
-            pruned = await self._database.run(maintenance.prune(status, age=age, limit=BATCH))
-            more = more or len(pruned) == BATCH
+        more, limit = False, self._batch
+        try:
+            for status, age in self._keep.items():
+                pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
+                more = more or len(pruned) == limit
+        except StatementRefused as refused:
+            if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
+                raise
+            self._batch = max(limit // 2, SMALLEST_BATCH)
+            return PAUSE_BETWEEN_BATCHES
+        self._batch = min(limit * 2, BATCH)
         return PAUSE_BETWEEN_BATCHES if more else PRUNE_INTERVAL * random.uniform(0.5, 1.0)

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
+from uuid import uuid4
 
-import asyncpg
-
-from pgqueue.connect import connect_async
-from pgqueue.sql import load
-from pgqueue.worker.database import DatabaseAway
+from pgqueue.operations import maintenance
+from pgqueue.worker.database import CHECK_AFTER, Database
 from pgqueue.worker.service import Service
 
-RECHECK = 30.0
+TEST_EVERY = 60.0
+TEST_PATIENCE = 3.0
 
 
 class Notifier(Service):
-    """Keeps one LISTEN connection on the channels of the queues; wakes the claimers."""
+    """Keeps one connection listening on the channels of the queues; wakes the claimers.
+
+    It notifies itself now and then over the ``control`` connection: a pooler in transaction mode
+    accepts LISTEN and never passes anything on.
+    """
 
     name: ClassVar[str] = "notifier"
 
-    def __init__(self, *, dsn: str, schema: str, on_wake: Callable[[], None]) -> None:
+    def __init__(
+        self, *, database: Database, control: Database, on_wake: Callable[[], None]
+    ) -> None:
         super().__init__()
-        self._dsn = dsn
-        self._channels = load(schema)["channels"].numbered
+        self._database, self._control = database, control
         self._on_wake = on_wake
         self._wanted: set[str] = set()
         self._listening: set[str] = set()
-        self._connection: asyncpg.Connection[Any] | None = None
+        self._session = 0
+        self._own = f"pgqueue_{uuid4().hex}"
+        self._heard = asyncio.Event()
+        self._test_at = 0.0
+        self.works: bool | None = None
 
     def want(self, queues: set[str]) -> None:
         """Listen for these queues as well."""
@@ -36,35 +46,49 @@ class Notifier(Service):
             self.wake()
 
     async def run_once(self) -> float:
-        try:
-            await self._listen()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            await self.aclose()
-            raise DatabaseAway(str(error), sent=False) from error
-        return RECHECK
-
-    async def _listen(self) -> None:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect_async(self._dsn)
-            self._connection.add_termination_listener(lambda _: self.wake())
-            self._listening = set()
-        new = self._wanted - self._listening
+        new = sorted(self._wanted - self._listening)
+        channels = await self._database.run(maintenance.channels(new))
+        if self._database.session != self._session:
+            await self._start_session()
+            return 0.0
+        for channel in channels:
+            await self._database.listen(channel, self._on_wake)
         if new:
-            rows = await self._connection.fetch(self._channels, sorted(new), timeout=10.0)
-            for (channel,) in rows:
-                await self._connection.add_listener(channel, self._notified)
-            self._listening |= new
+            self._listening |= set(new)
             self._on_wake()  # what was enqueued before the LISTEN gave no notification
-        else:
-            await self._connection.fetch(self._channels, [], timeout=10.0)
+        if time.monotonic() >= self._test_at:
+            await self._test()
+        return CHECK_AFTER
 
-    def _notified(self, *_: object) -> None:
-        self._on_wake()
+    async def _start_session(self) -> None:
+        self._session, self._listening, self._test_at = self._database.session, set(), 0.0
+        await self._database.listen(self._own, self._heard.set)
+
+    async def _test(self) -> None:
+        self._heard.clear()
+        await self._control.run(maintenance.notify_self(self._own))
+        try:
+            async with asyncio.timeout(TEST_PATIENCE):
+                await self._heard.wait()
+        except TimeoutError:
+            await self._not_heard()
+            return
+        self._test_at = time.monotonic() + TEST_EVERY
+        if self.works is False:
+            self.log.info("notifications arrive now")
+        self.works = True
+
+    async def _not_heard(self) -> None:
+        if self.works:  # they did arrive: perhaps another session will do
+            await self._database.close()
+        else:
+            self._test_at = time.monotonic() + TEST_EVERY
+        if self.works is None or self.works:
+            self.log.warning(
+                "notifications do not arrive (a pooler in transaction mode?):"
+                " new jobs are found by polling; notify = false is for this"
+            )
+        self.works = False
 
     async def aclose(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                await connection.close(timeout=2.0)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                connection.terminate()
+        await self._database.close()

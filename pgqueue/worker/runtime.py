@@ -64,7 +64,7 @@ class Runtime:
         total = sum(queues.values())
         self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
         self._processes = Processes(settings.processes, dsn=app.dsn, schema=app.schema)
-        self.notifier = Notifier(dsn=app.dsn, schema=app.schema, on_wake=self._wake_claimers)
+        self.notifier = self._notifier()
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
@@ -98,6 +98,16 @@ class Runtime:
         )
         self.notifier.want(set(names) if names is not None else _declared(self.app))
         return executor, exchange
+
+    def _notifier(self) -> Notifier:
+        database = Database(
+            self.app.dsn,
+            self.app.schema,
+            name="listen",
+            outage=self._outage,
+            lost=lambda: self.notifier.wake(),
+        )
+        return Notifier(database=database, control=self.database, on_wake=self._wake_claimers)
 
     def _maintenance(self) -> list[Service]:
         settings = self.settings
@@ -170,6 +180,8 @@ class Runtime:
                     group.create_task(service.run(), name=service.name)
                 group.create_task(self._until_stopped(), name="stopper")
         finally:
+            for executor in self.executors:
+                executor.interrupt_all()
             await asyncio.to_thread(self.heartbeat.stop)
             await self._say_goodbye()
             await self.database.close()

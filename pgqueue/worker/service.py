@@ -15,6 +15,7 @@ from pgqueue.worker.outage import Seldom
 FIRST_BACKOFF = 0.2
 MOST_BACKOFF = 15.0
 HURRIED_BACKOFF = 1.0
+CLOSING = 3.0
 
 
 class Service(ABC):
@@ -54,6 +55,16 @@ class Service(ABC):
         self.hurry()
 
     async def run(self) -> None:
+        try:
+            await self._loop()
+        finally:
+            try:
+                async with asyncio.timeout(CLOSING):
+                    await self.aclose()
+            except Exception as error:
+                self.log.debug("%s did not close in order: %r", self.name, error)
+
+    async def _loop(self) -> None:
         failures = 0
         while not self._stopping:
             self._wake.clear()  # before the pass: a wake during it is kept
@@ -68,11 +79,9 @@ class Service(ABC):
                 await _first(self._wake, wait * random.uniform(0.9, 1.0))
             else:
                 await asyncio.sleep(0)
-        with suppress(DatabaseTrouble):
-            await self.aclose()
 
     async def aclose(self) -> None:  # noqa: B027  most services hold nothing
-        """Release what the service holds; called once, after the last pass."""
+        """Release what the service holds; called once, after the last pass, within 3 s."""
 
     async def _failed(self, error: Exception, failures: int) -> None:
         if not isinstance(error, DatabaseTrouble) and self._seldom(type(error)):
