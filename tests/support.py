@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 
 from pgqueue import App, Worker
+from pgqueue.worker.runtime import Runtime
 
 
 def eventually(condition: Callable[[], Any], *, timeout: float = 20.0) -> Any:
@@ -39,6 +41,20 @@ async def drain(app: App, **settings: Any) -> None:
     """Run a worker until nothing is due."""
     settings.setdefault("concurrency", 10)
     await Worker(app, settings.pop("queues", None), drain=True, **settings).arun()
+
+
+@asynccontextmanager
+async def working(app: App, queues: Any = None, **settings: Any) -> AsyncIterator[Runtime]:
+    """A worker in this event loop for the length of the block, which gets its insides."""
+    worker = Worker(app, queues, **settings)
+    task = asyncio.create_task(worker.arun())
+    try:
+        yield await eventually_async(lambda: task.done() or worker._runtime)
+    finally:
+        worker.stop()
+        worker.stop()
+        async with asyncio.timeout(30):
+            await task
 
 
 def statuses(conn: psycopg.Connection) -> dict[int, str]:

@@ -56,7 +56,8 @@ class Database:
 
     Args:
         name: what the connection is for, in reports.
-        patience: seconds to wait for an answer; the server gives up after three quarters of it.
+        patience: seconds to wait for an answer, default 6.5; the server gives up after three
+            quarters of it.
         lost: called when the connection has gone.
     """
 
@@ -67,13 +68,14 @@ class Database:
         *,
         name: str = "control",
         outage: Outage | None = None,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._dsn, self._name = dsn, name
         self._statements = load(schema)
         self._outage = outage or Outage(dsn)
-        self._patience, self._lost = patience, lost
+        self._patience = PATIENCE if patience is None else patience
+        self._lost = lost
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection[Any] | None = None
         self._used = 0.0

@@ -19,6 +19,11 @@ Interrupt = Callable[[Run, Reason], None]
 MOST_BACKOFF = 1.0
 
 
+def patience(lease: float) -> float:
+    """Seconds to wait for an answer: after a third of the lease the next beat is due."""
+    return min(PATIENCE, max(lease / 3, 1.0))
+
+
 class Renewer(Service):
     """Renews the leases of jobs held longer than a third of the lease."""
 
@@ -126,10 +131,12 @@ class Heartbeat:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready.set()
-        # Of no use after a third of the lease: the next beat needs a connection that answers.
-        patience = min(PATIENCE, max(self._lease / 3, 1.0))
         database = Database(
-            self._dsn, self._schema, name="heartbeat", outage=self._outage, patience=patience
+            self._dsn,
+            self._schema,
+            name="heartbeat",
+            outage=self._outage,
+            patience=patience(self._lease),
         )
         tasks = [asyncio.create_task(s.run(), name=s.name) for s in self._services(database)]
         await self._ended.wait()

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import asyncpg
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgqueue.connect import asyncpg_uri
 from tests.faults.proxy import Proxy
-
-
-@pytest.fixture
-def proxy(dsn: str) -> Iterator[Proxy]:
-    parts = conninfo_to_dict(dsn)
-    with Proxy(str(parts["host"]), int(str(parts["port"]))) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def through(dsn: str, proxy: Proxy) -> str:
-    return make_conninfo(dsn, host="127.0.0.1", port=proxy.port)
 
 
 def test_it_passes_then_resets_then_refuses(proxy: Proxy, through: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,33 +12,9 @@ import psycopg
 import pytest
 
 from pgqueue.client import Client
-from tests.support import eventually, heed_interrupts, statuses
+from tests.processes import Workers
+from tests.support import eventually, statuses
 from tests.worker import apps
-
-
-class Workers:
-    """Starts ``pgqueue work`` on a database; ends what still runs at the end of the test."""
-
-    def __init__(self, dsn: str) -> None:
-        self.env = {**os.environ, "PGQUEUE_DSN": dsn}
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pgqueue", "work", "--app", "tests.worker.apps:app", *options],
-            env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            preexec_fn=heed_interrupts,
-        )  # fmt: skip
-        self.started.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-                process.terminate()
-            process.communicate(timeout=30)
 
 
 @pytest.fixture
