@@ -92,8 +92,7 @@ class Service(ABC):
         if self._stopping:
             return
         self._press.clear()
-        longest = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), self.most_backoff)
-        await _first(self._press, longest * random.uniform(0.5, 1.0))
+        await _first(self._press, backoff(failures, self.most_backoff) * random.uniform(0.5, 1.0))
 
 
 class Keeper(Service):
@@ -107,6 +106,11 @@ class Keeper(Service):
 
     async def run_once(self) -> float:
         return await self._database.check()
+
+
+def backoff(failures: int, most: float) -> float:
+    """The longest wait in seconds after so many failures in a row: doubles, up to ``most``."""
+    return min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), most)
 
 
 async def _first(event: asyncio.Event, seconds: float) -> None:

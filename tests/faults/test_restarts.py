@@ -1,0 +1,164 @@
+"""The database goes away: for a moment and again, or for long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from pgqueue import App, Context, schema
+from tests.chaos.server import running
+from tests.faults.proxy import Proxy
+from tests.support import eventually_async, statuses, working
+
+RESTARTS = 3
+JOBS = 600
+LAPSED = "select status, lease_expires_at < clock_timestamp() from pgqueue.jobs"
+
+
+async def test_nothing_is_lost_or_done_twice_over_immediate_restarts() -> None:
+    with running({"shared_buffers": "64MB"}) as server:
+        schema.upgrade(server.dsn)
+        app = App(server.dsn)
+
+        @app.task(name="pay", max_retries=20, backoff="100ms")
+        async def pay(ctx: Context, number: int) -> None:
+            async with ctx.transaction() as connection:
+                await connection.execute("insert into effects values ($1)", number)
+
+        with psycopg.connect(server.dsn, autocommit=True) as conn:
+            conn.execute("create table effects (number int)")
+        with psycopg.connect(server.dsn) as conn:
+            app.enqueue_many([pay.call(number) for number in range(JOBS)], on=conn)
+        async with working(app, concurrency=5, lease=5, poll=0.1, max_crashes=100):
+            for restart in range(1, RESTARTS + 1):
+                await eventually_async(lambda restart=restart: _done(server.dsn) >= 60 * restart)
+                await asyncio.to_thread(server.crash)
+            await eventually_async(lambda: _done(server.dsn) == JOBS, timeout=60)
+        with psycopg.connect(server.dsn) as conn:
+            assert set(statuses(conn).values()) == {"succeeded"}
+            effects = conn.execute("select count(*), count(distinct number) from effects")
+            assert effects.fetchone() == (JOBS, JOBS)
+
+
+def _done(dsn: str) -> int:
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute(
+            "select count(*) from pgqueue.jobs where status = 'succeeded'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.fixture
+async def away(proxy: Proxy, through: str) -> AsyncIterator[App]:
+    """An app whose database goes away with ``leave(proxy)``."""
+    app = App(through)
+    yield app
+    await app.aclose()
+
+
+def leave(proxy: Proxy) -> None:
+    proxy.refuse = True
+    proxy.reset()
+
+
+async def test_jobs_in_flight_are_recorded_when_it_is_back(
+    away: App, proxy: Proxy, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    go, ran = asyncio.Event(), []
+
+    @away.task
+    async def wait() -> None:
+        ran.append(1)
+        await go.wait()
+
+    wait.on(conn).enqueue()
+    async with working(away, poll=0.05) as runtime:
+        await eventually_async(lambda: ran)
+        leave(proxy)
+        go.set()
+        await eventually_async(lambda: runtime.executors[0].ended)
+        await eventually_async(lambda: "control" in runtime._outage._away)
+        assert list(statuses(conn).values()) == ["running"]
+        proxy.refuse = False
+        await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
+        assert (runtime.exchanges[0].lost, ran) == (0, [1])
+    assert conn.execute("select attempt from pgqueue.jobs").fetchone() == (1,)
+    assert sum("no database" in r.message for r in caplog.records) == 1
+
+
+async def test_jobs_beyond_their_lease_are_given_up_and_reported(
+    away: App, proxy: Proxy, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran: list[int] = []
+    lapsed: list[object] = []
+
+    @away.task(max_retries=3)
+    async def wait(ctx: Context) -> None:
+        ran.append(ctx.attempt)
+        if ctx.attempt == 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                lapsed.append(conn.execute(LAPSED).fetchone())
+
+    wait.on(conn).enqueue()
+    async with working(away, poll=0.05, lease=6):
+        await eventually_async(lambda: ran)
+        leave(proxy)
+        await eventually_async(lambda: lapsed)
+        assert lapsed == [("running", False)]  # stopped before another worker may start it
+        proxy.refuse = False
+        await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
+    assert ran == [1, 2]
+    dropped = "its claim was lost, the result is dropped"
+    assert sum(dropped in r.message for r in caplog.records) == 1
+
+
+async def test_results_that_wait_too_long_are_dropped_and_reported(
+    away: App, proxy: Proxy, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ended in time, but taken back by others before the database could be reached again."""
+    go, ran = asyncio.Event(), []
+
+    @away.task
+    async def wait() -> None:
+        ran.append(1)
+        await go.wait()
+
+    wait.on(conn).enqueue()
+    async with working(away, poll=0.05) as runtime:
+        await eventually_async(lambda: ran)
+        leave(proxy)
+        await eventually_async(lambda: "control" in runtime._outage._away)
+        go.set()
+        await eventually_async(lambda: runtime.executors[0].ended)
+        conn.execute("update pgqueue.jobs set claim_id = %s", (uuid4(),))
+        proxy.refuse = False
+        await eventually_async(lambda: runtime.exchanges[0].lost + runtime.exchanges[0].unknown)
+        assert runtime.exchanges[0].lost + runtime.exchanges[0].unknown == 1
+    assert list(statuses(conn).values()) == ["running"]
+
+
+async def test_a_worker_may_start_before_its_database(
+    away: App, proxy: Proxy, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    @away.task
+    async def noop() -> None: ...
+
+    noop.on(conn).enqueue()
+    proxy.refuse = True
+    tries: list[object] = []
+    with caplog.at_level(logging.INFO, "pgqueue"):
+        async with working(away, poll=0.05) as runtime:
+            original = runtime._outage.away
+            runtime._outage.away = lambda *a: (tries.append(a), original(*a))  # type: ignore[method-assign,assignment]
+            await eventually_async(lambda: len(tries) > 2)
+            proxy.refuse = False
+            await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
+    assert sum("no database" in r.message for r in caplog.records) == 1
