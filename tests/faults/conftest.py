@@ -25,8 +25,8 @@ def through(dsn: str, proxy: Proxy) -> str:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is noticed after a second, and asked about after a fraction of one."""
-    monkeypatch.setattr(database, "PATIENCE", 1.0)
-    monkeypatch.setattr(database, "CONNECT_TIMEOUT", 2.0)
+    """Silence is noticed after two seconds, and asked about after a fraction of one."""
+    monkeypatch.setattr(database, "PATIENCE", 2.0)
+    monkeypatch.setattr(database, "CONNECT_TIMEOUT", 3.0)
     for module in (database, notifier):
         monkeypatch.setattr(module, "CHECK_AFTER", 0.2)
