@@ -1,0 +1,138 @@
+"""The jobs. Each writes the start and the end of its run to the ledger, in transactions of its own.
+
+Lines of one process go together, as many as gathered while the last were written, so that the
+ledger costs little; a job goes on only when its line is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from pgqueue import App, Context
+from pgqueue.connect import connect_async
+from pgqueue.job import NewJob
+
+WRITE_TIMEOUT = 5.0
+COLUMNS = ("number", "event", "job", "attempt", "claim_id", "pid", "at")
+
+app = App()
+
+
+class Journal:
+    """Writes lines of the ledger on one connection, which it drops after any doubt."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[Any, ...]] = []
+        self._written: asyncio.Future[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def write(self, line: tuple[Any, ...]) -> None:
+        """Return when the line is committed; raise what kept it from that."""
+        if self._written is None:
+            self._written = asyncio.get_running_loop().create_future()
+        self._lines.append(line)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all())
+        await asyncio.shield(self._written)
+
+    async def _write_all(self) -> None:
+        while self._written is not None:
+            lines, written = self._lines, self._written
+            self._lines, self._written = [], None
+            try:
+                await self._copy(lines)
+                written.set_result(None)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if self._connection is not None:
+                    self._connection.terminate()
+                self._connection = None
+                written.set_exception(error)
+                written.exception()  # seen, also when every job that waited is gone
+        self._writer = None
+
+    async def _copy(self, lines: list[tuple[Any, ...]]) -> None:
+        if self._connection is None:
+            self._connection = await connect_async(app.dsn, timeout=WRITE_TIMEOUT)
+        await self._connection.copy_records_to_table(
+            "ledger", schema_name="chaos", columns=COLUMNS, records=lines, timeout=WRITE_TIMEOUT
+        )
+
+
+journal = Journal()
+
+
+def line(ctx: Context, number: int, event: str) -> tuple[Any, ...]:
+    return number, event, ctx.id, ctx.attempt, ctx.claim_id, os.getpid(), time.time()
+
+
+@asynccontextmanager
+async def noted(ctx: Context, number: int) -> AsyncIterator[None]:
+    """The start and the end of a run; an interrupted one is ended by its outcome."""
+    await journal.write(line(ctx, number, "start"))
+    try:
+        yield
+    except Exception:
+        await journal.write(line(ctx, number, "end"))
+        raise
+    await journal.write(line(ctx, number, "end"))
+
+
+@app.task(name="plain", max_retries=1000, backoff="0.2s")
+async def plain(ctx: Context, number: int) -> None:
+    async with noted(ctx, number):
+        pass
+
+
+@app.task(name="effect", max_retries=1000, backoff="0.2s", timeout="10s")
+async def effect(ctx: Context, number: int) -> None:
+    """Writes its effect in the transaction that completes it."""
+    async with noted(ctx, number), ctx.transaction() as conn:
+        await conn.execute("insert into chaos.effects values ($1, $2)", number, ctx.claim_id)
+
+
+@app.task(name="flaky", max_retries=1000, backoff="0.2s")
+async def flaky(ctx: Context, number: int) -> None:
+    """Fails once or twice."""
+    async with noted(ctx, number):
+        if ctx.attempt <= 1 + number % 2:
+            raise RuntimeError("not yet")
+
+
+@app.task(name="slow", max_retries=1000, backoff="0.2s")
+async def slow(ctx: Context, number: int, seconds: float) -> None:
+    """Long enough to need its lease renewed."""
+    async with noted(ctx, number):
+        await asyncio.sleep(seconds)
+
+
+@app.task(name="thread", max_retries=1000, backoff="0.2s", timeout="10s")
+def thread(ctx: Context, number: int) -> None:
+    """A plain function, in a thread."""
+    with app.connections.sync() as conn:
+        for event in ("start", "end"):
+            conn.execute(
+                "insert into chaos.ledger values (%s, %s, %s, %s, %s, %s, %s)",
+                line(ctx, number, event),
+            )
+
+
+def job(number: int, lease: float) -> NewJob:
+    """The job of a number: 5 % with an effect, 3 % flaky, 1 % in a thread, 0.5 % slow."""
+    match number % 200:
+        case kind if kind < 10:
+            return effect.call(number)
+        case kind if kind < 16:
+            return flaky.call(number)
+        case kind if kind < 18:
+            return thread.call(number)
+        case 18:
+            return slow.call(number, lease / 2 * (1 + number // 200 % 3))
+    return plain.call(number)
