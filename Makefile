@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz schema reference clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz chaos schema reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ mutants: .venv/ready ## Take each guard out of the SQL in turn: some test must f
 
 fuzz: .venv/ready ## The state machine with 20,000 examples (hours)
 	@PGQUEUE_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py --timeout 0
+
+chaos: .venv/ready ## Ten minutes of load while workers, server and network break
+	@$(BIN)/python -m tests.chaos --minutes 10 --json
 
 schema: .venv/ready ## Write migrations/schema.sql anew
 	@$(BIN)/python -m tests.schema_page

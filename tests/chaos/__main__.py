@@ -23,6 +23,7 @@ from tests.faults.proxy import Proxy
 
 CALM = 6.0
 STALLED = 120.0
+SAY_EVERY = 5.0
 MOST_BEHIND = 20_000
 UNFINISHED = (
     "select count(*) from (select from pgqueue.jobs where status in ('pending', 'running')"
@@ -33,8 +34,10 @@ UNFINISHED = (
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     add = parser.add_argument
-    add("--minutes", type=float, default=10.0, help="how long faults go on (default 10)")
-    add("--jobs", type=int, help="go on until so many jobs are committed instead")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=10.0, help="how long (default 10)")
+    length.add_argument("--jobs", type=int, help="go on until so many jobs are committed")
+    length.add_argument("--faults", type=int, help="go on until so many faults have struck")
     add("--rate", type=float, default=1500.0, help="jobs enqueued per second")
     add("--alone", type=int, default=2, help="worker processes on their own")
     add("--supervised", type=int, default=2, help="worker processes under a supervisor")
@@ -109,7 +112,11 @@ class Run:
         self._watch(producers, dsn, CALM + 1.0)
         self.calm_until = time.time()
         gaps, until = random.Random(f"{chosen.seed} gaps"), time.monotonic() + chosen.minutes * 60
-        while not producers.done and (chosen.jobs is not None or time.monotonic() < until):
+        while not producers.done:
+            if chosen.faults is not None and len(self.faults) >= chosen.faults:
+                return
+            if chosen.jobs is None and chosen.faults is None and time.monotonic() >= until:
+                return
             fault = faults.next()
             self.faults.append(fault)
             self.say(f"{producers.committed:>9,} jobs committed  {fault.kind}: {fault.what}")
@@ -125,11 +132,15 @@ class Run:
     def _drain(self, dsn: str) -> None:
         """Wait until every job is finished, or none is for two minutes."""
         least, since = sys.maxsize, time.monotonic()
+        said = 0.0
         while left := unfinished(dsn):
+            now = time.monotonic()
             if left < least:
-                least, since = left, time.monotonic()
+                least, since = left, now
+            if now - said > SAY_EVERY:
+                said = now
                 self.say(f"{left:,} jobs to be finished")
-            if time.monotonic() - since > STALLED:
+            if now - since > STALLED:
                 return
             time.sleep(0.5)
 

@@ -14,6 +14,10 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.server import Server
 from tests.faults.proxy import Mode, Proxy
 
+KINDS = (
+    "kill", "stop", "term", "backends", "restart", "drop_replies", "blackhole", "delay", "reset",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -43,10 +47,7 @@ class Faults:
     def next(self) -> Fault:
         """Strike once; returns when the fault itself is over."""
         if not self._round:
-            self._round = [
-                self.kill, self.stop, self.term, self.terminate_backends, self.crash_server,
-                self.drop_replies, self.blackhole, self.delay, self.reset,
-            ]  # fmt: skip
+            self._round = [getattr(self, kind) for kind in KINDS]
             self._random.shuffle(self._round)
         return self._round.pop()()
 
@@ -72,7 +73,7 @@ class Faults:
         self._fleet.send(pid, signal.SIGTERM)
         return Fault("term", f"SIGTERM of {pid}", now)
 
-    def terminate_backends(self) -> Fault:
+    def backends(self) -> Fault:
         """Half of the connections of workers and jobs end at the server."""
         now = time.time()
         with psycopg.connect(self._server.dsn, autocommit=True) as conn:
@@ -82,7 +83,7 @@ class Faults:
             ).fetchone()
         return Fault("backends", f"pg_terminate_backend of {ended[0]}", now)  # type: ignore[index]
 
-    def crash_server(self) -> Fault:
+    def restart(self) -> Fault:
         """SIGQUIT of the server, which starts again."""
         now = time.time()
         self._server.crash()

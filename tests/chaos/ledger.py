@@ -15,10 +15,10 @@ from tests.chaos.producers import Batch, Fate
 FINISHED = frozenset({"succeeded", "dead", "cancelled"})
 MUST_BE_ZERO = {
     "lost": "committed, but not finished at the end",
-    "unrun": "recorded as succeeded without a run",
+    "unrun": "recorded as succeeded before the run of that claim had ended",
     "recorded_twice": "finished more than once",
     "effects_twice": "effects more than once under transactional completion",
-    "effects_missing": "succeeded without their effect",
+    "effects_missing": "succeeded without the effect of that claim",
     "rolled_back_ran": "run though their transaction was rolled back",
     "overlapped": "runs of one job at once, the first one's lease not over",
     "dead_without_cause": "dead with fewer than max_crashes lapsed leases",
@@ -57,13 +57,14 @@ class Outcome:
 
 @dataclass(slots=True)
 class History:
-    """All that is known of one job. Times in seconds since the epoch; starts and ends by claim."""
+    """All that is known of one job. Times in seconds since the epoch; effects, starts
+    and ends by claim."""
 
     number: int
     fate: Fate
     task: str | None = None
     status: str | None = None
-    effects: int = 0
+    effects: list[str] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
     ends: dict[str, float] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -84,18 +85,24 @@ def judge(history: History) -> set[str]:
         found.add("lost")
     if sum(outcome.became in FINISHED for outcome in history.outcomes) > 1:
         found.add("recorded_twice")
-    if history.effects > 1:
+    if len(history.effects) > 1:
         found.add("effects_twice")
-    if history.status == "succeeded":
-        if not history.starts:
-            found.add("unrun")
-        if history.task == "effect" and not history.effects:
-            found.add("effects_missing")
+    for outcome in history.outcomes:
+        if outcome.became == "succeeded":
+            found |= _unfounded(history, outcome)
     if history.status == "dead" and sum(o.lapsed for o in history.outcomes) < MAX_CRASHES:
         found.add("dead_without_cause")
     if any(overlaps(history)):
         found.add("overlapped")
     return found
+
+
+def _unfounded(history: History, success: Outcome) -> set[str]:
+    """A success needs the end of its own claim's run, or that claim's effect."""
+    if history.task == "effect":
+        return set() if success.claim in history.effects else {"effects_missing"}
+    ended = history.ends.get(str(success.claim))
+    return set() if ended is not None and ended <= success.at else {"unrun"}
 
 
 def overlaps(history: History) -> Iterator[tuple[str, str]]:
@@ -149,7 +156,7 @@ def _note(
         case "job":
             history.status, history.task = became, task
         case "effect":
-            history.effects += 1
+            history.effects.append(str(claim))
         case "start":
             history.starts[str(claim)] = min(at, history.starts.get(str(claim), at))
         case "end":

@@ -50,7 +50,7 @@ class Journal:
             try:
                 await self._copy(lines)
                 written.set_result(None)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # asyncpg's own errors have no common base
                 if self._connection is not None:
                     self._connection.terminate()
                 self._connection = None

@@ -18,6 +18,10 @@ from tests.chaos import load
 Fate = Literal["committed", "rolled back", "unknown"]
 
 TIMEOUT = 5.0
+AWAY = (
+    OSError, EOFError, TimeoutError,
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+)  # fmt: skip
 ROLLED_BACK = 0.1
 AT_ONCE = (10, 50)
 
@@ -86,7 +90,7 @@ class Producers:
                 async with asyncio.timeout(TIMEOUT):
                     if connection is None:
                         connection = await connect_async(dsn)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except AWAY:
                 await asyncio.sleep(0.1)
                 continue
             count = self._random.randint(*AT_ONCE)
@@ -117,5 +121,5 @@ class Producers:
                 fate = "unknown"
                 await transaction.commit()
                 return "committed", True
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except AWAY:
             return fate, False

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -47,8 +48,7 @@ class Server:
         """Start it; False while processes of the one that crashed hold its memory."""
         self._again = subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, user=self._data.owner() if os.geteuid() == 0 else None,
-            cwd="/", start_new_session=True,
+            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True, **self._owner(),
         )  # fmt: skip
         while self._again.poll() is None:
             try:
@@ -57,6 +57,11 @@ class Server:
             except psycopg.OperationalError:
                 time.sleep(0.02)
         return False
+
+    def _owner(self) -> dict[str, Any]:
+        if os.geteuid() != 0:
+            return {}
+        return {"user": self._data.owner(), "group": self._data.group(), "extra_groups": []}
 
     def stop(self) -> None:
         """End the one started again; the first belongs to ``embedded_postgres``."""
