@@ -92,16 +92,19 @@ async def plain(ctx: Context, number: int) -> None:
 
 
 @app.task(name="effect", max_retries=1000, backoff="0.2s", timeout="10s")
-async def effect(ctx: Context, number: int) -> None:
+async def effect(ctx: Context, number: int, seconds: float) -> None:
     """Writes its effect in the transaction that completes it."""
-    async with noted(ctx, number), ctx.transaction() as conn:
-        await conn.execute("insert into chaos.effects values ($1, $2)", number, ctx.claim_id)
+    async with noted(ctx, number):
+        await asyncio.sleep(seconds)
+        async with ctx.transaction() as conn:
+            await conn.execute("insert into chaos.effects values ($1, $2)", number, ctx.claim_id)
 
 
 @app.task(name="flaky", max_retries=1000, backoff="0.2s")
-async def flaky(ctx: Context, number: int) -> None:
+async def flaky(ctx: Context, number: int, seconds: float) -> None:
     """Fails once or twice."""
     async with noted(ctx, number):
+        await asyncio.sleep(seconds)
         if ctx.attempt <= 1 + number % 2:
             raise RuntimeError("not yet")
 
@@ -125,14 +128,17 @@ def thread(ctx: Context, number: int) -> None:
 
 
 def job(number: int, lease: float) -> NewJob:
-    """The job of a number: 5 % with an effect, 3 % flaky, 1 % in a thread, 0.5 % slow."""
-    match number % 200:
-        case kind if kind < 10:
-            return effect.call(number)
-        case kind if kind < 16:
-            return flaky.call(number)
-        case kind if kind < 18:
-            return thread.call(number)
-        case 18:
-            return slow.call(number, lease / 2 * (1 + number // 200 % 3))
+    """The job of a number: 5 % with an effect, 3 % flaky, 1 % in a thread, 0.5 % slow.
+
+    Some of the first two last a while, so that workers are frozen and killed in the middle.
+    """
+    kind, seconds = number % 200, lease / 4 * (1 + number // 200 % 3)
+    if kind < 10:
+        return effect.call(number, seconds if kind == 0 else 0.0)
+    if kind < 16:
+        return flaky.call(number, seconds if kind == 10 else 0.0)
+    if kind < 18:
+        return thread.call(number)
+    if kind == 18:
+        return slow.call(number, 2 * seconds)
     return plain.call(number)
