@@ -29,6 +29,8 @@ UNFINISHED = (
     "select count(*) from (select from pgqueue.jobs where status in ('pending', 'running')"
     f" limit {2 * MOST_BEHIND}) unfinished"
 )
+WORKERS = "select count(*) from pgqueue.workers"
+FINISHED = "select count(*) from (select from chaos.outcomes limit 1) one"
 
 
 def options() -> argparse.Namespace:
@@ -94,6 +96,7 @@ class Run:
         fleet = Fleet(through, alone=chosen.alone, supervised=chosen.supervised, options=flags,
                       logs=self.logs)  # fmt: skip
         with fleet:
+            self._until(database.dsn, WORKERS, chosen.alone + chosen.supervised)
             producers.start()
             try:
                 self._break(Faults(database, proxy, fleet, lease=chosen.lease,
@@ -106,8 +109,7 @@ class Run:
 
     def _break(self, faults: Faults, producers: Producers, dsn: str) -> None:
         chosen = self.chosen
-        while not finished_any(dsn):
-            time.sleep(0.1)
+        self._until(dsn, FINISHED, 1)
         self.calm_from = time.time() + 1.0
         self._watch(producers, dsn, CALM + 1.0)
         self.calm_until = time.time()
@@ -122,18 +124,26 @@ class Run:
             self.say(f"{producers.committed:>9,} jobs committed  {fault.kind}: {fault.what}")
             self._watch(producers, dsn, chosen.gap * gaps.uniform(0.5, 1.5))
 
+    def _until(self, dsn: str, counting: str, wanted: int) -> None:
+        """Wait for a count to be reached: the workers are there, the first job is finished."""
+        until = time.monotonic() + STALLED
+        while count(dsn, counting) < wanted:
+            if time.monotonic() > until:
+                raise TimeoutError(f"never came to {wanted}: {counting}; see --logs")
+            time.sleep(0.1)
+
     def _watch(self, producers: Producers, dsn: str, seconds: float) -> None:
         """Wait; hold the producers while the workers are far behind."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(0.5)
-            producers.held = unfinished(dsn) >= MOST_BEHIND
+            producers.held = count(dsn, UNFINISHED) >= MOST_BEHIND
 
     def _drain(self, dsn: str) -> None:
         """Wait until every job is finished, or none is for two minutes."""
         least, since = sys.maxsize, time.monotonic()
         said = 0.0
-        while left := unfinished(dsn):
+        while left := count(dsn, UNFINISHED):
             now = time.monotonic()
             if left < least:
                 least, since = left, now
@@ -152,16 +162,10 @@ def prepare(dsn: str) -> None:
         conn.execute((Path(__file__).parent / "ledger.sql").read_bytes())
 
 
-def unfinished(dsn: str) -> int:
-    """How many jobs are pending or running, up to a limit."""
+def count(dsn: str, statement: str) -> int:
     with psycopg.connect(dsn, autocommit=True) as conn:
-        row = conn.execute(UNFINISHED.encode()).fetchone()
+        row = conn.execute(statement.encode()).fetchone()
     return int(row[0])  # type: ignore[index]
-
-
-def finished_any(dsn: str) -> bool:
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        return conn.execute("select from chaos.outcomes limit 1").fetchone() is not None
 
 
 def shown(chosen: argparse.Namespace) -> dict[str, Any]:

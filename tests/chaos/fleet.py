@@ -55,8 +55,9 @@ class Fleet:
             sys.executable, "-m", "pgqueue", "work", "--app", "tests.chaos.load:app",
             "--workers", str(self._sizes[slot]), *self._options,
         ]  # fmt: skip
-        # Told who supervises it, a worker ends when this process is gone.
-        env = {**os.environ, "PGQUEUE_DSN": self._dsn, "PGQUEUE_SUPERVISED": str(os.getpid())}
+        env = {**os.environ, "PGQUEUE_DSN": self._dsn}
+        if self._sizes[slot] == 1:  # told who supervises it, it ends when this process is gone
+            env["PGQUEUE_SUPERVISED"] = str(os.getpid())
         with (self._logs / f"workers-{slot}.log").open("ab") as log:
             self._running[slot] = subprocess.Popen(
                 command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
