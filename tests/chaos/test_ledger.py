@@ -106,6 +106,8 @@ def test_one_defect_fails_the_run() -> None:
     wrong = result(good(), UNTOUCHED)
     assert failed(wrong) == ["lost"]
     assert "committed, but not finished" in table(wrong)
+    stuck = report(Tally([]), [], {}, calm=0, ended=0, lease=1, gave_up=["it ended"], settings={})
+    assert failed(stuck) == ["workers_gave_up"]
 
 
 def test_histories_hold_every_number_enqueued() -> None:
