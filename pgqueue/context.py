@@ -130,13 +130,36 @@ class Context:
     @asynccontextmanager
     async def _async_transaction(self) -> AsyncIterator[Any]:
         try:
-            async with self._aconnect() as connection, connection.transaction():
+            async with self._aconnect() as connection, _interruptible(connection):
                 yield connection
                 await self.acomplete(connection)
         except BaseException:
             # Completed, and then an error: it was the COMMIT that failed, or got no answer.
             self.completed, self.doubtful = False, self.completed
             raise
+
+
+@asynccontextmanager
+async def _interruptible(connection: asyncpg.Connection[Any]) -> AsyncIterator[None]:
+    """A transaction that a handler's timeout or a stopping worker ends at once.
+
+    Its connection ends with it: the statement in hand may never be answered, and asyncpg's
+    ROLLBACK would wait for that answer.
+    """
+    transaction = connection.transaction()
+    try:
+        await transaction.start()
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
 
 
 class _Transaction:
