@@ -109,8 +109,8 @@ def overlaps(history: History) -> Iterator[tuple[str, str]]:
     """Pairs of claims whose runs were at once though the first one's lease had not run out.
 
     A run is over when it says so; one that could not (its line was lost, it was interrupted) when
-    its claim's outcome was recorded. Before the next run starts, the first must be over or its
-    lease must have lapsed.
+    its claim's outcome was recorded. Before the next run starts, the first must be over, or one of
+    the two must have lost its lease: a worker that was frozen may still start what it had claimed.
     """
     outcomes = {o.claim: o for o in history.outcomes if o.was == "running"}
     runs = sorted(history.starts.items(), key=itemgetter(1))
@@ -118,8 +118,9 @@ def overlaps(history: History) -> Iterator[tuple[str, str]]:
         outcome = outcomes.get(claim)
         over = history.ends.get(claim, outcome.at if outcome else float("inf"))
         for other, started in runs[index + 1 :]:
-            excused = outcome is not None and outcome.lapsed and outcome.at <= started
-            if over > started and not excused:
+            lost = any(o is not None and o.lapsed and o.at <= started
+                       for o in (outcome, outcomes.get(other)))  # fmt: skip
+            if over > started and not lost:
                 yield claim, other
 
 

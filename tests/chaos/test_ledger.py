@@ -71,6 +71,8 @@ UNTOUCHED = History(1, "committed")
         # The lease had lapsed, but the job was started again before it was taken back.
         ("overlapped", changed(good(), ends={"a": 9.0, "b": 5.0},
                                outcomes=[outcome("a", 4.5, "pending", lease_end=2.0)])),
+        # Started after it was taken back, and its lease had not lapsed.
+        ("overlapped", changed(good(), starts={"a": 4.5, "b": 4.0}, ends={"a": 9.0, "b": 5.0})),
         ("dead_without_cause", changed(lapsed_thrice(), outcomes=lapsed_thrice().outcomes[1:])),
     ],
 )  # fmt: skip
@@ -85,6 +87,9 @@ def test_a_planted_defect_is_found(finding: str, history: History) -> None:
         changed(good(), fate="unknown"),
         # Frozen past its lease, it ends after the job has run elsewhere.
         changed(good(), ends={"a": 9.0, "b": 5.0}, outcomes=[
+            outcome("a", 3.0, "pending", lease_end=2.9), outcome("b", 6.0, "succeeded")]),
+        # Frozen between its claim and its start, it starts while the job runs elsewhere.
+        changed(good(), starts={"a": 4.5, "b": 4.0}, ends={"a": 9.0, "b": 5.0}, outcomes=[
             outcome("a", 3.0, "pending", lease_end=2.9), outcome("b", 6.0, "succeeded")]),
         # Its last line was lost: the outcome says that it is over.
         changed(good(), ends={"b": 5.0}),
