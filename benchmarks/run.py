@@ -130,7 +130,7 @@ class Run:
         return time.monotonic()
 
     def wait(self, count: int, seconds: float) -> bool:
-        """Wait until ``count`` jobs have started; False when time is up or nothing starts any more."""
+        """Wait until ``count`` jobs have started; False when time is up or none has started for long."""
         deadline, before = time.monotonic() + seconds, -1
         moved = time.monotonic()
         while time.monotonic() < deadline and time.monotonic() - moved < STALLED:
@@ -158,6 +158,12 @@ class Run:
         """Send a signal to the processes started here and all below them."""
         for pid in processes.tree(self.pids):
             os.kill(pid, number)
+
+    def forget(self) -> None:
+        """Wait for the processes that were killed and think no more of them."""
+        for process in self._started:
+            process.wait()
+        self._started.clear()
 
     def stop(self) -> None:
         """SIGTERM, then after a while SIGKILL, to what was started here."""
