@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz chaos schema reference clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz chaos schema bench bench-quick reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -36,6 +36,13 @@ format: .venv/ready ## Format the code and mend what ruff can
 
 test-matrix: .venv/ready ## Run all tests on every PostgreSQL at hand, 14 to 18
 	@$(BIN)/python -m tests.matrix
+
+bench: .venv/ready ## Measure everything beside the peers, about 40 minutes, and write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks all --scale full
+	@$(BIN)/python -m benchmarks report
+
+bench-quick: .venv/ready ## Every scenario once with small sizes, a few minutes
+	@$(BIN)/python -m benchmarks all --scale quick
 
 bench-smoke: .venv/ready ## Drain rate of one worker beside bare SQL
 	@$(BIN)/python -m benchmarks.smoke --json

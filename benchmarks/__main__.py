@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -25,7 +26,9 @@ def arguments() -> argparse.Namespace:
         epilog=f"scenarios: {', '.join(scenarios.NAMES)}\ncontestants: {', '.join(CONTESTANTS)}",
     )  # fmt: skip
     parser.add_argument("scenario", nargs="+", metavar="SCENARIO")
-    parser.add_argument("--contestants", metavar="A,B", help="only these; default: all that can run")
+    parser.add_argument(
+        "--contestants", metavar="A,B", help="only these; default: all that can run"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every figure")
     parser.add_argument("--scale", choices=("tiny", "quick", "full"), default="quick",
                         help="sizes and times; only full gives figures worth publishing")  # fmt: skip
@@ -50,6 +53,7 @@ def main() -> int:
     if chosen.scenario == ["report"]:
         report.publish()
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     names = scenarios.NAMES if "all" in chosen.scenario else tuple(chosen.scenario)
     everything: list[Measurement] = []
     with postgres() as server, redis() as memory:

@@ -34,7 +34,7 @@ def drain(
     stage: Stage, collector: Collector, name: str, case: str, *,
     workers: int, concurrency: int, jobs: int, limit: float = 60.0, size: int = 64,
     enqueue: dict[str, Any] | None = None, work: dict[str, Any] | None = None,
-    fill: Callable[[Run], None] | None = None,
+    fill: Callable[[Run], None] | None = None, settle: float = SETTLE,
 ) -> Drained | None:  # fmt: skip
     """Enqueue, hold the workers at the gate until all are up, let them go, and note every figure.
 
@@ -48,7 +48,7 @@ def drain(
             else:
                 fill(run)
             stage.calm(run)
-            result, fault = _measure(stage, run, workers, concurrency, limit, work or {})
+            result, fault = _measure(stage, run, workers, concurrency, limit, settle, work or {})
     except Failed as failed:
         result, fault = None, str(failed)
     if fault:
@@ -69,7 +69,13 @@ def drain(
 
 
 def _measure(
-    stage: Stage, run: Run, workers: int, concurrency: int, limit: float, work: dict[str, Any]
+    stage: Stage,
+    run: Run,
+    workers: int,
+    concurrency: int,
+    limit: float,
+    settle: float,
+    work: dict[str, Any],
 ) -> tuple[Drained | None, str]:
     run.close_gate()
     run.start(workers, concurrency, **work)
@@ -79,7 +85,7 @@ def _measure(
     wal, buffers = stage.postgres.wal_bytes(), stage.buffers(run)
     opened = run.open_gate()
     run.wait(run.jobs, limit)
-    time.sleep(SETTLE)
+    time.sleep(settle)
     wal = stage.postgres.wal_bytes() - wal
     after = processes.cpu_seconds(run.pids), processes.cpu_seconds(server)
     run.stop()  # its backends report their buffers when they end

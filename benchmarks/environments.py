@@ -31,9 +31,16 @@ def interpreter(wanted: str | None) -> str:
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     newer = [f"3.{minor}" for minor in range(least[1], least[1] + 4)]
     for version in newer:
-        for found in (shutil.which(f"python{version}"), *root.glob(f"versions/{version}.*/bin/python")):
+        for found in (
+            shutil.which(f"python{version}"),
+            *root.glob(f"versions/{version}.*/bin/python"),
+        ):
             # a pyenv shim may be on PATH and yet lead to no interpreter
-            if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+            if (
+                found
+                and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode
+                == 0
+            ):
                 return str(found)
     raise NoInterpreter(f"needs Python {wanted} or newer, and none was found")
 

@@ -60,7 +60,7 @@ class Ledger:
             await self._opened.wait()
             return
         self._opened = asyncio.Event()
-        while self._gate.exists():  # noqa: ASYNC110, ASYNC240  a file has no event
+        while self._gate.exists():  # noqa: ASYNC110  a file has no event
             await asyncio.sleep(POLL)
         self.open = True
         self._opened.set()

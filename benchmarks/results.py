@@ -13,7 +13,9 @@ FOLDER = Path(__file__).parent / "results"
 PUBLISHED = Path(__file__).parents[1] / "docs" / "benchmarks"
 
 
-def save(scenario: str, about: dict[str, Any], measured: Iterable[Measurement], seconds: float) -> None:
+def save(
+    scenario: str, about: dict[str, Any], measured: Iterable[Measurement], seconds: float
+) -> None:
     """Keep a scenario's figures beside those of the others."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     result = {

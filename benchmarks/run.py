@@ -34,7 +34,9 @@ class Run:
         self.contestant, self.jobs = contestant, jobs
         self.database = ""
         memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-", dir=memory if memory.is_dir() else None))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="bench-", dir=memory if memory.is_dir() else None)
+        )
         self._python = python
         self._environ = {
             **os.environ, "BENCH_URL": url, "BENCH_FOLDER": str(self.folder), "BENCH_JOBS": str(jobs),
@@ -147,7 +149,9 @@ class Run:
         """Raise Failed when one of the processes has ended with an error."""
         for process in self._started:
             if process.poll() not in (None, 0):
-                raise Failed(f"{self.contestant.name} ended with {process.returncode}: {self.log()}")
+                raise Failed(
+                    f"{self.contestant.name} ended with {process.returncode}: {self.log()}"
+                )
 
     def log(self) -> str:
         """The end of what the programs wrote."""

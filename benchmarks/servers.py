@@ -125,5 +125,3 @@ def _wait(port: int, seconds: float = 20.0) -> None:
             return
         time.sleep(0.02)
     raise RuntimeError(f"redis-server did not answer within {seconds:g} s")
-
-

@@ -36,7 +36,9 @@ class Stage:
 
     def size(self, full: float, quick: float, tiny: float | None = None) -> int:
         """The size for the scale asked for."""
-        return int({"full": full, "quick": quick, "tiny": quick if tiny is None else tiny}[self.scale])
+        return int(
+            {"full": full, "quick": quick, "tiny": quick if tiny is None else tiny}[self.scale]
+        )
 
     def repeat(self, full: int = 3) -> range:
         """The rounds: those asked for, or by scale."""
@@ -107,7 +109,9 @@ class Stage:
         """Pages read by all that was done in the run's database, in shared buffers or not."""
         if run.contestant.store != "postgres":
             return 0
-        statement = f"select blks_hit + blks_read from pg_stat_database where datname = '{run.database}'"
+        statement = (
+            f"select blks_hit + blks_read from pg_stat_database where datname = '{run.database}'"
+        )
         return int(str(self.postgres.execute(statement)[0][0]))
 
     def server_pids(self, run: Run) -> list[int]:
@@ -142,7 +146,9 @@ class Stage:
 
 def _version(python: str, package: str) -> str:
     code = f"from importlib.metadata import version; print(version({package!r}))"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def _cpus() -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import time
 from typing import Any
 
 from benchmarks.contestants.harness import URL, arun, main, pace, padding, run, sent
@@ -92,7 +91,14 @@ async def produce(
 
 
 def work(concurrency: int, workers: int = 1, options: tuple[str, ...] = ()) -> None:
-    program = [sys.executable, "-m", "pgqueue", "work", "--app", "benchmarks.contestants.pgqueue:app"]
+    program = [
+        sys.executable,
+        "-m",
+        "pgqueue",
+        "work",
+        "--app",
+        "benchmarks.contestants.pgqueue:app",
+    ]
     given = ["--concurrency", str(concurrency), "--workers", str(workers), "--log-level", "warning"]
     os.execv(sys.executable, [*program, *given, *options])
 

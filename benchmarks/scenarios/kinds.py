@@ -16,7 +16,12 @@ def measure(stage: Stage) -> list[Measurement]:
     collector = Collector("kinds")
     for _ in stage.repeat(2):
         for name in stage.among("pgqueue"):
-            for kind, full in (("noop", 50_000), ("millisecond", 50_000), ("thread", 30_000), ("process", 10_000)):
+            for kind, full in (
+                ("noop", 50_000),
+                ("millisecond", 50_000),
+                ("thread", 30_000),
+                ("process", 10_000),
+            ):
                 drain(stage, collector, name, kind, workers=1, concurrency=100,
                       jobs=stage.size(full, 2_000, 300), enqueue={"kind": kind})  # fmt: skip
     return collector.measurements()

@@ -33,7 +33,9 @@ def measure(stage: Stage) -> list[Measurement]:
 def half(stage: Stage, collector: Collector, name: str) -> None:
     """At half of what one worker does at most, measured just before."""
     own = Collector("latency")
-    most = drain(stage, own, name, "most", workers=1, concurrency=100, jobs=stage.size(50_000, 5_000, 500))
+    most = drain(
+        stage, own, name, "most", workers=1, concurrency=100, jobs=stage.size(50_000, 5_000, 500)
+    )
     if most is not None:
         rate = most.rate / 2
         collector.add(name, "half of the most", "rate", "jobs/s", rate)
@@ -41,7 +43,9 @@ def half(stage: Stage, collector: Collector, name: str) -> None:
              rate, batch=20)  # fmt: skip
 
 
-def case(stage: Stage, collector: Collector, name: str, label: str, count: int, rate: float, **given: int) -> None:
+def case(
+    stage: Stage, collector: Collector, name: str, label: str, count: int, rate: float, **given: int
+) -> None:
     """Percentiles over all jobs but the first ones."""
     try:
         with stage.run(name, WARM_UP + count) as run:

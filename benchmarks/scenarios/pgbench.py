@@ -14,7 +14,13 @@ from pgqueue.sql import load
 
 PINNED = " ".join(
     f"-c {name}=off"
-    for name in ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
+    for name in (
+        "enable_seqscan",
+        "enable_bitmapscan",
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "jit",
+    )
 )
 UPDATE = "update pgqueue.jobs set attempt = attempt + 1 where id = :id;\n"
 

@@ -30,7 +30,8 @@ def _case(stage: Stage, collector: Collector, name: str, notify: bool) -> None:
     with stage.run(name, PRODUCERS * each) as run:
         run.start(1, 100)
         producers = [
-            run.produce(each, 0.0, first=number * each, notify=notify) for number in range(PRODUCERS)
+            run.produce(each, 0.0, first=number * each, notify=notify)
+            for number in range(PRODUCERS)
         ]
         for producer in producers:
             producer.wait()
@@ -44,4 +45,7 @@ def _case(stage: Stage, collector: Collector, name: str, notify: bool) -> None:
     middle = sent[len(sent) // 10 : -len(sent) // 10]  # all sixteen are at it then
     collector.add(name, case, "rate", "jobs/s", len(middle) / (middle[-1] - middle[0]))
     collector.add(name, case, "worked off after", "s", max(ended - sent[-1], 0.0))
-    print(f"  producers: {name} {case}: {len(middle) / (middle[-1] - middle[0]):,.0f} jobs/s", file=sys.stderr)
+    print(
+        f"  producers: {name} {case}: {len(middle) / (middle[-1] - middle[0]):,.0f} jobs/s",
+        file=sys.stderr,
+    )

@@ -52,4 +52,7 @@ def _case(stage: Stage, collector: Collector, name: str, jobs: int) -> None:
     collector.add(name, case, "first beyond the lease", "s", first - killed - LEASE)
     collector.add(name, case, "last beyond the lease", "s", last - killed - LEASE)
     collector.add(name, case, "rate", "jobs/s", jobs / max(last - first, 1e-3))
-    print(f"  rescue: {name}: last job {last - killed - LEASE:.1f} s beyond the lease", file=sys.stderr)
+    print(
+        f"  rescue: {name}: last job {last - killed - LEASE:.1f} s beyond the lease",
+        file=sys.stderr,
+    )

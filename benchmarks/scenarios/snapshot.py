@@ -1,0 +1,60 @@
+"""Another session holds a snapshot while jobs are worked off: nothing that dies can be vacuumed away.
+
+First without one, then for minutes with a session in REPEATABLE READ that has read once. The figure is the rate in
+windows of a second; queues on PostgreSQL fall here without end when each claim walks what died.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import psycopg
+
+from benchmarks.long import fill, rates, steadiness
+from benchmarks.measurement import Collector, Measurement
+from benchmarks.stage import Stage
+
+MOST_RATE = 20_000
+
+
+def measure(stage: Stage) -> list[Measurement]:
+    collector = Collector("snapshot")
+    for name in stage.among("pgqueue"):
+        _case(stage, collector, name, stage.size(30, 5, 1), stage.size(600, 15, 2))
+    return collector.measurements()
+
+
+def _case(stage: Stage, collector: Collector, name: str, clean: float, held: float) -> None:
+    jobs = stage.size(MOST_RATE * (clean + held), MOST_RATE * 5, 5_000)
+    with stage.run(name, jobs) as run:
+        fill(stage, run, "due", jobs)
+        stage.calm(run)
+        run.close_gate()
+        run.start(1, 100)
+        run.gather(1)
+        opened = run.open_gate()
+        time.sleep(clean)
+        with psycopg.connect(stage.postgres.of(run.database)) as holder:
+            holder.execute("set transaction isolation level repeatable read")
+            holder.execute("select count(*) from pgqueue.queues")
+            begun = time.monotonic()
+            time.sleep(held)
+        ended = time.monotonic()
+        run.stop()
+        tally = run.tally()
+    ended = min(ended, max(tally.starts))
+    before = rates(tally.starts, opened, begun)
+    during = rates(tally.starts, begun, ended)
+    last = during[-max(len(during) // 10, 1) :]
+    if tally.repeated or not before or not during:
+        collector.fault(
+            name, "held", f"{tally.repeated} jobs ran more than once, or none was timed"
+        )
+        return
+    for case, found in (("before", before), ("held", during), ("held, last tenth", last)):
+        collector.add(name, case, "rate", "jobs/s", steadiness(found)[0])
+        collector.add(name, case, "slowest 5 % of seconds", "jobs/s", steadiness(found)[1])
+    collector.add(name, "held", "held for", "s", ended - begun)
+    print(f"  snapshot: {name}: {steadiness(before)[0]:,.0f} jobs/s before, "
+          f"{steadiness(last)[0]:,.0f} at the end of {ended - begun:.0f} s", file=sys.stderr)  # fmt: skip

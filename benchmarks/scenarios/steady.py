@@ -1,0 +1,53 @@
+"""Jobs produced, worked off and pruned at the same rate for minutes, with ``--keep-succeeded 10s``.
+
+The rate must hold, the latency must not grow, and the table must stop growing: the first and the last quarter are
+compared. The producer commits 20 jobs at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from benchmarks.measurement import Collector, Measurement, percentile
+from benchmarks.stage import Stage
+
+BATCH = 20
+
+
+def measure(stage: Stage) -> list[Measurement]:
+    collector = Collector("steady")
+    for name in stage.among("pgqueue"):
+        _case(stage, collector, name, stage.size(2_000, 500, 100), stage.size(180, 20, 4))
+    return collector.measurements()
+
+
+def _case(stage: Stage, collector: Collector, name: str, rate: int, seconds: int) -> None:
+    jobs = rate * seconds // BATCH * BATCH
+    statement = "select pg_total_relation_size('pgqueue.jobs')"
+    sizes: list[int] = []
+    with stage.run(name, jobs) as run:
+        run.start(1, 100, options=["--keep-succeeded", "10s"])
+        producer = run.produce(jobs, float(rate), batch=BATCH)
+        while producer.poll() is None:
+            sizes.append(int(str(stage.postgres.execute(statement, database=run.database)[0][0])))
+            time.sleep(0.5)
+        run.wait(jobs, 30.0)
+        run.stop()
+        tally, sent = run.tally(), run.sent()
+    if tally.fault:
+        collector.fault(name, f"{rate}/s", tally.fault)
+        return
+    waits = [max(tally.starts[number] - sent[number], 0.0) for number in sorted(sent)]
+    quarter = max(len(waits) // 4, 1)
+    for case, part, size in (
+        ("first quarter", waits[:quarter], max(sizes[: len(sizes) // 4 or 1])),
+        ("last quarter", waits[-quarter:], max(sizes[-(len(sizes) // 4 or 1) :])),
+    ):
+        label = f"{rate}/s, {case}"
+        collector.add(name, label, "latency p50", "ms", 1000 * percentile(part, 0.5))
+        collector.add(name, label, "latency p99", "ms", 1000 * percentile(part, 0.99))
+        collector.add(name, label, "table", "MB", size / 1e6)
+    done = max(tally.starts) - min(tally.starts)
+    collector.add(name, f"{rate}/s", "rate", "jobs/s", jobs / done)
+    print(f"  steady: {name}: {jobs / done:,.0f} jobs/s for {done:.0f} s", file=sys.stderr)
