@@ -18,6 +18,7 @@ class Noop:
 async def prepare() -> None:
     client = AsyncClient(URL)
     await client.migrate()
+    await client.install_queue_storage()
     await client.close()
 
 

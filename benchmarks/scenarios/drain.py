@@ -36,8 +36,9 @@ def measure(stage: Stage) -> list[Measurement]:
     collector = Collector("drain")
     for _ in stage.repeat(3):
         _best(stage, collector, ["pgqueue", *LIMITS])
-        _single(stage, collector)
-        for batch in (100, 500):
+        if stage.scale != "tiny":
+            _single(stage, collector)
+        for batch in (100, 500)[: stage.size(2, 2, 1)]:
             if "bare" in stage.chosen:
                 pgbench.drain(stage, collector, case(1, batch), batch, jobs_for(stage, 1, batch))
     if stage.scale != "tiny":
@@ -50,7 +51,7 @@ def measure(stage: Stage) -> list[Measurement]:
 def _best(stage: Stage, collector: Collector, names: list[str]) -> None:
     for name in stage.among(*names):
         slow = name not in ("pgqueue", "pgqueuer", *LIMITS)
-        for workers, concurrency in CONTESTANTS[name].best:
+        for workers, concurrency in CONTESTANTS[name].best[: stage.size(9, 9, 1)]:
             jobs = jobs_for(stage, workers, concurrency)
             drain(stage, collector, name, case(workers, concurrency), workers=workers, limit=LIMIT,
                   concurrency=concurrency, jobs=min(jobs, stage.size(5000, 1000)) if slow else jobs)  # fmt: skip
