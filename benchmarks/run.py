@@ -145,6 +145,16 @@ class Run:
             time.sleep(LOOK)
         return False
 
+    def warm_up(self, first: int, count: int, **given: Any) -> None:
+        """Let the workers do these jobs before anything is timed, so that they are up.
+
+        Raises:
+            Failed: they did not within 60 s.
+        """
+        self.enqueue(count, first=first, **given)
+        if not self.wait(count, 60.0):
+            raise Failed(f"{self.contestant.name} did not start within 60 s: {self.log()}")
+
     def check(self) -> None:
         """Raise Failed when one of the processes has ended with an error."""
         for process in self._started:

@@ -52,9 +52,7 @@ def _help(collector: Collector) -> None:
 
 
 def _memory(stage: Stage, collector: Collector, name: str) -> None:
-    count = (
-        "select count(*) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid()"
-    )
+    count = "select count(*) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid()"
     for case, held in (("idle", 0), (f"{HELD} jobs held", HELD)):
         with stage.run(name, HELD + 1) as run:
             run.start(1, HELD)

@@ -64,8 +64,7 @@ def case(
 
 def _waits(run: Run, concurrency: int, count: int, rate: float, **given: int) -> list[float]:
     run.start(1, concurrency)
-    run.produce(WARM_UP, 20.0).wait()
-    run.wait(WARM_UP, 30.0)
+    run.warm_up(0, WARM_UP)
     run.produce(count, rate, first=WARM_UP, **given).wait()
     run.wait(WARM_UP + count, 30.0)
     run.stop()

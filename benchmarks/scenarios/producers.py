@@ -27,8 +27,9 @@ def measure(stage: Stage) -> list[Measurement]:
 def _case(stage: Stage, collector: Collector, name: str, notify: bool) -> None:
     each = stage.size(3_000, 100, 20)
     case = f"{PRODUCERS} producers, notifications {'on' if notify else 'off'}"
-    with stage.run(name, PRODUCERS * each) as run:
+    with stage.run(name, PRODUCERS * each + 1) as run:
         run.start(1, 100)
+        run.warm_up(PRODUCERS * each, 1)
         producers = [
             run.produce(each, 0.0, first=number * each, notify=notify)
             for number in range(PRODUCERS)

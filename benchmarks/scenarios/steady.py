@@ -26,13 +26,14 @@ def _case(stage: Stage, collector: Collector, name: str, rate: int, seconds: int
     jobs = rate * seconds // BATCH * BATCH
     statement = "select pg_total_relation_size('pgqueue.jobs')"
     sizes: list[int] = []
-    with stage.run(name, jobs) as run:
+    with stage.run(name, jobs + 1) as run:
         run.start(1, 100, options=["--keep-succeeded", "10s"])
+        run.warm_up(jobs, 1)
         producer = run.produce(jobs, float(rate), batch=BATCH)
         while producer.poll() is None:
             sizes.append(int(str(stage.postgres.execute(statement, database=run.database)[0][0])))
             time.sleep(0.5)
-        run.wait(jobs, 30.0)
+        run.wait(jobs + 1, 30.0)
         run.stop()
         tally, sent = run.tally(), run.sent()
     if tally.fault:
@@ -48,6 +49,6 @@ def _case(stage: Stage, collector: Collector, name: str, rate: int, seconds: int
         collector.add(name, label, "latency p50", "ms", 1000 * percentile(part, 0.5))
         collector.add(name, label, "latency p99", "ms", 1000 * percentile(part, 0.99))
         collector.add(name, label, "table", "MB", size / 1e6)
-    done = max(tally.starts) - min(tally.starts)
+    done = max(tally.starts) - min(tally.starts[:jobs])
     collector.add(name, f"{rate}/s", "rate", "jobs/s", jobs / done)
     print(f"  steady: {name}: {jobs / done:,.0f} jobs/s for {done:.0f} s", file=sys.stderr)
