@@ -17,7 +17,7 @@ from benchmarks.measurement import Collector, Measurement
 from benchmarks.scenarios import pgbench
 from benchmarks.stage import Stage
 
-LIMIT = 40.0
+LIMIT = 60.0
 
 
 def case(workers: int, concurrency: int) -> str:
@@ -50,11 +50,11 @@ def measure(stage: Stage) -> list[Measurement]:
 
 def _best(stage: Stage, collector: Collector, names: list[str]) -> None:
     for name in stage.among(*names):
-        slow = name not in ("pgqueue", "pgqueuer", *LIMITS)
+        slow = name in ("procrastinate", "oban", "chancy", *REFERENCES)
         for workers, concurrency in CONTESTANTS[name].best[: stage.size(9, 9, 1)]:
             jobs = jobs_for(stage, workers, concurrency)
             drain(stage, collector, name, case(workers, concurrency), workers=workers, limit=LIMIT,
-                  concurrency=concurrency, jobs=min(jobs, stage.size(5000, 1000)) if slow else jobs)  # fmt: skip
+                  concurrency=concurrency, jobs=min(jobs, stage.size(3_000, 500)) if slow else jobs)  # fmt: skip
 
 
 def _single(stage: Stage, collector: Collector) -> None:
