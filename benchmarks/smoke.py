@@ -27,6 +27,7 @@ from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.sql import load
+from pgqueue.worker.link import pin
 
 SETTINGS = {"fsync": "on", "shared_buffers": "1GB", "max_wal_size": "4GB"}
 
@@ -62,7 +63,7 @@ def drain(dsn: str, jobs: int, concurrency: int) -> tuple[float, bool]:
 async def bare(dsn: str, batch: int) -> float:
     """Jobs per second of the same statements in the same batches on one connection."""
     connection = await asyncpg.connect(asyncpg_uri(dsn))
-    await connection.execute(load()["pin_session"].numbered)
+    await pin(connection, load(), limit="1min")
 
     async def run(operation: Operation[Any]) -> list[Any]:
         statement = load()[operation.statement]

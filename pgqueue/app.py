@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from pgqueue import config
 from pgqueue.client import AsyncClient, Client
-from pgqueue.connect import Connections
+from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.dispatch import Dispatch, Job
 from pgqueue.durations import Duration, seconds

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from pgqueue import bulk
-from pgqueue.connect import Connections
+from pgqueue.connections import Connections
 from pgqueue.drivers import (
     AsyncCopying,
     AsyncDriver,

@@ -88,7 +88,9 @@ def _migrate(dsn: str, verb: str, schema: str, to: str) -> None:
     config = _config(schema)
     url = libpq_dsn(dsn)
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(url, prepare_threshold=None),
+        poolclass=NullPool,
     )
     with _ALEMBIC, engine.connect() as connection:
         server = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]

@@ -108,6 +108,11 @@ def translate(error: BaseException) -> PgQueueError | None:
             f"this database has no matching pgqueue schema ({first}): is it the right database?"
             " run: pgqueue migrate"
         )
+    if state in ("26000", "42P05"):
+        return ConnectionUnusable(
+            "prepared statements do not work on this connection, as through PgBouncer: connect with"
+            " statement_cache_size=0 (asyncpg) or prepare_threshold=None (psycopg)"
+        )
     return None
 
 

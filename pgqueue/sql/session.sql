@@ -1,18 +1,30 @@
--- name: pin_session
--- Settings of the worker's own connections: the index plans for any statistics, READ COMMITTED.
-select set_config('plan_cache_mode', 'force_generic_plan', false),
-       set_config('enable_seqscan', 'off', false),
-       set_config('enable_bitmapscan', 'off', false),
-       set_config('enable_hashjoin', 'off', false),
-       set_config('enable_mergejoin', 'off', false),
-       set_config('max_parallel_workers_per_gather', '0', false),
-       set_config('jit', 'off', false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       set_config('idle_in_transaction_session_timeout', '60s', false);
+-- name: same_backend
+-- A row if the process of this session is the one that the connection was told at its start.
+select where pg_backend_pid() = :pid::bigint;
 
--- name: limit_statements
--- The server's own limit of a statement: what the client no longer waits for is to end there too.
-select set_config('statement_timeout', :limit::text, false);
+-- name: pin_session
+-- Settings of the worker's own statements: an end to those that the client no longer waits for, the
+-- index plans for any statistics, READ COMMITTED. For one transaction, or for the session, but then
+-- only if the session is ours alone: no row means that a pooler shares it.
+select set_config('statement_timeout', :limit::text, :local::boolean),
+       set_config('plan_cache_mode', 'force_generic_plan', :local::boolean),
+       set_config('enable_seqscan', 'off', :local::boolean),
+       set_config('enable_bitmapscan', 'off', :local::boolean),
+       set_config('enable_hashjoin', 'off', :local::boolean),
+       set_config('enable_mergejoin', 'off', :local::boolean),
+       set_config('max_parallel_workers_per_gather', '0', :local::boolean),
+       set_config('jit', 'off', :local::boolean),
+       set_config('default_transaction_isolation', 'read committed', :local::boolean),
+       set_config('idle_in_transaction_session_timeout', '60s', :local::boolean)
+ where :local::boolean or pg_backend_pid() = :pid::bigint;
+
+-- name: begin_pinned
+-- Starts the transaction of one statement through a pooler, whatever isolation the role defaults to.
+begin isolation level read committed;
+
+-- name: commit_pinned
+-- Ends it.
+commit;
 
 -- name: read_only
 -- A sign of life, and whether the server refuses writes.

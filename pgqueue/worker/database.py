@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import asyncpg
+import psycopg
 
-from pgqueue.connect import connect_async
 from pgqueue.drivers import sqlstate, translate
 from pgqueue.errors import PgQueueError
 from pgqueue.operations import Operation, Row, maintenance
 from pgqueue.sql import load
+from pgqueue.worker.link import Link, connect
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.verdict import Verdict, verdict
 
@@ -27,7 +28,7 @@ CONNECT_TIMEOUT = 5.0
 MOST_RETRIES = 5
 ERRORS = (
     OSError, EOFError, TimeoutError,
-    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, psycopg.Error,
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ class Database:
         self._patience = PATIENCE if patience is None else patience
         self._lost = lost
         self._lock = asyncio.Lock()
-        self._connection: asyncpg.Connection[Any] | None = None
+        self._link: Link | None = None
         self._used = 0.0
         self.session = 0
 
@@ -89,12 +90,11 @@ class Database:
             StatementRefused: the server refused the statement.
         """
         statement = self._statements[operation.statement]
-        values = [operation.values[name] for name in statement.parameters]
         tries = 0
         while True:
             try:
                 rows: list[Row] = await self._use(
-                    lambda connection: connection.fetch(statement.numbered, *values)
+                    lambda link: link.fetch(statement, operation.values)
                 )
                 return operation.decode(rows)
             except StatementRefused as refused:
@@ -112,7 +112,7 @@ class Database:
             StatementRefused: the server refused to listen.
         """
         try:
-            await self._use(lambda connection: connection.add_listener(channel, lambda *_: heard()))
+            await self._use(lambda link: link.listen(channel, heard))
         except StatementRefused as refused:
             self._outage.refused("listen", refused.state, str(refused))
             raise
@@ -129,15 +129,15 @@ class Database:
             raise self._away("the server is read-only", sent=False)
         return CHECK_AFTER
 
-    async def _use(self, act: Callable[[asyncpg.Connection[Any]], Any]) -> Any:
+    async def _use(self, act: Callable[[Link], Any]) -> Any:
         async with self._lock:
             try:
-                connection = await self._connected()
+                link = await self._connected()
             except ERRORS as error:
                 raise self._away(_first_line(error), sent=False) from error
             try:
                 async with asyncio.timeout(self._patience):
-                    result = await act(connection)
+                    result = await act(link)
             except ERRORS as error:
                 raise self._judged(error) from error
             except BaseException:
@@ -147,22 +147,23 @@ class Database:
         self._outage.back(self._name)
         return result
 
-    async def _connected(self) -> asyncpg.Connection[Any]:
-        if self._connection is not None and not self._connection.is_closed():
-            return self._connection
-        connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT)
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connection.execute(self._statements["pin_session"].numbered)
-                limit = f"{self._patience * SERVER_SHARE * 1000:.0f}ms"
-                await connection.fetch(self._statements["limit_statements"].numbered, limit)
-        except BaseException:
-            connection.terminate()
-            raise
-        connection.add_termination_listener(lambda _: self._lost())
-        self._connection = connection
+    async def _connected(self) -> Link:
+        if self._link is not None and not self._link.is_closed():
+            return self._link
+        self._link = await connect(
+            self._dsn,
+            self._statements,
+            limit=f"{self._patience * SERVER_SHARE * 1000:.0f}ms",
+            timeout=CONNECT_TIMEOUT,
+            lost=self._lost,
+        )
         self.session += 1
-        return connection
+        return self._link
+
+    @property
+    def pooled(self) -> bool:
+        """Does the last connection lead through a pooler?"""
+        return self._link is not None and self._link.pooled
 
     def _judged(self, error: Exception) -> DatabaseTrouble:
         state = sqlstate(error)
@@ -178,18 +179,18 @@ class Database:
         return DatabaseAway(reason, sent=sent)
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        link, self._link = self._link, None
+        if link is not None:
+            link.terminate()
 
     async def close(self) -> None:
         """Close the connection, or drop it when the server does not answer."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        link, self._link = self._link, None
+        if link is not None:
             try:
-                await connection.close(timeout=2.0)
+                await link.close(timeout=2.0)
             except ERRORS:
-                connection.terminate()
+                link.terminate()
 
 
 def _first_line(error: BaseException) -> str:

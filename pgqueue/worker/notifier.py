@@ -48,6 +48,10 @@ class Notifier(Service):
     async def run_once(self) -> float:
         new = sorted(self._wanted - self._listening)
         channels = await self._database.run(maintenance.channels(new))
+        if self._database.pooled:  # LISTEN would stay in a shared session and hear nothing
+            await self._database.close()
+            self.works = False
+            return TEST_EVERY
         if self._database.session != self._session:
             await self._start_session()
             return 0.0

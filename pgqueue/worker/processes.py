@@ -11,7 +11,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from pgqueue.connect import Connections
+from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError

@@ -36,6 +36,10 @@ log = logging.getLogger("pgqueue.worker")
 FORGET_WORKERS = 300.0
 GOODBYE = 3.0
 DISTRIBUTION = "pgqueue-postgres"
+POOLED = (
+    "a pooler such as PgBouncer is between this worker and PostgreSQL: it cannot be woken and looks"
+    " for new jobs every %g s; give workers a DSN that leads to PostgreSQL itself"
+)
 
 
 class Runtime:
@@ -172,6 +176,8 @@ class Runtime:
             SchemaError: the database's schema is missing, older or newer.
         """
         await self._check_schema()
+        if self.database.pooled:
+            log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
         log.info("worker %s: %s", self.id, self._summary())
         try:

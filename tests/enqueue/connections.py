@@ -95,9 +95,11 @@ def asyncpg_connection(dsn: str, task: Task[[int], None], plan: list[tuple[str, 
         await conn.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=lambda v: f'"{v}"', decoder=lambda v: ("own", v)
         )
-        await _asyncpg_plan(conn, task, plan)
-        assert await conn.fetchval("select '1'::jsonb") == ("own", "1")
-        await conn.close()
+        try:
+            await _asyncpg_plan(conn, task, plan)
+            assert await conn.fetchval("select '1'::jsonb") == ("own", "1")
+        finally:
+            await conn.close()
 
     asyncio.run(main())
 

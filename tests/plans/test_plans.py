@@ -17,6 +17,7 @@ from pgqueue.operations import Operation, claims, maintenance
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.sql import load
+from pgqueue.worker.link import pin
 
 LIMIT = 50
 START = datetime(2000, 1, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ async def explain(dsn: str, operation: Operation[Any], *, keep: bool = False) ->
     values = [operation.values[name] for name in statement.parameters]
     connection = await asyncpg.connect(asyncpg_uri(dsn))
     try:
-        await connection.execute(load()["pin_session"].numbered)
+        assert await pin(connection, load(), limit="1min")
         transaction = connection.transaction()
         await transaction.start()
         (row,) = await connection.fetch(
