@@ -14,6 +14,7 @@ import pytest
 from pgqueue import App
 from pgqueue.job import ClaimedJob, NewJob
 from pgqueue.operations import claims, maintenance
+from pgqueue.sql import compile_statement
 from pgqueue.worker import database as module
 from pgqueue.worker import heartbeat
 from pgqueue.worker.database import Database, DatabaseAway
@@ -67,6 +68,11 @@ async def claimed(app: App, database: Database, lease: float) -> ClaimedJob:
     return job
 
 
+LIMIT = compile_statement(
+    "limit", "select extract(epoch from current_setting('statement_timeout')::interval)"
+)
+
+
 def noticed(caplog: pytest.LogCaptureFixture, connection: str) -> bool:
     return any(f"{connection} connection (no answer in time)" in r.message for r in caplog.records)
 
@@ -82,10 +88,8 @@ async def test_the_client_waits_longer_than_the_server(dsn: str, lease: float) -
     patience = heartbeat.patience(lease)
     database = Database(dsn, "pgqueue", patience=patience)
     await database.run(STATS)
-    assert database._connection is not None
-    limit = await database._connection.fetchval(
-        "select extract(epoch from current_setting('statement_timeout')::interval)"
-    )
+    assert database._link is not None
+    ((limit,),) = await database._link.fetch(LIMIT, {})
     assert 0 < limit < patience
     await database.close()
 

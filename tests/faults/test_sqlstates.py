@@ -11,6 +11,7 @@ import pytest
 from pgqueue import App
 from pgqueue.job import NewJob
 from pgqueue.operations import maintenance
+from pgqueue.sql import compile_statement
 from pgqueue.worker import service
 from pgqueue.worker.database import MOST_RETRIES, Database, DatabaseAway, StatementRefused
 from pgqueue.worker.verdict import Verdict, verdict
@@ -18,6 +19,7 @@ from tests.faults.proxy import Proxy
 from tests.support import eventually_async, statuses, working
 
 STATS = maintenance.stats()
+LEVEL = compile_statement("level", "select current_setting('transaction_isolation')")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ async def test_a_read_only_server_is_noticed_when_idle(
     database._used = 0.0
     with pytest.raises(DatabaseAway, match="read-only"):
         await database.check()
-    assert database._connection is None
+    assert database._link is None
     conn.execute(f"alter database {name} set default_transaction_read_only = off".encode())
     await database.check()
     await database.close()
@@ -201,8 +203,9 @@ async def test_read_committed_whatever_the_default(
     for name in ("control", "heartbeat", "listen"):
         database = Database(dsn, "pgqueue", name=name)
         await database.run(STATS)
-        assert database._connection is not None
-        assert await database._connection.fetchval("show transaction_isolation") == "read committed"
+        assert database._link is not None
+        ((level,),) = await database._link.fetch(LEVEL, {})
+        assert level == "read committed"
         await database.close()
 
 
