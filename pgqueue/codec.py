@@ -81,12 +81,14 @@ class Signature:
             raise ArgumentsError(f"arguments of {task}: {reason}") from None
         return text
 
-    def decode(self, text: str) -> dict[str, Any]:
-        """Return keyword arguments from JSON text.
+    def decode(self, text: str | None) -> dict[str, Any]:
+        """Return keyword arguments from JSON text; None stands for text too large to be claimed.
 
         Raises:
             ArgumentsError: the stored arguments do not fit the signature.
         """
+        if text is None:
+            raise ArgumentsError("the stored arguments are larger than a worker reads")
         try:
             values = self._decoder.decode(text)
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
+from pgqueue.sizes import size
 
 _DURATIONS = {
     "lease",
@@ -34,6 +35,7 @@ class Given(TypedDict, total=False):
     keep_dead: Duration | None
     keep_cancelled: Duration | None
     max_crashes: int
+    max_rss: int | str | None
     default_timeout: Duration | None
     notify: bool
     processes: int
@@ -53,6 +55,8 @@ class Settings:
         keep_dead: retention of dead jobs.
         keep_cancelled: retention of cancelled jobs.
         max_crashes: leases that may run out before a job is dead.
+        max_rss: resident memory of a process and its pool of processes, in bytes or as "500MB", at
+            which it ends and the supervisor starts another; None for no limit.
         default_timeout: longest run of a task that sets none; None for no limit.
         notify: listen for new jobs; without it the queue is only polled.
         processes: size of the process pool of ``run="process"`` tasks.
@@ -68,6 +72,7 @@ class Settings:
     keep_dead: float | None = None
     keep_cancelled: float | None = 604_800.0
     max_crashes: int = 3
+    max_rss: int | None = None
     default_timeout: float | None = 3600.0
     notify: bool = True
     processes: int = 2
@@ -100,6 +105,8 @@ class Settings:
 def _read(name: str, value: Any) -> Any:
     if name in _DURATIONS:
         return None if value is None or value == "forever" else seconds(value, name=name)
+    if name == "max_rss":
+        return None if value is None else size(value, name=name)
     if isinstance(value, str):
         return _from_text(name, value)
     return value

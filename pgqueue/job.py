@@ -59,15 +59,16 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A row as the claim returns it. ``args`` is JSON text, decoded per job."""
+    """A row as the claim returns it. ``args`` is JSON text, decoded per job; None if too large."""
 
     id: int
     task: str
-    args: str
+    args: str | None
     queue: str
     priority: int
     attempt: int
     max_retries: int
+    crashes: int
     run_at: datetime
     claim_id: UUID
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback as tb
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ RELEASED = Outcome("snooze", delay=0.0)
 
 
 def clean(text: str, limit: int) -> str:
-    """Make text storable: no NUL, no lone surrogates, at most ``limit`` characters."""
+    """Make text storable: a plain str, no NUL, no lone surrogates, at most ``limit`` characters."""
+    text = str.__str__(text)  # a subclass may lie about its length
     if len(text) > limit:
         half = limit // 2
         text = f"{text[:half]} [{len(text) - limit} characters cut] {text[-half:]}"
@@ -41,18 +43,26 @@ def clean(text: str, limit: int) -> str:
 
 def describe(error: BaseException) -> tuple[str, str, str]:
     """Type, message and traceback of an error whose own methods may be broken."""
+    return (
+        _attempt(lambda: clean(_name(error), 200), "an exception"),
+        _attempt(lambda: clean(str(error), MESSAGE_LIMIT), "(its __str__ raised {})"),
+        _attempt(
+            lambda: clean("".join(tb.format_exception(error)), TRACEBACK_LIMIT),
+            "(its traceback raised {})",
+        ),
+    )
+
+
+def _attempt(text: Callable[[], str], otherwise: str) -> str:
     try:
-        message = str(error)
-    except BaseException as broken:  # a hostile __str__ must not stop the failure's record
-        message = f"(its __str__ raised {type(broken).__name__})"
-    try:
-        lines = "".join(tb.format_exception(error))
-    except BaseException:
-        lines = "".join(tb.format_tb(error.__traceback__))
-    name = type(error).__qualname__
-    if type(error).__module__ not in ("builtins", "__main__"):
-        name = f"{type(error).__module__}.{name}"
-    return clean(name, 200), clean(message, MESSAGE_LIMIT), clean(lines, TRACEBACK_LIMIT)
+        return text()
+    except BaseException as broken:  # nothing an exception does may stop the record of a failure
+        return otherwise.format(type(broken).__name__)
+
+
+def _name(error: BaseException) -> str:
+    name, module = type(error).__qualname__, type(error).__module__
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 def decide(
@@ -74,14 +84,26 @@ def decide(
     kind: Kind = "retry"
     if retry_on is not None and not isinstance(error, retry_on):
         kind = "dead"
-    delay = None
+    delay, note = None, ""
     if kind == "retry" and backoff is not None:
         try:
-            delay = min(max(float(backoff(attempt)), 0.0), LONGEST)
-        except Exception as broken:
-            error.add_note(f"its backoff({attempt}) raised {broken!r}: the default was used")
+            delay = storable(backoff(attempt))
+        except BaseException as broken:
+            note = f"its backoff({attempt}) raised {describe(broken)[0]}: the default was used\n"
     name, message, lines = describe(error)
-    return Outcome(kind, delay, name, message, lines)
+    return Outcome(kind, delay, name, message, lines + note)
+
+
+def storable(delay: float) -> float:
+    """The delay in seconds, from 0 to 365 days.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    delay = float(delay)
+    if math.isnan(delay):
+        raise ValueError("the delay is not a number")
+    return min(max(delay, 0.0), LONGEST)
 
 
 def _decide_control(error: Control) -> Outcome:
@@ -89,9 +111,11 @@ def _decide_control(error: Control) -> Outcome:
     reason = clean(str(getattr(error, "reason", "")), MESSAGE_LIMIT)
     match error:
         case Retry():
-            return Outcome("retry", error.after, name, reason)
+            return Outcome(
+                "retry", None if error.after is None else storable(error.after), name, reason
+            )
         case Snooze():
-            return Outcome("snooze", error.after, name, reason)
+            return Outcome("snooze", storable(error.after), name, reason)
         case Dead():
             return Outcome("dead", None, name, reason)
         case Cancel():

@@ -13,13 +13,14 @@ from tests.support import heed_interrupts
 class Workers:
     """Starts ``pgqueue work`` on a database; ends what still runs at the end of the test."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, app: str = "tests.worker.apps:app") -> None:
+        self.app = app
         self.env = {**os.environ, "PGQUEUE_DSN": dsn}
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pgqueue", "work", "--app", "tests.worker.apps:app", *options],
+            [sys.executable, "-m", "pgqueue", "work", "--app", self.app, *options],
             env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=heed_interrupts,
         )  # fmt: skip

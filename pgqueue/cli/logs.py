@@ -51,5 +51,6 @@ def set_up(style: str, level: str) -> None:
         handler.setFormatter(
             PlainLines("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
         )
+    logging.raiseExceptions = False  # a handler that closed stderr must not fail what logs
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -30,6 +30,8 @@ from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervis
 @click.option(
     "--max-jobs", type=click.IntRange(1), metavar="N", help="End (be replaced) after N jobs."
 )
+@click.option("--max-rss", metavar="SIZE",
+              help='End (be replaced) when this much memory is resident: "500MB", "1GiB".')  # fmt: skip
 @click.option(
     "--lease", metavar="DURATION", help="Claims are valid this long without a sign of life."
 )
@@ -73,7 +75,6 @@ def work_command(
         supervisor = Supervisor(
             [sys.executable, "-m", "pgqueue", *sys.argv[1:]],
             workers,
-            restart_finished=max_jobs is not None and not drain,
             watch=Path.cwd() if watch else None,
         )
         sys.exit(supervisor.run())

@@ -167,8 +167,16 @@ def _job(row: Row) -> JobRow:
         _uuid(worker_id),
         cancel_requested,
         last_error,
-        json.loads(args),
+        _args(args),
     )
+
+
+def _args(text: str) -> Any:
+    """The arguments; as text when Python cannot read them, so that one row hides no other."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _attempt(row: Row) -> Attempt:

@@ -15,12 +15,17 @@ with pick as materialized (
      limit :limit::integer
 )
 update pgqueue.jobs j
-   set status = 'running', attempt = j.attempt + 1, claim_id = :claim_id::uuid,
+   set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = :claim_id::uuid,
        worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
        lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
   from pick
  where j.id = pick.id
-returning j.id, j.task, j.args::text, j.queue, j.priority, j.attempt, j.max_retries, j.run_at;
+returning j.id, j.task,
+          -- Small rows are inside the limit for sure, and most are small.
+          case when pg_column_size(j.args) < 1000 or octet_length(j.args::text) <= 4194304
+               then j.args::text end,
+          j.queue, j.priority, j.attempt, j.max_retries, j.crashes,
+          greatest(j.run_at, timestamptz 'epoch');
 
 -- name: sweep
 -- Claim due jobs from the start of every lane, finding the lanes by loose index scans; a null list
@@ -62,12 +67,17 @@ with recursive name(queue) as (
      limit :limit::integer
 )
 update pgqueue.jobs j
-   set status = 'running', attempt = j.attempt + 1, claim_id = :claim_id::uuid,
+   set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = :claim_id::uuid,
        worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
        lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
   from pick
  where j.id = pick.id
-returning j.id, j.task, j.args::text, j.queue, j.priority, j.attempt, j.max_retries, j.run_at;
+returning j.id, j.task,
+          -- Small rows are inside the limit for sure, and most are small.
+          case when pg_column_size(j.args) < 1000 or octet_length(j.args::text) <= 4194304
+               then j.args::text end,
+          j.queue, j.priority, j.attempt, j.max_retries, j.crashes,
+          greatest(j.run_at, timestamptz 'epoch');
 
 -- name: complete
 -- Record success of running jobs, each fenced by its claim; rows not returned were lost.

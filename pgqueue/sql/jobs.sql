@@ -33,7 +33,9 @@ select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
 
 -- name: get_job
 -- One job, whole.
-select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes, j.run_at,
+select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes,
+       -- psycopg reads no later date, and no infinity.
+       least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
        j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
@@ -49,7 +51,9 @@ select a.job_id, a.attempt, a.outcome, a.error_type, a.error, a.traceback, a.sta
 
 -- name: list_jobs
 -- Jobs that match the filters, newest first; a null filter matches all.
-select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes, j.run_at,
+select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes,
+       -- psycopg reads no later date, and no infinity.
+       least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
        j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j

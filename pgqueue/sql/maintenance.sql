@@ -3,10 +3,10 @@
 with lapsed as materialized (
     select j.id, j.attempt, j.worker_id, j.claim_id, j.claimed_at,
            case when j.cancel_requested then 'cancelled'
-                when j.attempt > j.max_retries or j.crashes + 1 >= :max_crashes::integer then 'dead'
+                when j.attempt > j.max_retries or j.crashes >= :max_crashes::integer - 1 then 'dead'
                 else 'pending' end as status,
-           format('lease ran out: worker %s died, was killed or lost its database (crash %s of %s)',
-                  j.worker_id, j.crashes + 1, :max_crashes::integer) as reason
+           format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s)',
+                  j.worker_id, j.crashes::bigint + 1, :max_crashes::integer) as reason
       from pgqueue.jobs j
      where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
      order by j.id
@@ -18,7 +18,7 @@ with lapsed as materialized (
       from lapsed l
 )
 update pgqueue.jobs j
-   set status = l.status, crashes = j.crashes + 1,
+   set status = l.status, crashes = least(j.crashes, 2147483646) + 1,
        run_at = case when l.status = 'pending' then clock_timestamp() else j.run_at end,
        finished_at = case when l.status = 'pending' then null else clock_timestamp() end,
        last_error = 'WorkerCrashed: ' || l.reason,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from pgqueue import config
 from pgqueue.config import Given, Settings
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
+from pgqueue.worker.supervisor import REPLACE, supervised
 
 if TYPE_CHECKING:
     from pgqueue.app import App
@@ -29,7 +30,7 @@ class Worker:
         queues: names, or names with their own concurrency (``{"mail": 20}``); None for all.
         drain: end when nothing is due any more.
         max_jobs: end after this many jobs.
-        settings: any field of ``pgqueue.config.Settings``: concurrency, lease, poll, grace, ...
+        settings: any field of ``pgqueue.config.Settings``: concurrency, lease, max_rss, grace, ...
 
     Raises:
         ConfigError: a queue name or setting is wrong.
@@ -80,14 +81,23 @@ class Worker:
         the threads go on.
         """
         self._ends_process = True
-        self.run()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._run_and_exit())
+        raise AssertionError("unreachable")
+
+    async def _run_and_exit(self) -> None:
+        await self.arun(signals=True)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(ValueError, OSError, AttributeError):  # a handler may have closed it
+                stream.flush()
+        # Here and now: leaving the loop would wait for handlers that swallow their cancellation.
+        recycled = self._runtime is not None and self._runtime.shutdown.recycled
+        os._exit(REPLACE if recycled and supervised() else 0)
 
     async def arun(self, *, signals: bool = False) -> None:
         """The same in a running event loop, which keeps its own signal handlers."""
         from pgqueue.worker.runtime import Runtime
+        from pgqueue.worker.signals import Signals
 
         runtime = Runtime(
             self.app,
@@ -98,15 +108,14 @@ class Worker:
             ends_process=self._ends_process,
         )
         self._runtime = runtime
-        loop = asyncio.get_running_loop()
-        watched = (signal.SIGTERM, signal.SIGINT) if signals else ()
-        for number in watched:
-            loop.add_signal_handler(number, runtime.stop)
+        watch = Signals(runtime.stop)
+        if signals:
+            watch.install()
+            runtime.services.append(watch)
         try:
             await runtime.run()
         finally:
-            for number in watched:
-                loop.remove_signal_handler(number)
+            watch.remove()
 
     def stop(self) -> None:
         """Ask a worker that runs in this event loop to end; again, to end without waiting."""

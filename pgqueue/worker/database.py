@@ -32,6 +32,10 @@ ERRORS = (
 )  # fmt: skip
 
 
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+DATA_EXCEPTION = "22000"
+
+
 class DatabaseTrouble(PgQueueError):
     """A statement did not succeed; reported already, each kind at most once a minute."""
 
@@ -166,6 +170,8 @@ class Database:
         return self._link is not None and self._link.pooled
 
     def _judged(self, error: Exception) -> DatabaseTrouble:
+        if isinstance(error, ValueError):  # a value that the driver could not encode: not sent
+            return StatementRefused(_first_line(error), DATA_EXCEPTION)
         state = sqlstate(error)
         judgement = verdict(state)
         reason = _first_line(translate(error) or error)
@@ -197,3 +203,10 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def perhaps_done(error: BaseException) -> bool:
+    """May a statement that failed like this have been carried out?"""
+    if isinstance(error, DatabaseAway):
+        return error.sent
+    return not isinstance(error, StatementRefused)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar
 from uuid import UUID, uuid4
 
-from pgqueue.job import ClaimedJob, Status
+from pgqueue.job import ClaimedJob
 from pgqueue.operations import Operation, claims
-from pgqueue.operations.claims import Finished
-from pgqueue.worker.database import Database, DatabaseAway, StatementRefused
+from pgqueue.worker.database import Database, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
 from pgqueue.worker.unanswered import Unanswered
 
-MOST_AT_ONCE = 1000
 FIRST_IDLE_WAIT = 0.02
 
 
@@ -35,25 +33,31 @@ class Exchange(Service):
         worker_id: UUID,
         lease: float,
         poll: float,
-        delete_succeeded: bool,
+        recorder: Recorder,
         learned: Callable[[set[str]], None],
     ) -> None:
         super().__init__()
         self._database, self._executor = database, executor
         self._queues, self._worker_id = queues, worker_id
         self._lease, self._poll = lease, poll
-        self._delete = delete_succeeded
+        self.recorder = recorder
         self._learned = learned
         self._lanes = Lanes()
         self._idle = 0
         self._unanswered = Unanswered()
         self.claiming = True
         self.empty = False
-        self.lost = 0
-        self.unknown = 0
+        self.busy = False
 
     async def run_once(self) -> float:
-        await self._record()
+        self.busy = True
+        try:
+            return await self._exchange()
+        finally:
+            self.busy = False
+
+    async def _exchange(self) -> float:
+        await self.recorder.record(self._executor.ended)
         await self._undo_unanswered()
         if not self.claiming:
             return self._poll
@@ -88,7 +92,7 @@ class Exchange(Service):
             jobs = await self._database.run(operation)
         except BaseException as error:
             self.empty = False
-            if _perhaps_done(error):
+            if perhaps_done(error):
                 self._unanswered.add(claim_id, until=sent_at + self._lease)
             raise
         now = time.monotonic()
@@ -112,56 +116,5 @@ class Exchange(Service):
     async def aclose(self) -> None:
         """Record and give back what is left, for a worker that was cancelled."""
         self._executor.release()
-        await self._record()
+        await self.recorder.record(self._executor.ended)
         await self._undo_unanswered()
-
-    async def _record(self) -> None:
-        """Record everything that has ended; on failure keep it for the next pass."""
-        while self._executor.ended:
-            batch = self._executor.ended[:MOST_AT_ONCE]
-            del self._executor.ended[:MOST_AT_ONCE]
-            done = [f for f in batch if f.outcome.kind == "succeeded"]
-            other = [f for f in batch if f.outcome.kind != "succeeded"]
-            if done:
-                await self._write(done, claims.complete(done, delete=self._delete), other)
-            if other:
-                statuses = await self._write(other, claims.fail(other), [])
-                for job_id, status in statuses.items():
-                    if status is Status.DEAD:
-                        self.log.error("job %d is dead: see pgqueue job %d", job_id, job_id)
-
-    async def _write(
-        self,
-        finished: list[Finished],
-        operation: Operation[list[int]] | Operation[dict[int, Status]],
-        rest: list[Finished],
-    ) -> dict[int, Status]:
-        try:
-            result: list[int] | dict[int, Status] = await self._database.run(operation)  # type: ignore[arg-type]
-        except BaseException as error:
-            if _perhaps_done(error):
-                finished = [replace(f, doubtful=True) for f in finished]
-            self._executor.ended[:0] = finished + rest
-            raise
-        recorded = set(result)
-        self._count_missing([f for f in finished if f.id not in recorded])
-        return result if isinstance(result, dict) else {}
-
-    def _count_missing(self, missing: list[Finished]) -> None:
-        """No row was found: recorded already when that is possible, else the claim was lost."""
-        lost = [f.id for f in missing if not f.doubtful]
-        self.lost += len(lost)
-        self.unknown += len(missing) - len(lost)
-        if lost:
-            self.log.warning("%d results dropped, their claims were lost: jobs %s",
-                             len(lost), lost[:20])  # fmt: skip
-        if len(missing) > len(lost):
-            self.log.info("%d results were recorded before without an answer, or were lost",
-                          len(missing) - len(lost))  # fmt: skip
-
-
-def _perhaps_done(error: BaseException) -> bool:
-    """May a statement that failed like this have been carried out?"""
-    if isinstance(error, DatabaseAway):
-        return error.sent
-    return not isinstance(error, StatementRefused)

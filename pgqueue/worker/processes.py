@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import multiprocessing
+import os
 import signal
+import threading
 from functools import reduce
 from typing import Any
 
@@ -25,7 +27,7 @@ class HandlerFailed(Exception):
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.error or outcome.kind)
-        self.pgqueue_outcome = outcome
+        self.outcome = outcome
 
 
 class Processes:
@@ -46,7 +48,7 @@ class Processes:
         if self._pool is None:
             self._pool = ProcessPool(
                 max_workers=self._size,
-                initializer=_ignore_signals,
+                initializer=_start_child,
                 context=multiprocessing.get_context("spawn"),
             )
         future = self._pool.schedule(
@@ -70,10 +72,19 @@ class Processes:
             self._pool = None
 
 
-def _ignore_signals() -> None:
+def _start_child() -> None:
     # Ctrl-C reaches the whole group; the worker decides when its children stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, name="pgqueue-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Killed, the worker cannot end this process, whose job another worker is about to run.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def find(module: str, qualname: str) -> Definition:

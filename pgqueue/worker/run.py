@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 from pgqueue.context import Context
@@ -41,9 +43,20 @@ class Run:
         ):
             self.task.cancel()
 
+    def stuck(self, lease: float) -> bool:
+        """Has it outlived both its interruption and its lease, which is no longer renewed?"""
+        return self.reason is not None and time.monotonic() - self.renewed_at > lease
+
     def seconds(self) -> float:
         """How long the handler has been running."""
         return time.monotonic() - self.started_at if self.started_at else 0.0
+
+
+def say(log: logging.Logger, level: int, run: Run, text: str, *values: str) -> None:
+    """Log a line about a run; a closed stderr or a broken filter must not cost a result."""
+    job = run.job
+    with suppress(Exception):
+        log.log(level, f"job %d (%s) attempt %d: {text}", job.id, job.task, job.attempt, *values)
 
 
 def interrupted(reason: Reason, timeout: float | None) -> Outcome | None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,13 +22,19 @@ from pgqueue.operations import maintenance
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
+from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.heartbeat import Heartbeat
 from pgqueue.worker.maintenance import Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.processes import Processes
+from pgqueue.worker.recorder import Recorder
+from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.run import Run
 from pgqueue.worker.service import Keeper, Service
+from pgqueue.worker.shutdown import Shutdown, either
+from pgqueue.worker.slots import Slots
+from pgqueue.worker.solitude import Solitude
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -58,21 +63,40 @@ class Runtime:
         self.app, self.settings = app, settings
         self.id = uuid4()
         self._loop = asyncio.get_running_loop()
-        self._drain, self._max_jobs = drain, max_jobs
-        self._ends_process = ends_process
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
         self._queues = queues
         self._outage = Outage(app.dsn)
+        self.shutdown = Shutdown(
+            lambda: self._pairs,
+            drain=drain,
+            max_jobs=max_jobs,
+            grace=settings.grace,
+            ends_process=ends_process,
+        )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
         self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
         self._processes = Processes(settings.processes, dsn=app.dsn, schema=app.schema)
         self.notifier = self._notifier()
+        self.solitude = Solitude(max_crashes=settings.max_crashes, settled=self._settled)
+        self.recycler = Recycler(
+            max_rss=settings.max_rss,
+            stuck=self._stuck,
+            ends_process=ends_process,
+            recycle=self.shutdown.recycle,
+        )
+        self._handlers = Handlers(
+            default_timeout=settings.default_timeout,
+            definition=app.definition,
+            make_context=self._context,
+            threads=self._threads,
+            processes=self._processes,
+        )
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
-        self.services: list[Service] = [*self.exchanges, *self._maintenance()]
+        self.services: list[Service] = [
+            *self.exchanges, self.solitude, self.recycler, *self._maintenance()
+        ]  # fmt: skip
         if settings.notify:
             self.services.append(self.notifier)
         self.heartbeat = self._heartbeat()
@@ -80,15 +104,11 @@ class Runtime:
     def _pool(self, names: tuple[str, ...] | None, concurrency: int) -> tuple[Executor, Exchange]:
         settings = self.settings
         executor = Executor(
-            concurrency=concurrency,
-            prefetch=settings.prefetch,
-            default_timeout=settings.default_timeout,
-            definition=self.app.definition,
-            make_context=self._context,
-            threads=self._threads,
-            processes=self._processes,
+            slots=Slots(concurrency, prefetch=settings.prefetch, budget=self.shutdown.budget),
+            solitude=self.solitude,
+            handlers=self._handlers,
+            lease=settings.lease,
             wake=lambda: exchange.wake(),
-            budget=self._budget,
         )
         exchange = Exchange(
             database=self.database,
@@ -97,7 +117,9 @@ class Runtime:
             worker_id=self.id,
             lease=settings.lease,
             poll=settings.poll,
-            delete_succeeded=settings.keep_succeeded == 0,
+            recorder=Recorder(
+                database=self.database, delete_succeeded=settings.keep_succeeded == 0
+            ),
             learned=self.notifier.want,
         )
         self.notifier.want(set(names) if names is not None else _declared(self.app))
@@ -159,22 +181,28 @@ class Runtime:
         for executor in self.executors:
             yield from list(executor.held.values())
 
+    def _settled(self) -> bool:
+        return not any(exchange.busy or executor.ended for executor, exchange in self._pairs)
+
+    def _stuck(self) -> list[Run]:
+        return [run for executor in self.executors for run in executor.stuck()]
+
     def _wake_claimers(self) -> None:
         for exchange in self.exchanges:
             exchange.wake()
 
     def stop(self) -> None:
         """Stop claiming and end when running jobs have; called again, do not wait for them."""
-        if self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
+        self.shutdown.stop()
 
     async def run(self) -> None:
         """Work until stopped (or, draining, until nothing is due).
 
         Raises:
             SchemaError: the database's schema is missing, older or newer.
+            ConfigError: max_rss is less than the process needs before its first job.
         """
+        self.recycler.check()
         await self._check_schema()
         if self.database.pooled:
             log.warning(POOLED, self.settings.poll)
@@ -184,7 +212,7 @@ class Runtime:
             async with asyncio.TaskGroup() as group:
                 for service in self.services:
                     group.create_task(service.run(), name=service.name)
-                group.create_task(self._until_stopped(), name="stopper")
+                group.create_task(self._until_ended(), name="shutdown")
         finally:
             for executor in self.executors:
                 executor.interrupt_all()
@@ -197,66 +225,18 @@ class Runtime:
 
     async def _check_schema(self) -> None:
         wait = 0.1
-        while not self._stop.is_set():
+        while not self.shutdown.stopping.is_set():
             try:
                 schema.check(await self.database.run(maintenance.schema_version(self.app.schema)))
                 return
             except DatabaseAway:
-                await _either(self._stop, timeout=wait)
+                await either(self.shutdown.stopping, timeout=wait)
                 wait = min(wait * 2, 15.0)
 
-    async def _until_stopped(self) -> None:
-        if self._drain or self._max_jobs is not None:
-            await self._until_done()
-        else:
-            await self._stop.wait()
-        await self._shut_down()
-
-    async def _until_done(self) -> None:
-        while not self._stop.is_set():
-            if self._drain and all(
-                exchange.empty and executor.idle for executor, exchange in self._pairs
-            ):
-                return
-            if self._max_jobs is not None and self._finished >= self._max_jobs:
-                return
-            await _either(self._stop, timeout=0.02)
-
-    def _budget(self) -> int | None:
-        """How many more jobs may be claimed before this process is to end; None for no limit."""
-        if self._max_jobs is None:
-            return None
-        return self._max_jobs - sum(executor.taken for executor in self.executors)
-
-    @property
-    def _finished(self) -> int:
-        return sum(executor.count for executor in self.executors)
-
-    async def _shut_down(self) -> None:
-        for executor, exchange in self._pairs:
-            exchange.claiming = False
-            executor.release()
-            exchange.hurry()
-        deadline = time.monotonic() + self.settings.grace
-        if not await self._wait_idle(deadline):
-            log.warning("%d jobs still run after the grace time", sum(1 for _ in self._held()))
-            for executor in self.executors:
-                executor.interrupt_all()
-            await self._wait_idle(time.monotonic() + 2.0, hurry=False)
-            if self._ends_process:
-                for executor in self.executors:
-                    executor.abandon()
-                await self._wait_idle(time.monotonic() + 5.0, hurry=False)
+    async def _until_ended(self) -> None:
+        await self.shutdown.run()
         for service in self.services:
             service.stop()
-
-    async def _wait_idle(self, deadline: float, *, hurry: bool = True) -> bool:
-        while not all(executor.idle for executor in self.executors):
-            if time.monotonic() >= deadline or (hurry and self._hurry.is_set()):
-                return False
-            self._wake_claimers()
-            await asyncio.sleep(0.02)
-        return True
 
     async def _say_goodbye(self) -> None:
         with suppress(DatabaseTrouble, TimeoutError):
@@ -274,11 +254,3 @@ class Runtime:
 def _declared(app: App) -> set[str]:
     definitions = [*app.tasks.values(), *(cls.definition for cls in Job.classes.values())]
     return {"default"} | {definition.options.queue for definition in definitions}
-
-
-async def _either(event: asyncio.Event, *, timeout: float) -> None:
-    try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        pass

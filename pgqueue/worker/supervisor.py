@@ -17,6 +17,7 @@ log = logging.getLogger("pgqueue.supervisor")
 
 LIVED_LONG = 10.0
 MOST_WAIT = 30.0
+REPLACE = 75  # EX_TEMPFAIL: ended well, start me anew
 # Names the supervisor to its children; anybody else who inherits it has another parent.
 MARK = "PGQUEUE_SUPERVISED"
 
@@ -60,8 +61,8 @@ class Supervisor:
     """Runs ``count`` worker processes until they end or we are told to stop.
 
     Args:
-        arguments: the command of a worker process, which knows its place by ``supervised()``.
-        restart_finished: start those that ended well again too (they were asked to recycle).
+        arguments: the command of a worker process, which knows its place by ``supervised()``. One
+            that ends with the code ``REPLACE`` is started again at once.
         watch: start them again whenever Python files below this folder change.
     """
 
@@ -70,11 +71,9 @@ class Supervisor:
         arguments: list[str],
         count: int,
         *,
-        restart_finished: bool = False,
         watch: Path | None = None,
     ) -> None:
         self._children = [Child(arguments, number) for number in range(1, count + 1)]
-        self._restart_finished = restart_finished or watch is not None
         self._watch = watch
         self._stopping = False
         self._wake = threading.Event()
@@ -121,9 +120,10 @@ class Supervisor:
         code = child.process.poll()
         if code is None:
             return False
-        if self._stopping or (code == 0 and not self._restart_finished):
+        if self._stopping or (code == 0 and self._watch is None):
             return True
-        if code == 0:
+        if code in (0, REPLACE):
+            log.info("worker %d asked to be replaced", child.number)
             child.start()
         else:
             child.died(code)

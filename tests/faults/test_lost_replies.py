@@ -151,8 +151,8 @@ async def test_an_unanswered_result_is_recorded_once_and_never_run_again(
         expected = "dead" if fails else "succeeded"
         await eventually_async(lambda: list(statuses(conn).values()) == [expected])
         proxy.mode = "pass"
-        await eventually_async(lambda: traffic.unknown)
-        assert (traffic.unknown, traffic.lost) == (1, 0)
+        await eventually_async(lambda: traffic.recorder.unknown)
+        assert (traffic.recorder.unknown, traffic.recorder.lost) == (1, 0)
     assert shop.ran == ["a"]
     attempts = conn.execute("select count(*) from pgqueue.attempts").fetchone()
     assert attempts == (1 if fails else 0,)
@@ -172,7 +172,7 @@ async def test_an_unanswered_result_that_never_arrived_is_recorded(
         )
         proxy.mode = "pass"
         await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
-        assert (traffic.unknown, traffic.lost) == (0, 0)
+        assert (traffic.recorder.unknown, traffic.recorder.lost) == (0, 0)
     assert shop.ran == ["a"]
 
 
@@ -194,11 +194,11 @@ async def test_only_what_was_not_answered_is_unknown(
         shop.go["b"].set()
         await eventually_async(lambda: len(traffic._executor.ended) == 2)
         proxy.mode = "pass"
-        await eventually_async(lambda: traffic.unknown + traffic.lost == 2)
-        assert (traffic.unknown, traffic.lost) == (1, 1)
+        await eventually_async(lambda: traffic.recorder.unknown + traffic.recorder.lost == 2)
+        assert (traffic.recorder.unknown, traffic.recorder.lost) == (1, 1)
         shop.go["c"].set()
-        await eventually_async(lambda: traffic.lost == 2)
-        assert traffic.unknown == 1
+        await eventually_async(lambda: traffic.recorder.lost == 2)
+        assert traffic.recorder.unknown == 1
     assert sorted(shop.ran) == list("abc")
 
 
@@ -235,11 +235,11 @@ async def test_an_unanswered_commit_has_its_effect_once(
         proxy.mode = "pass"
         proxy.reset()
         if arrives:
-            await eventually_async(lambda: traffic.unknown == 1)
+            await eventually_async(lambda: traffic.recorder.unknown == 1)
         else:
             await eventually_async(lambda: _due_again(conn))
         await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
-        assert traffic.lost == 0
+        assert traffic.recorder.lost == 0
     assert runs == ([1] if arrives else [1, 2])
     assert conn.execute("select count(*) from effects").fetchone() == (1,)
 

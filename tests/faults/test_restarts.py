@@ -87,7 +87,7 @@ async def test_jobs_in_flight_are_recorded_when_it_is_back(
         assert list(statuses(conn).values()) == ["running"]
         proxy.refuse = False
         await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
-        assert (runtime.exchanges[0].lost, ran) == (0, [1])
+        assert (runtime.exchanges[0].recorder.lost, ran) == (0, [1])
     assert conn.execute("select attempt from pgqueue.jobs").fetchone() == (1,)
     assert sum("no database" in r.message for r in caplog.records) == 1
 
@@ -140,8 +140,8 @@ async def test_results_that_wait_too_long_are_dropped_and_reported(
         await eventually_async(lambda: runtime.executors[0].ended)
         conn.execute("update pgqueue.jobs set claim_id = %s", (uuid4(),))
         proxy.refuse = False
-        await eventually_async(lambda: runtime.exchanges[0].lost + runtime.exchanges[0].unknown)
-        assert runtime.exchanges[0].lost + runtime.exchanges[0].unknown == 1
+        await eventually_async(lambda: runtime.exchanges[0].recorder.lost + runtime.exchanges[0].recorder.unknown)
+        assert runtime.exchanges[0].recorder.lost + runtime.exchanges[0].recorder.unknown == 1
     assert list(statuses(conn).values()) == ["running"]
 
 

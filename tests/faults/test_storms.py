@@ -43,7 +43,7 @@ async def test_killed_backends(
                 conn.execute(KILL)
                 await eventually_async(lambda before=before: len(ran) > before or len(ran) == 400)
             await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
-            assert runtime.exchanges[0].lost == 0
+            assert runtime.exchanges[0].recorder.lost == 0
     assert sorted(ran) == list(range(400))
     assert sum("no database" in r.message for r in caplog.records) == 1
 

@@ -25,18 +25,6 @@ async def die_once(ctx: Context) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@app.task(name="killer")
-def killer() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@app.task(name="block")
-async def block(ctx: Context, seconds: float) -> None:
-    await note.function(ctx, "start")
-    time.sleep(seconds)
-    await note.function(ctx, "end")
-
-
 @app.task(name="wait")
 async def wait(ctx: Context) -> None:
     await note.function(ctx, "start")

@@ -50,24 +50,6 @@ def test_a_killed_worker_loses_nothing(workers: Workers, conn: psycopg.Connectio
     assert [a.outcome for a in client().attempts(job)] == ["crash"]
 
 
-def test_a_job_that_kills_its_workers_ends_dead(workers: Workers, conn: psycopg.Connection) -> None:
-    job, innocent = apps.killer.enqueue().id, apps.note.with_delay("1s").enqueue("x").id
-    conn.execute("create table notes (pid int, job bigint, text text)")
-    workers.start("--lease", "1s", "--workers", "2")
-    eventually(lambda: statuses(conn)[job] == "dead", timeout=60)
-    assert "crash 3 of 3" in (client().job(job).last_error or "")
-    eventually(lambda: statuses(conn)[innocent] == "succeeded")
-
-
-def test_a_blocked_event_loop_keeps_its_job(workers: Workers, notes: psycopg.Connection) -> None:
-    job = apps.block.enqueue(3.5).id
-    workers.start("--lease", "1s")
-    workers.start("--lease", "1s")
-    eventually(lambda: statuses(notes)[job] == "succeeded")
-    assert noted(notes) == ["start", "end"]
-    assert client().job(job).attempt == 1
-
-
 def test_sigterm_of_an_idle_worker(workers: Workers, conn: psycopg.Connection) -> None:
     process = workers.start()
     eventually(lambda: client().workers())

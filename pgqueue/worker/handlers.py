@@ -1,0 +1,113 @@
+"""Calls the handler of a job where it belongs: on the loop, in a thread or in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pgqueue.context import Context
+from pgqueue.control import Cancel
+from pgqueue.errors import ArgumentsError
+from pgqueue.job import ClaimedJob
+from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
+from pgqueue.task import Definition
+from pgqueue.worker.processes import HandlerFailed, Processes
+from pgqueue.worker.run import Run, interrupted, say
+from pgqueue.worker.unknown import Unknown
+
+log = logging.getLogger("pgqueue.job")
+
+
+class Handlers:
+    """Turns a run into its outcome."""
+
+    def __init__(
+        self,
+        *,
+        default_timeout: float | None,
+        definition: Callable[[str], Definition | None],
+        make_context: Callable[[ClaimedJob], Context],
+        threads: ThreadPoolExecutor,
+        processes: Processes,
+    ) -> None:
+        self._default_timeout = default_timeout
+        self._definition = definition
+        self._make_context = make_context
+        self._threads = threads
+        self._processes = processes
+        self._unknown = Unknown()
+        self._loop = asyncio.get_running_loop()
+
+    async def outcome(self, run: Run) -> Outcome | None:
+        """Run the handler; None when the job is recorded already, or no longer ours."""
+        job = run.job
+        definition = run.definition = self._definition(job.task)
+        run.started_at = time.monotonic()
+        if definition is None:
+            return self._unknown.met(job.task)
+        try:
+            arguments = definition.signature.decode(job.args)
+        except ArgumentsError as error:
+            return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
+        context = run.context = self._make_context(job)
+        timeout = definition.timeout or self._default_timeout
+        timer = self._loop.call_later(timeout, run.interrupt, "timeout") if timeout else None
+        try:
+            raised = await self._call(definition, context, arguments, job)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if context.completed:
+            if raised is not None:
+                say(log, logging.ERROR, run, "%s after its completion was committed",
+                    describe(raised)[0])  # fmt: skip
+            return None
+        if raised is None:
+            return SUCCEEDED
+        if run.reason is not None and isinstance(raised, asyncio.CancelledError | Cancel):
+            return interrupted(run.reason, timeout)
+        return _decide(raised, definition, arguments, job)
+
+    async def _call(
+        self, definition: Definition, context: Context, arguments: dict[str, Any], job: ClaimedJob
+    ) -> BaseException | None:
+        try:
+            if definition.run == "async":
+                await definition.invoke(context, arguments)
+            elif definition.run == "thread":
+                return await self._loop.run_in_executor(
+                    self._threads, _caught, definition, context, arguments
+                )
+            else:
+                context.completed = await self._processes.call(definition, job)
+        except BaseException as error:
+            return error
+        return None
+
+
+def _caught(
+    definition: Definition, context: Context, arguments: dict[str, Any]
+) -> BaseException | None:
+    """Return what the handler raised: a future would never end with a StopIteration."""
+    try:
+        definition.invoke(context, arguments)
+    except BaseException as error:
+        return error
+    return None
+
+
+def _decide(
+    error: BaseException, definition: Definition, arguments: dict[str, Any], job: ClaimedJob
+) -> Outcome:
+    if type(error) is HandlerFailed:
+        return error.outcome
+    return decide(
+        error,
+        attempt=job.attempt,
+        retry_on=definition.retry_on,
+        backoff=definition.backoff_of(arguments),
+    )

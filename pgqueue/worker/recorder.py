@@ -1,0 +1,106 @@
+"""Records what became of jobs, in batches; a result that cannot be recorded holds up no other."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from pgqueue.job import Status
+from pgqueue.operations import Operation, claims
+from pgqueue.operations.claims import Finished
+from pgqueue.outcome import Outcome
+from pgqueue.worker.database import Database, StatementRefused, perhaps_done
+
+log = logging.getLogger("pgqueue.recorder")
+
+MOST_AT_ONCE = 1000
+AFTER_A_REFUSAL = 60.0
+# Data, constraint, raised by a trigger, program limit.
+_DATA = ("22", "23", "P0", "54")
+
+
+class Recorder:
+    """Empties ``ended``; what the database did not answer to goes back for the next pass."""
+
+    def __init__(self, *, database: Database, delete_succeeded: bool) -> None:
+        self._database = database
+        self._delete = delete_succeeded
+        self.lost = 0
+        self.unknown = 0
+
+    async def record(self, ended: list[Finished]) -> None:
+        """Record everything in ``ended``.
+
+        Raises:
+            DatabaseAway: the database did not answer.
+        """
+        while ended:
+            batch = ended[:MOST_AT_ONCE]
+            del ended[:MOST_AT_ONCE]
+            done = [f for f in batch if f.outcome.kind == "succeeded"]
+            other = [f for f in batch if f.outcome.kind != "succeeded"]
+            try:
+                while done or other:
+                    part = done or other
+                    await self._write(part)
+                    part.clear()
+            except BaseException as error:
+                if perhaps_done(error):
+                    part[:] = [replace(finished, doubtful=True) for finished in part]
+                ended[:0] = done + other
+                raise
+
+    async def _write(self, finished: list[Finished]) -> None:
+        try:
+            await self._write_all(finished)
+        except Exception as error:
+            if not refused(error):
+                raise
+            if len(finished) == 1:
+                await self._write_plain(finished[0], error)
+                return
+            log.warning("%d results refused together, recording them one by one", len(finished))
+            for each in list(finished):
+                await self._write([each])
+                finished.remove(each)
+
+    async def _write_plain(self, finished: Finished, error: Exception) -> None:
+        """Record that the result was refused, without anything that could be refused again."""
+        log.error("job %d: its result was refused: %s", finished.id, error)
+        plain = Outcome("retry", AFTER_A_REFUSAL, type(error).__name__, "its result was refused")
+        try:
+            await self._write_all([replace(finished, outcome=plain, run_seconds=0.0)])
+        except Exception as again:
+            if not refused(again):
+                raise
+            log.exception("job %d: left to its lease", finished.id)
+
+    async def _write_all(self, finished: list[Finished]) -> None:
+        operation: Operation[list[int]] | Operation[dict[int, Status]]
+        if finished[0].outcome.kind == "succeeded":
+            operation = claims.complete(finished, delete=self._delete)
+        else:
+            operation = claims.fail(finished)
+        result: list[int] | dict[int, Status] = await self._database.run(operation)  # type: ignore[arg-type]
+        recorded = set(result)
+        self._count_missing([f for f in finished if f.id not in recorded])
+        if isinstance(result, dict):
+            for job_id, status in result.items():
+                if status is Status.DEAD:
+                    log.error("job %d is dead: see pgqueue job %d", job_id, job_id)
+
+    def _count_missing(self, missing: list[Finished]) -> None:
+        """No row was found: recorded already when that is possible, else the claim was lost."""
+        lost = [f.id for f in missing if not f.doubtful]
+        self.lost += len(lost)
+        self.unknown += len(missing) - len(lost)
+        if lost:
+            log.warning("%d results dropped, their claims were lost: jobs %s", len(lost), lost[:20])
+        if len(missing) > len(lost):
+            log.info("%d results were recorded before without an answer, or were lost",
+                     len(missing) - len(lost))  # fmt: skip
+
+
+def refused(error: Exception) -> bool:
+    """Was it the data? Then the same statement would be refused again and again."""
+    return isinstance(error, StatementRefused) and error.state.startswith(_DATA)

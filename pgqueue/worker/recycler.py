@@ -1,0 +1,79 @@
+"""Sees when the process is better replaced: it holds too much memory, or a job that cannot end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import ClassVar
+
+import psutil
+
+from pgqueue.errors import ConfigError
+from pgqueue.sizes import shown
+from pgqueue.worker.run import Run
+from pgqueue.worker.service import Service
+
+LOOK_EVERY = 1.0
+
+
+class Recycler(Service):
+    """Looks once a second and calls ``recycle`` with the reason.
+
+    A handler that ignores its interruption (a thread, or a coroutine that swallows its cancellation)
+    is stuck when its lease has run out: another worker has its job, and its slot here is lost.
+
+    Args:
+        max_rss: resident bytes of the process and its children; None for no limit.
+        stuck: the runs that cannot be ended.
+        ends_process: ending the worker ends the process; else a stuck handler would go on anyway.
+    """
+
+    name: ClassVar[str] = "recycler"
+
+    def __init__(
+        self,
+        *,
+        max_rss: int | None,
+        stuck: Callable[[], Iterable[Run]],
+        ends_process: bool,
+        recycle: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._max_rss = max_rss
+        self._stuck = stuck
+        self._ends_process = ends_process
+        self._recycle = recycle
+        self._reported: set[int] = set()
+
+    def check(self) -> None:
+        """Raise ConfigError if the process is over the limit before its first job."""
+        if self._max_rss is not None and (resident := resident_bytes()) > self._max_rss:
+            raise ConfigError(
+                f"max_rss {shown(self._max_rss)} is less than the {shown(resident)} that this worker"
+                " needs before its first job: raise it"
+            )
+
+    async def run_once(self) -> float:
+        for run in self._stuck():
+            reason = f"job {run.job.id} ({run.job.task}) cannot be stopped and its lease ran out"
+            if self._ends_process:
+                self._recycle(reason)
+            elif run.job.id not in self._reported:
+                self._reported.add(run.job.id)
+                self.log.error("%s: its slot is lost until this process ends", reason)
+        if self._max_rss is not None:
+            resident = await asyncio.to_thread(resident_bytes)
+            if resident > self._max_rss:
+                self._recycle(f"{shown(resident)} resident, over max_rss {shown(self._max_rss)}")
+        return LOOK_EVERY
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process and its children, the process pool of jobs."""
+    own = psutil.Process()
+    total = int(own.memory_info().rss)
+    for child in own.children(recursive=True):
+        with suppress(psutil.Error):
+            total += int(child.memory_info().rss)
+    return total

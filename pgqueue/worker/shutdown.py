@@ -1,0 +1,126 @@
+"""When a worker process ends, and how: what has not started is given back, what runs may finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from pgqueue.worker.exchange import Exchange
+from pgqueue.worker.executor import Executor
+
+log = logging.getLogger("pgqueue.worker")
+
+TO_BE_CANCELLED = 2.0
+TO_BE_RECORDED = 5.0
+LOOK_EVERY = 0.02
+
+Pools = Sequence[tuple[Executor, Exchange]]
+
+
+class Shutdown:
+    """Waits until the worker is to end, then brings its pools to rest.
+
+    Args:
+        pools: looked at when needed, for they are made after this.
+        drain: end when nothing is due.
+        max_jobs: end after this many jobs.
+        grace: seconds that running jobs have after ``stop()``.
+        ends_process: the process ends with the worker, so jobs in threads may be given back.
+    """
+
+    def __init__(
+        self,
+        pools: Callable[[], Pools],
+        *,
+        drain: bool,
+        max_jobs: int | None,
+        grace: float,
+        ends_process: bool,
+    ) -> None:
+        self._pools = pools
+        self._drain, self._max_jobs = drain, max_jobs
+        self._grace = grace
+        self._ends_process = ends_process
+        self.stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self.recycled = False
+
+    def stop(self) -> None:
+        """Stop claiming and end when running jobs have; called again, do not wait for them."""
+        if self.stopping.is_set():
+            self._hurry.set()
+        self.stopping.set()
+
+    def recycle(self, reason: str) -> None:
+        """Claim no more and end when all that can end has, however long it takes."""
+        if not self.recycled:
+            log.info("%s: ending, to be started anew", reason)
+            self.recycled = True
+            self._claim_no_more()
+
+    def budget(self) -> int | None:
+        """How many more jobs may be claimed before this process is to end; None for no limit."""
+        if self._max_jobs is None:
+            return None
+        return self._max_jobs - sum(executor.slots.taken for executor, _ in self._pools())
+
+    async def run(self) -> None:
+        """Return when the worker has come to rest."""
+        while not self.stopping.is_set() and not self._done():
+            await either(self.stopping, timeout=LOOK_EVERY if self._counts() else 1.0)
+        await self._shut_down()
+
+    def _counts(self) -> bool:
+        return self._drain or self.recycled or self._max_jobs is not None
+
+    def _done(self) -> bool:
+        pools = self._pools()
+        if self.recycled:
+            return all(executor.at_rest for executor, _ in pools)
+        if self._max_jobs is not None and sum(e.slots.ended for e, _ in pools) >= self._max_jobs:
+            self.recycle(f"{self._max_jobs} jobs done")
+            return True
+        return self._drain and all(
+            exchange.empty and executor.at_rest for executor, exchange in pools
+        )
+
+    def _claim_no_more(self) -> None:
+        for executor, exchange in self._pools():
+            exchange.claiming = False
+            executor.release()
+            exchange.hurry()
+
+    async def _shut_down(self) -> None:
+        self._claim_no_more()
+        executors = [executor for executor, _ in self._pools()]
+        if not await self._at_rest(time.monotonic() + self._grace):
+            log.warning(
+                "%d jobs still run after the grace time", sum(len(e.held) for e in executors)
+            )
+            for executor in executors:
+                executor.interrupt_all()
+            await self._at_rest(time.monotonic() + TO_BE_CANCELLED, hurry=False)
+            if self._ends_process:
+                for executor in executors:
+                    executor.abandon()
+                await self._at_rest(time.monotonic() + TO_BE_RECORDED, hurry=False)
+
+    async def _at_rest(self, deadline: float, *, hurry: bool = True) -> bool:
+        while not all(executor.at_rest for executor, _ in self._pools()):
+            if time.monotonic() >= deadline or (hurry and self._hurry.is_set()):
+                return False
+            for _, exchange in self._pools():
+                exchange.wake()
+            await asyncio.sleep(LOOK_EVERY)
+        return True
+
+
+async def either(event: asyncio.Event, *, timeout: float) -> None:
+    """Wait for the event or the seconds, whichever is first."""
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        pass

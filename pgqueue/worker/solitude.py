@@ -1,0 +1,103 @@
+"""Lets a job on its last chance run alone, so that a crash is blamed on it and on no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pgqueue.job import ClaimedJob
+from pgqueue.worker.run import Run
+from pgqueue.worker.service import Service
+
+if TYPE_CHECKING:
+    from pgqueue.worker.executor import Executor
+
+PATIENCE = 30.0
+ALONE = 30.0
+LOOK_EVERY = 0.01
+
+
+class Solitude(Service):
+    """Holds the process back for one suspect: a job that another crash would make dead.
+
+    While it waits to be alone, nothing starts, nothing is claimed and what has not started is given
+    back, for a crash would be blamed on all that the process holds. It starts once the process holds
+    nothing else and has recorded all results, or after 30 s in company; for its first 30 s nothing
+    else starts.
+
+    Args:
+        max_crashes: crashes that make a job dead.
+        settled: is no statement under way and no result unrecorded?
+    """
+
+    name: ClassVar[str] = "solitude"
+
+    def __init__(self, *, max_crashes: int, settled: Callable[[], bool]) -> None:
+        super().__init__()
+        self._last_chance = max(max_crashes - 1, 1)
+        self._settled = settled
+        self._executors: list[Executor] = []
+        self._suspect: Run | None = None
+        self._pool: Executor | None = None
+        self._until = 0.0
+        self._cautious = False
+        self.closed = False
+
+    def add(self, executor: Executor) -> None:
+        """Hold this pool back too."""
+        self._executors.append(executor)
+
+    def room(self, room: int) -> int:
+        """What may be claimed of ``room``: one by one after a suspect, for they come in company."""
+        if self.closed:
+            return 0
+        return min(room, 1) if self._cautious else room
+
+    def claimed(self, executor: Executor, jobs: Sequence[ClaimedJob]) -> None:
+        """Look at claimed jobs before any of them starts."""
+        suspect = any(job.crashes >= self._last_chance for job in jobs)
+        if not suspect and not self.closed:
+            self._cautious = False
+            return
+        if not self.closed:
+            self.closed = self._cautious = True
+            self._pool = executor
+            self._suspect = next(
+                run for run in executor.waiting if run.job.crashes >= self._last_chance
+            )
+            self._until = time.monotonic() + PATIENCE
+            self.log.info("job %d (%s) crashed its worker %d times: now it runs alone",
+                          self._suspect.job.id, self._suspect.job.task,
+                          self._suspect.job.crashes)  # fmt: skip
+        for each in self._executors:
+            each.give_back(keep=self._suspect)
+        self.wake()
+
+    async def run_once(self) -> float:
+        suspect, pool = self._suspect, self._pool
+        if suspect is None or pool is None:
+            return 3600.0
+        late = time.monotonic() >= self._until
+        if suspect.task is not None:
+            if late or self._alone(None):
+                self._open()
+        elif suspect not in pool.waiting:
+            self._open()
+        elif late and not pool.slots.free:
+            pool.give_back(keep=None)
+            self._open()
+        elif late or self._alone(suspect):
+            self._until = time.monotonic() + ALONE
+            pool.start(suspect)
+        return LOOK_EVERY
+
+    def _alone(self, suspect: Run | None) -> bool:
+        held = [run for each in self._executors for run in each.held.values()]
+        return held == ([] if suspect is None else [suspect]) and self._settled()
+
+    def _open(self) -> None:
+        self._suspect = self._pool = None
+        self.closed = False
+        for each in self._executors:
+            each.resume()
