@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz chaos schema bench bench-quick reference clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz chaos schema bench bench-quick soak reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -55,6 +55,8 @@ fuzz: .venv/ready ## The state machine with 20,000 examples (hours)
 
 chaos: .venv/ready ## Ten minutes of load while workers, server and network break
 	@$(BIN)/python -m tests.chaos --minutes 10 --json
+soak: .venv/ready ## One worker under load for five minutes: nothing may grow
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5)
 
 schema: .venv/ready ## Write migrations/schema.sql anew
 	@$(BIN)/python -m tests.schema_page
