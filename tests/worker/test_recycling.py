@@ -76,7 +76,7 @@ def test_sizes() -> None:
         500_000_000, 2**30, 1500, 2**31, 7,
     ]  # fmt: skip
     for wrong in ("", "much", "5XB", "5ib", "0", -1, True, None, 1.5, "9999TB"):
-        with pytest.raises(ValueError, match="max_rss must"):
+        with pytest.raises(ConfigError, match="max_rss must"):
             size(wrong, name="max_rss")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="max_rss must be bytes or text like"):
         Settings().with_(max_rss="lots")
