@@ -107,10 +107,14 @@ class Executor:
         """Runs that went on after they were asked to end, and have lost their lease."""
         return [run for run in self.held.values() if run.stuck(self._lease)]
 
+    def live(self) -> list[Run]:
+        """The runs that are not stuck."""
+        return [run for run in self.held.values() if not run.stuck(self._lease)]
+
     @property
     def at_rest(self) -> bool:
         """Is all recorded, and nothing left that will end?"""
-        return not self.ended and all(run.stuck(self._lease) for run in self.held.values())
+        return not self.ended and not self.live()
 
     async def _run(self, run: Run) -> None:
         outcome: Outcome | None = None

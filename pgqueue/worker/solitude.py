@@ -93,7 +93,8 @@ class Solitude(Service):
         return LOOK_EVERY
 
     def _alone(self, suspect: Run | None) -> bool:
-        held = [run for each in self._executors for run in each.held.values()]
+        # A stuck run has lost its claim: no crash will be blamed on it here any more.
+        held = [run for each in self._executors for run in each.live()]
         return held == ([] if suspect is None else [suspect]) and self._settled()
 
     def _open(self) -> None:
