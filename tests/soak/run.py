@@ -10,7 +10,7 @@ import psycopg
 from tests.soak import tasks
 from tests.soak.samples import Sample, take
 from tests.support import eventually
-from tests.worker.processes import Workers
+from tests.processes import Workers
 
 SAMPLE_EVERY = 1.0
 CUT_EVERY = 5.0

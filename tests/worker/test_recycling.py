@@ -12,7 +12,7 @@ from pgqueue.config import Settings
 from pgqueue.sizes import size
 from tests.support import eventually, statuses
 from tests.worker import recycled
-from tests.worker.processes import Workers
+from tests.processes import Workers
 
 JOBS = 50
 
