@@ -17,6 +17,9 @@ from pgqueue.errors import ArgumentsError, TaskError
 WARN_BYTES = 256 * 1024
 MOST_BYTES = 1024 * 1024
 MOST_DEPTH = 64
+# A claim cuts the text of arguments here, lest huge ones fill the memory of the worker.
+MOST_CLAIMED = 2 * MOST_BYTES + 1
+_BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -81,14 +84,13 @@ class Signature:
             raise ArgumentsError(f"arguments of {task}: {reason}") from None
         return text
 
-    def decode(self, text: str | None) -> dict[str, Any]:
-        """Return keyword arguments from JSON text; None stands for text too large to be claimed.
+    def decode(self, text: str) -> dict[str, Any]:
+        """Return keyword arguments from JSON text.
 
         Raises:
             ArgumentsError: the stored arguments do not fit the signature.
         """
-        if text is None:
-            raise ArgumentsError("the stored arguments are larger than a worker reads")
+        check_stored(text)
         try:
             values = self._decoder.decode(text)
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
@@ -120,6 +122,27 @@ def check_text(text: str) -> None:
         raise ArgumentsError("text with a NUL character cannot be stored in PostgreSQL")
     if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
         raise ArgumentsError(f"nested deeper than {MOST_DEPTH}")
+
+
+def check_stored(text: str) -> None:
+    """The limits again when a job is claimed: its row may come from SQL, past ``encode``.
+
+    PostgreSQL writes a blank after each colon and comma; the limit is meant without them.
+
+    Raises:
+        ArgumentsError: over 1 MB, or deeper than 64.
+    """
+    if len(text) >= MOST_CLAIMED:
+        raise ArgumentsError(f"the stored arguments are too large: at most {MOST_BYTES:,} bytes")
+    size = len(text.encode("utf-8"))
+    if size > MOST_BYTES:
+        size = len(_BLANK.sub(r"\1", text).encode("utf-8"))
+        if size > MOST_BYTES:
+            raise ArgumentsError(
+                f"the stored arguments are too large: {size:,} bytes, at most {MOST_BYTES:,}"
+            )
+    if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
+        raise ArgumentsError(f"the stored arguments are nested deeper than {MOST_DEPTH}")
 
 
 def depth(text: str) -> int:

@@ -59,11 +59,11 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A row as the claim returns it. ``args`` is JSON text, decoded per job; None if too large."""
+    """A row as the claim returns it. ``args`` is JSON text, decoded per job."""
 
     id: int
     task: str
-    args: str | None
+    args: str
     queue: str
     priority: int
     attempt: int

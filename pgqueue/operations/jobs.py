@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pgqueue.codec import check_text
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
 from pgqueue.job import Attempt, JobRow, NewJob, Status, check_queue
@@ -116,10 +117,16 @@ def retry(
     values = {
         **where.values(),
         "ids": None if job_ids is None else list(job_ids),
-        "args": None if args is None else json.dumps(args, allow_nan=False),
+        "args": None if args is None else _edited(args),
         "limit": limit,
     }
     return Operation("retry_jobs", values, ids)
+
+
+def _edited(args: Any) -> str:
+    text = json.dumps(args, allow_nan=False)
+    check_text(text)
+    return text
 
 
 def cancel(job_ids: Sequence[int]) -> Operation[dict[int, Status]]:

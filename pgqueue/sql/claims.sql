@@ -20,12 +20,8 @@ update pgqueue.jobs j
        lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
   from pick
  where j.id = pick.id
-returning j.id, j.task,
-          -- Small rows are inside the limit for sure, and most are small.
-          case when pg_column_size(j.args) < 1000 or octet_length(j.args::text) <= 4194304
-               then j.args::text end,
-          j.queue, j.priority, j.attempt, j.max_retries, j.crashes,
-          greatest(j.run_at, timestamptz 'epoch');
+returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
+          j.crashes, greatest(j.run_at, timestamptz 'epoch');
 
 -- name: sweep
 -- Claim due jobs from the start of every lane, finding the lanes by loose index scans; a null list
@@ -72,12 +68,8 @@ update pgqueue.jobs j
        lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
   from pick
  where j.id = pick.id
-returning j.id, j.task,
-          -- Small rows are inside the limit for sure, and most are small.
-          case when pg_column_size(j.args) < 1000 or octet_length(j.args::text) <= 4194304
-               then j.args::text end,
-          j.queue, j.priority, j.attempt, j.max_retries, j.crashes,
-          greatest(j.run_at, timestamptz 'epoch');
+returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
+          j.crashes, greatest(j.run_at, timestamptz 'epoch');
 
 -- name: complete
 -- Record success of running jobs, each fenced by its claim; rows not returned were lost.

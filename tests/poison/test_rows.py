@@ -41,7 +41,7 @@ async def test_what_cannot_be_read_is_dead_at_once(app: App, conn: psycopg.Conne
         "select last_error, claim_id from pgqueue.jobs where status = 'dead' order by id"
     ).fetchall()
     assert [row[0].split(":")[0] for row in rows] == ["ArgumentsError"] * len(ARGS)
-    assert "larger than a worker reads" in rows[-1][0]
+    assert "too large" in rows[-1][0]
 
     # And people can look at every one of them.
     jobs = await app.aclient.jobs(limit=100)
