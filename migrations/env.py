@@ -11,6 +11,13 @@ from sqlalchemy.pool import NullPool
 SCHEMA = context.config.attributes.get("schema", "pgqueue")
 # Any constant will do, as long as every migrator takes the same one.
 LOCK = 0x7067_7175_6575_65
+# Whoever waits for a lock stops everybody behind it: give up soon, and let the caller try again.
+LOCK_TIMEOUT = "set local lock_timeout = '1s'"
+# What is made belongs to the owner of the schema, whichever of its members migrates.
+BECOME_OWNER = """
+    select set_config('role', pg_get_userbyid(nspowner), true) from pg_namespace
+     where nspname = :schema and pg_has_role(nspowner, 'member') and nspowner <> current_user::regrole
+"""
 
 
 def run_offline() -> None:
@@ -22,6 +29,7 @@ def run_offline() -> None:
         transactional_ddl=True,
     )
     with context.begin_transaction():
+        context.execute(LOCK_TIMEOUT)
         context.execute(f"create schema if not exists {SCHEMA}")
         context.run_migrations()
 
@@ -30,7 +38,10 @@ def run_online(connection: Connection) -> None:
     context.configure(connection=connection, version_table_schema=SCHEMA)
     with context.begin_transaction():
         connection.execute(text(f"select pg_advisory_xact_lock({LOCK})"))
-        connection.execute(text(f"create schema if not exists {SCHEMA}"))
+        connection.execute(text(LOCK_TIMEOUT))
+        connection.execute(text(BECOME_OWNER), {"schema": SCHEMA})
+        if connection.scalar(text("select to_regnamespace(:schema)"), {"schema": SCHEMA}) is None:
+            connection.execute(text(f"create schema {SCHEMA}"))
         context.run_migrations()
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alembic import context, op
+from sqlalchemy import text
 
 from pgqueue.sql import qualify
 
@@ -14,8 +15,9 @@ depends_on = ${repr(depends_on)}
 
 def _run(direction: str) -> None:
     schema = context.config.attributes.get("schema", "pgqueue")
-    text = Path(__file__).with_suffix(f".{direction}.sql").read_text("utf-8")
-    op.execute(qualify(text, schema))
+    sql = Path(__file__).with_suffix(f".{direction}.sql").read_text("utf-8")
+    # No bind parameters in there: a colon is a colon.
+    op.execute(text(qualify(sql, schema).replace(":", "\\:")))
 
 
 def upgrade() -> None:

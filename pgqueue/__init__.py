@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ConnectionUnusable,
         JobNotFound,
         PgQueueError,
+        PrivilegeMissing,
         SchemaError,
         TaskError,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "JobNotFound",
     "JobRow",
     "PgQueueError",
+    "PrivilegeMissing",
     "Retry",
     "SchemaError",
     "Snooze",
@@ -70,6 +72,7 @@ _MODULES = {
     "JobNotFound": "pgqueue.errors",
     "JobRow": "pgqueue.job",
     "PgQueueError": "pgqueue.errors",
+    "PrivilegeMissing": "pgqueue.errors",
     "Retry": "pgqueue.control",
     "SchemaError": "pgqueue.errors",
     "Snooze": "pgqueue.control",

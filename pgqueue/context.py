@@ -195,4 +195,4 @@ class _Transaction:
 
 
 def _explained(error: Exception) -> Exception | PgQueueError:
-    return translate(error) or error
+    return translate(error, "complete_job") or error

@@ -6,6 +6,7 @@ PgQueueError
 ├── ArgumentsError      a job's arguments do not fit, or cannot be stored
 ├── ConnectionUnusable  the connection given to .on() cannot be used
 ├── SchemaError         the database's pgqueue schema is missing, older or newer
+├── PrivilegeMissing    the database role may not do this
 ├── ClaimLost           the job is no longer this worker's
 └── JobNotFound         no job has this id
 """
@@ -35,6 +36,10 @@ class ConnectionUnusable(PgQueueError):
 
 class SchemaError(PgQueueError):
     """The database's pgqueue schema is missing, older or newer than this code."""
+
+
+class PrivilegeMissing(PgQueueError):
+    """The database role of this connection may not do this; ``pgqueue sql roles`` has the grants."""
 
 
 class ClaimLost(PgQueueError):

@@ -35,19 +35,19 @@ class Gateway:
     def run(self, operation: Operation[T], on: object) -> T:
         """Run one operation; ``on`` is the caller's connection or None."""
         statement = self._statements[operation.statement]
-        with self._driver(on) as driver:
+        with self._driver(on, operation.statement) as driver:
             return operation.decode(driver.fetch(statement, operation.values))
 
     async def arun(self, operation: Operation[T], on: object) -> T:
         """The same, awaited."""
         statement = self._statements[operation.statement]
-        async with self._adriver(on) as driver:
+        async with self._adriver(on, operation.statement) as driver:
             return operation.decode(await driver.fetch(statement, operation.values))
 
     @contextmanager
-    def _driver(self, on: object) -> Iterator[Driver]:
+    def _driver(self, on: object, statement: str) -> Iterator[Driver]:
         """The driver of the caller's connection, or of one of our own in autocommit mode."""
-        with _explaining():
+        with _explaining(statement):
             if on is not None:
                 yield sync_driver(on)
             else:
@@ -55,8 +55,8 @@ class Gateway:
                     yield sync_driver(connection)
 
     @asynccontextmanager
-    async def _adriver(self, on: object) -> AsyncIterator[AsyncDriver]:
-        with _explaining():
+    async def _adriver(self, on: object, statement: str) -> AsyncIterator[AsyncDriver]:
+        with _explaining(statement):
             if on is not None:
                 yield async_driver(on)
             else:
@@ -65,7 +65,7 @@ class Gateway:
 
     def _copy(self, jobs: Sequence[NewJob], notify: bool, on: object) -> list[int] | None:
         """Insert by COPY; None if this connection cannot."""
-        with self._driver(on) as driver:
+        with self._driver(on, "copy_jobs") as driver:
             if not isinstance(driver, Copying):
                 return None
             statements = self._statements
@@ -79,7 +79,7 @@ class Gateway:
 
     async def _acopy(self, jobs: Sequence[NewJob], notify: bool, on: object) -> list[int] | None:
         """The same, awaited."""
-        async with self._adriver(on) as driver:
+        async with self._adriver(on, "copy_jobs") as driver:
             if not isinstance(driver, AsyncCopying):
                 return None
             statements = self._statements
@@ -107,12 +107,12 @@ class Gateway:
 
 
 @contextmanager
-def _explaining() -> Iterator[None]:
+def _explaining(statement: str) -> Iterator[None]:
     """Raise our own error for the SQLSTATEs we explain; pass on all others as they are."""
     try:
         yield
     except Exception as error:
-        known = translate(error)
+        known = translate(error, statement)
         if known is not None:
             raise known from error
         raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,11 +12,20 @@ from typing import Any
 import psycopg
 
 from pgqueue.connect import libpq_dsn
-from pgqueue.errors import PgQueueError, SchemaError
+from pgqueue.drivers import sqlstate, translate
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import PgQueueError
 from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
+from pgqueue.stamp import EXPECTED, MINIMUM, Stamp, check, check_latest, parse
 
-EXPECTED = 1
+__all__ = [
+    "EXPECTED", "MINIMUM", "Stamp", "check", "check_latest", "downgrade", "parse", "sql", "stamp",
+    "upgrade", "version",
+]  # fmt: skip
+
 OLDEST_SERVER = 140_000
+LOCK_NOT_AVAILABLE, NOT_ALLOWED = "55P03", "42501"
+PAUSE = 0.5
 # Alembic's environment is global to the process.
 _ALEMBIC = Lock()
 
@@ -27,44 +37,43 @@ def migrations_path() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def check(found: int | None) -> None:
-    """Raise SchemaError, in one line that says what to do, unless ``found`` is what this code needs."""
-    if found is None:
-        raise SchemaError("the database has no pgqueue schema; run: pgqueue migrate")
-    if found < EXPECTED:
-        raise SchemaError(
-            f"the database has pgqueue schema {found}, this version needs {EXPECTED};"
-            " run: pgqueue migrate"
-        )
-    if found > EXPECTED:
-        raise SchemaError(
-            f"the database has pgqueue schema {found}, this version knows only {EXPECTED};"
-            " install a newer pgqueue-postgres"
-        )
+def stamp(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA) -> Stamp | None:
+    """The stamp on the schema; None if there is none."""
+    statement = load(schema)["schema_comment"].numbered.encode()
+    row = psycopg.RawCursor(connection).execute(statement, [check_schema(schema)]).fetchone()
+    return parse(row[0] if row else None)
 
 
 def version(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA) -> int | None:
     """The version stamped on the schema; None if there is none."""
-    statement = load(schema)["schema_comment"].numbered.encode()
-    row = psycopg.RawCursor(connection).execute(statement, [check_schema(schema)]).fetchone()
-    match = re.search(r"schema (\d+)$", (row[0] if row else None) or "")
-    return int(match[1]) if match else None
+    found = stamp(connection, schema=schema)
+    return None if found is None else found.version
 
 
-def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, to: str = "head") -> None:
+def upgrade(
+    dsn: str, *, schema: str = DEFAULT_SCHEMA, to: str = "head", wait: Duration = 30
+) -> None:
     """Bring the schema to a revision; a second migrator waits for the first.
+
+    Args:
+        wait: how long to try again when other sessions hold locks on the tables. Each try gives up
+            after a second, so that the jobs queue up behind it no longer than that.
 
     Raises:
         ConfigError: the DSN or the schema name cannot be used.
-        PgQueueError: the server is older than PostgreSQL 14, or the revision is unknown.
+        PgQueueError: the server is older than PostgreSQL 14, the revision is unknown, or others
+            held their locks all the time; nothing was changed.
+        PrivilegeMissing: this role is not one that owns the schema.
         psycopg.OperationalError: the server cannot be reached.
     """
-    _migrate(dsn, "upgrade", schema, to)
+    _migrate(dsn, "upgrade", schema, to, seconds(wait, name="wait"))
 
 
-def downgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, to: str = "base") -> None:
+def downgrade(
+    dsn: str, *, schema: str = DEFAULT_SCHEMA, to: str = "base", wait: Duration = 30
+) -> None:
     """Take the schema back to a revision; ``base`` removes everything, jobs as well."""
-    _migrate(dsn, "downgrade", schema, to)
+    _migrate(dsn, "downgrade", schema, to, seconds(wait, name="wait"))
 
 
 def sql(*, schema: str = DEFAULT_SCHEMA, to: str = "head") -> str:
@@ -79,7 +88,7 @@ def sql(*, schema: str = DEFAULT_SCHEMA, to: str = "head") -> str:
     return text.getvalue()
 
 
-def _migrate(dsn: str, verb: str, schema: str, to: str) -> None:
+def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
     from alembic import command
     from alembic.util.exc import CommandError
     from sqlalchemy import create_engine
@@ -93,14 +102,46 @@ def _migrate(dsn: str, verb: str, schema: str, to: str) -> None:
         poolclass=NullPool,
     )
     with _ALEMBIC, engine.connect() as connection:
-        server = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]
-        if server < OLDEST_SERVER:
-            raise PgQueueError(f"pgqueue needs PostgreSQL 14 or newer, this is {server // 10000}")
+        driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        if driver.info.server_version < OLDEST_SERVER:
+            found = driver.info.server_version // 10000
+            raise PgQueueError(f"pgqueue needs PostgreSQL 14 or newer, this is {found}")
         config.attributes["connection"] = connection
+
+        def run() -> None:
+            with connection.begin():
+                getattr(command, verb)(config, _revision(to))
+
         try:
-            getattr(command, verb)(config, _revision(to))
+            _patiently(run, wait, lambda: _holders(driver, schema))
         except CommandError as error:
             raise PgQueueError(f"cannot migrate to {to!r}: {error}") from None
+
+
+def _patiently(run: Callable[[], None], wait: float, holders: Callable[[], str]) -> None:
+    """Try again while others hold locks: a waiting migration would stop everybody behind it."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return run()
+        except Exception as error:
+            if sqlstate(error) == NOT_ALLOWED:
+                raise translate(error, "migrate") from error  # type: ignore[misc]
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+            if time.monotonic() >= deadline:
+                raise PgQueueError(
+                    f"gave up after {wait:g} s, nothing was changed: other sessions hold locks on the"
+                    f" tables ({holders()}); end them or try again: pgqueue migrate"
+                ) from None
+        time.sleep(PAUSE)
+
+
+def _holders(connection: psycopg.Connection[Any], schema: str) -> str:
+    statement = load(schema)["lock_holders"].numbered.encode()
+    rows = psycopg.RawCursor(connection).execute(statement, [schema]).fetchall()
+    connection.rollback()
+    return "; ".join(row[0] for row in rows) or "gone by now"
 
 
 def _config(schema: str) -> Any:

@@ -46,6 +46,9 @@ def cli() -> str:
         assert command is not None
         context = click.Context(command, info_name=name, parent=parent, terminal_width=100)
         parts.append(f"## {name}\n\n" + _help(command, context))
+        for below, child in getattr(command, "commands", {}).items():
+            inner = click.Context(child, info_name=below, parent=context, terminal_width=100)
+            parts.append(f"### {name} {below}\n\n" + _help(child, inner))
     return HEADER + "# Command line\n\n" + "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pgqueue.job import TRANSITIONS
+from pgqueue.roles import ROLES
 from tests.reference_pages import pages
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -54,7 +55,13 @@ def test_the_documented_life_of_a_job_is_the_real_one() -> None:
     assert "\n".join(rows) in text
 
 
+def test_every_role_is_described() -> None:
+    text = (DOCS / "security.md").read_text("utf-8")
+    for role in ROLES:
+        assert f"| `pgqueue_{role}` |" in text
+
+
 def test_links_lead_somewhere() -> None:
-    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "SECURITY.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"

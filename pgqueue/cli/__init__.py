@@ -22,6 +22,7 @@ COMMANDS = {
     "pause": "change",
     "resume": "change",
     "migrate": "migrate",
+    "sql": "sql",
     "dev": "dev",
     "completion": "completion",
 }
@@ -38,6 +39,7 @@ SUMMARIES = {
     "pause": "Stop claims from queues.",
     "resume": "Let paused queues be claimed from again.",
     "migrate": "Create or upgrade the schema.",
+    "sql": "Print SQL to run yourself: roles.",
     "dev": "PostgreSQL, schema and a worker, for development.",
     "completion": "Print the completion script of a shell.",
 }

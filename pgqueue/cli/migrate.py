@@ -18,12 +18,20 @@ from pgqueue.errors import SchemaError
     "--check", is_flag=True, help="Only say whether it is up to date; exit code 4 if not."
 )
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead of running it.")
+@click.option("--wait", default="30s", show_default=True, metavar="DURATION",
+              help="How long to try again while others hold locks on the tables.")  # fmt: skip
 @click.option("--to", default="head", metavar="VERSION", help='A version such as 1, or "base".')
 @click.option(
     "--yes", "-y", is_flag=True, help="Do not ask before --to base, which drops all jobs."
 )
 def migrate_command(
-    dsn: str | None, schema: str | None, check: bool, as_sql: bool, to: str, yes: bool
+    dsn: str | None,
+    schema: str | None,
+    check: bool,
+    as_sql: bool,
+    wait: str,
+    to: str,
+    yes: bool,
 ) -> None:
     """Create or upgrade the schema. Safe to run twice, and at once from many places."""
     settings = config.load()
@@ -32,25 +40,31 @@ def migrate_command(
         click.echo(schemas.sql(schema=schema, to=to), nl=False)
         return
     if check:
-        schemas.check(_version(dsn, schema))
-        click.echo(f"schema {schema} is at version {schemas.EXPECTED}, as needed")
+        found = _stamp(dsn, schema)
+        schemas.check_latest(found)
+        click.echo(f"schema {schema} is at version {found.version if found else 0}, as needed")
         return
-    before = _version(dsn, schema)
+    stamp = _stamp(dsn, schema)
+    before = None if stamp is None else stamp.version
     if to == "base" or (before is not None and to.isdigit() and int(to) < before):
         if not yes:
             click.confirm("Going back drops jobs or columns. Go on?", abort=True, err=True)
-        schemas.downgrade(dsn, schema=schema, to=to)
+        schemas.downgrade(dsn, schema=schema, to=to, wait=wait)
     else:
         if before is not None and before > schemas.EXPECTED:
-            schemas.check(before)
-        schemas.upgrade(dsn, schema=schema, to=to)
-    after = _version(dsn, schema)
-    click.echo(f"schema {schema}: version {before or 'none'} -> {after or 'none'}")
+            schemas.check(stamp)
+            click.echo(f"schema {schema}: version {before} is newer than this one's, and serves it")
+            return
+        schemas.upgrade(dsn, schema=schema, to=to, wait=wait)
+    after = _stamp(dsn, schema)
+    click.echo(
+        f"schema {schema}: version {before or 'none'} -> {after.version if after else 'none'}"
+    )
 
 
-def _version(dsn: str, schema: str) -> int | None:
+def _stamp(dsn: str, schema: str) -> schemas.Stamp | None:
     try:
         with connect_sync(dsn) as connection:
-            return schemas.version(connection, schema=schema)
+            return schemas.stamp(connection, schema=schema)
     except psycopg.errors.InvalidCatalogName as error:
         raise SchemaError(str(error).strip()) from None

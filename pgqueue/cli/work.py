@@ -112,4 +112,4 @@ def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
 def check_schema(app: App) -> None:
     """Say once what is wrong, before processes are started that would each say it."""
     with connect_sync(app.dsn) as connection:
-        schemas.check(schemas.version(connection, schema=app.schema))
+        schemas.check(schemas.stamp(connection, schema=app.schema))

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from pgqueue.errors import ClaimLost, ConnectionUnusable, PgQueueError, SchemaError
+from pgqueue.errors import (
+    ClaimLost,
+    ConnectionUnusable,
+    PgQueueError,
+    PrivilegeMissing,
+    SchemaError,
+)
+from pgqueue.roles import role_for
 from pgqueue.sql import Statement
 
 T = TypeVar("T")
@@ -97,16 +104,21 @@ def _known(driver: T | None, connection: object) -> T:
     return driver
 
 
-def translate(error: BaseException) -> PgQueueError | None:
-    """Return our error for the SQLSTATEs we promise to explain; None for all others."""
+def translate(error: BaseException, statement: str | None = None) -> PgQueueError | None:
+    """Return our error for the SQLSTATEs we promise to explain; None for all others.
+
+    Args:
+        statement: the name of the statement that failed, for the role it needs.
+    """
     state = sqlstate(error)
     if state == "PQ001":
         return ClaimLost(str(error).splitlines()[0])
+    if state == "42501":
+        return PrivilegeMissing(f"{_first_line(error)}: {role_for(statement)}")
     if state in ("42P01", "3F000", "42703", "42883"):
-        first = str(getattr(error, "orig", None) or error).splitlines()[0]
         return SchemaError(
-            f"this database has no matching pgqueue schema ({first}): is it the right database?"
-            " run: pgqueue migrate"
+            f"this database has no matching pgqueue schema ({_first_line(error)}): is it the right"
+            " database? run: pgqueue migrate"
         )
     if state in ("26000", "42P05"):
         return ConnectionUnusable(
@@ -114,6 +126,10 @@ def translate(error: BaseException) -> PgQueueError | None:
             " statement_cache_size=0 (asyncpg) or prepare_threshold=None (psycopg)"
         )
     return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def sqlstate(error: BaseException | None) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from pgqueue.job import Status, check_queue
-from pgqueue.operations import Operation, Row, ids
+from pgqueue.operations import Operation, ids
+from pgqueue.stamp import Stamp, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,11 @@ def worker_seen(
     return Operation("worker_seen", values, lambda rows: None)
 
 
+def worker_lacks() -> Operation[list[str]]:
+    """The privileges a worker needs that this connection's role has not."""
+    return Operation("worker_lacks", {}, lambda rows: [row[0] for row in rows])
+
+
 def worker_gone(worker_id: UUID) -> Operation[None]:
     return Operation("worker_gone", {"id": str(worker_id)}, lambda rows: None)
 
@@ -122,11 +127,8 @@ def read_only() -> Operation[bool]:
     return Operation("read_only", {}, lambda rows: bool(rows[0][0]))
 
 
-def schema_version(schema: str) -> Operation[int | None]:
-    """The version stamped on the schema; None if there is none."""
-    return Operation("schema_comment", {"schema": schema}, _version)
-
-
-def _version(rows: Sequence[Row]) -> int | None:
-    match = re.search(r"schema (\d+)$", rows[0][0] or "") if rows else None
-    return int(match[1]) if match else None
+def schema_stamp(schema: str) -> Operation[Stamp | None]:
+    """The stamp on the schema; None if there is none."""
+    return Operation(
+        "schema_comment", {"schema": schema}, lambda rows: parse(rows[0][0]) if rows else None
+    )

@@ -9,11 +9,13 @@ from functools import cache
 from importlib.resources import files
 
 from pgqueue.errors import ConfigError
+from pgqueue.roles import ROLES
 
 DEFAULT_SCHEMA = "pgqueue"
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HEADER = re.compile(r"^-- name: (\w+)\n", re.M)
 _COMMENT = re.compile(r"--[^\n]*\n")
+_ROLE = re.compile(rf"\bpgqueue_({'|'.join(ROLES)})\b")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 
 
@@ -45,6 +47,19 @@ def qualify(text: str, schema: str) -> str:
     text = re.sub(r"\bpgqueue\.(?=[a-z_])", f"{schema}.", text)
     text = re.sub(r"(schema (?:if not exists )?)pgqueue\b", rf"\g<1>{schema}", text)
     return text.replace("'pgqueue:'", f"'{schema}:'")
+
+
+def script(name: str, *, schema: str, roles: str) -> str:
+    """A whole script for an administrator, for one schema.
+
+    Args:
+        roles: what the names of the roles start with, in place of ``pgqueue_``.
+
+    Raises:
+        ConfigError: the schema name is not a plain identifier.
+    """
+    text = files(__package__).joinpath("scripts", f"{name}.sql").read_text("utf-8")
+    return qualify(_ROLE.sub(rf"{roles}\1", text), schema)
 
 
 def compile_statement(name: str, source: str) -> Statement:

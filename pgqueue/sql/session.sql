@@ -33,3 +33,15 @@ select current_setting('transaction_read_only') = 'on';
 -- name: schema_comment
 -- The version stamp of the schema, null if there is none.
 select obj_description(to_regnamespace(:schema::text)::oid, 'pg_namespace');
+
+-- name: lock_holders
+-- Sessions with locks on the tables of the schema, longest transaction first.
+select format('pid %s, %s, user %s, in a transaction for %s s', a.pid,
+              coalesce(nullif(a.application_name, ''), 'unnamed'), a.usename,
+              coalesce(round(extract(epoch from clock_timestamp() - a.xact_start))::text, '?'))
+  from pg_stat_activity a
+ where a.pid <> pg_backend_pid()
+   and a.pid in (select l.pid from pg_locks l join pg_class c on c.oid = l.relation
+                  where l.granted and c.relnamespace = to_regnamespace(:schema::text)::oid)
+ order by a.xact_start
+ limit 3;

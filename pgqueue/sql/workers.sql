@@ -7,11 +7,12 @@ with gone as (
 )
 insert into pgqueue.workers (id, host, pid, version, queues)
 values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[])
-on conflict (id) do update set seen_at = clock_timestamp();
+on conflict (id) do update set seen_at = clock_timestamp()
+returning id;
 
 -- name: worker_gone
 -- This worker has stopped.
-delete from pgqueue.workers w where w.id = (:id::text)::uuid;
+delete from pgqueue.workers w where w.id = (:id::text)::uuid returning w.id;
 
 -- name: list_workers
 -- Workers alive, oldest first.
@@ -25,3 +26,21 @@ select pgqueue.channel(q) from unnest(:queues::text[]) as q;
 -- name: notify_self
 -- Notify a channel of the worker's own, to see whether notifications arrive.
 select pg_notify(:channel::text, '');
+
+-- name: worker_lacks
+-- The privileges a worker needs and this role has not, so that it is said at the start.
+select format('%s on %s', w.privilege, w.relation)
+  from (values ('select', 'pgqueue.jobs'), ('delete', 'pgqueue.jobs'), ('select', 'pgqueue.queues'),
+               ('insert', 'pgqueue.attempts'), ('select', 'pgqueue.attempts'), ('delete', 'pgqueue.attempts'),
+               ('select', 'pgqueue.queue_names'), ('insert', 'pgqueue.workers'), ('select', 'pgqueue.workers'),
+               ('delete', 'pgqueue.workers')) as w(privilege, relation)
+ where not has_table_privilege(w.relation, w.privilege)
+union all
+select format('update (%s) on %s', w.field, w.relation)
+  from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'claim_id', 'worker_id',
+               'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error'])
+        union all select 'pgqueue.workers', 'seen_at') as w(relation, field)
+ where not has_column_privilege(w.relation, w.field, 'update')
+union all
+select 'execute on pgqueue.complete_job'
+ where not has_function_privilege('pgqueue.complete_job(bigint, uuid)', 'execute');

@@ -70,6 +70,7 @@ class Worker:
 
         Raises:
             SchemaError: the database's schema is missing, older or newer.
+            PrivilegeMissing: the database role may not do what a worker does.
         """
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self.arun(signals=True))

@@ -174,7 +174,7 @@ class Database:
             return StatementRefused(_first_line(error), DATA_EXCEPTION)
         state = sqlstate(error)
         judgement = verdict(state)
-        reason = _first_line(translate(error) or error)
+        reason = _first_line(translate(error, "claim") or error)
         if state is not None and judgement in (Verdict.AGAIN, Verdict.REFUSED):
             return StatementRefused(reason, state)
         return self._away(reason, sent=judgement is Verdict.LOST)

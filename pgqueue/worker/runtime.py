@@ -17,9 +17,11 @@ from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
 from pgqueue.dispatch import Job
+from pgqueue.errors import PrivilegeMissing
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import maintenance
-from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
+from pgqueue.roles import role_for
+from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble, StatementRefused
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
@@ -201,9 +203,10 @@ class Runtime:
         Raises:
             SchemaError: the database's schema is missing, older or newer.
             ConfigError: max_rss is less than the process needs before its first job.
+            PrivilegeMissing: the database role may not do what a worker does.
         """
         self.recycler.check()
-        await self._check_schema()
+        await self._check_database()
         if self.database.pooled:
             log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
@@ -223,15 +226,26 @@ class Runtime:
             self._processes.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _check_schema(self) -> None:
+    async def _check_database(self) -> None:
+        """Once, before the services: each of them would fail for ever, and say so."""
         wait = 0.1
         while not self.shutdown.stopping.is_set():
             try:
-                schema.check(await self.database.run(maintenance.schema_version(self.app.schema)))
+                found = await self.database.run(maintenance.schema_stamp(self.app.schema))
+                schema.check(found)
+                if found is not None and found.version < schema.EXPECTED:
+                    log.warning("schema %d works, but run: pgqueue migrate", found.version)
+                lacks = await self.database.run(maintenance.worker_lacks())
+                if lacks:
+                    raise PrivilegeMissing(
+                        f"permission denied to {', '.join(lacks)}: {role_for('claim')}"
+                    )
                 return
             except DatabaseAway:
                 await either(self.shutdown.stopping, timeout=wait)
                 wait = min(wait * 2, 15.0)
+            except StatementRefused as refused:
+                raise PrivilegeMissing(str(refused)) from None
 
     async def _until_ended(self) -> None:
         await self.shutdown.run()

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from pgqueue import App
+from pgqueue.schema import EXPECTED
 from tests.support import drain
 
 
@@ -144,7 +145,7 @@ def test_a_missing_schema(empty_dsn: str) -> None:
         assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("stamp", [0, 2])
+@pytest.mark.parametrize("stamp", [0, EXPECTED + 1])
 def test_an_older_or_newer_schema(cli: Cli, conn: psycopg.Connection, stamp: int) -> None:
     conn.execute(f"comment on schema pgqueue is 'pgqueue schema {stamp}'".encode())
     done = cli("work", "--app", "tests.worker.apps:app", "--drain", code=4)
@@ -178,11 +179,11 @@ def test_work_refuses_what_is_wrong(cli: Cli, arguments: list[str], says: str) -
 
 def test_migrate_there_and_back(empty_dsn: str) -> None:
     cli = Cli(empty_dsn)
-    assert "none -> 1" in cli("migrate").stdout
-    assert "1 -> 1" in cli("migrate").stdout
+    assert f"none -> {EXPECTED}" in cli("migrate").stdout
+    assert f"{EXPECTED} -> {EXPECTED}" in cli("migrate").stdout
     assert "as needed" in cli("migrate", "--check").stdout
     assert "aborted" in cli("migrate", "--to", "base", code=130, stdin="n\n").stderr
-    assert "1 -> none" in cli("migrate", "--to", "base", "--yes").stdout
+    assert f"{EXPECTED} -> none" in cli("migrate", "--to", "base", "--yes").stdout
     cli("migrate", "--check", code=4)
     assert "cannot migrate" in cli("migrate", "--to", "77", code=1).stderr
 

@@ -128,19 +128,3 @@ async def test_plain_sql(app: App, conn: psycopg.Connection) -> None:
     conn.execute("select pgqueue.enqueue('note', '{\"number\": 8}', delay => '1 hour')")
     await drain(app)
     assert ran == [7]
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        ("select pgqueue.enqueue('t', '[1]')", "must be a JSON object"),
-        ("select pgqueue.enqueue('t', '{}', queue => 'a b')", "jobs_queue"),
-        ("select pgqueue.enqueue('', '{}')", "jobs_task"),
-        ("select pgqueue.enqueue('t', '{}', max_retries => -1)", "from 0 to 1000"),
-        ("select pgqueue.enqueue('t', jsonb_build_object('x', repeat('x', 1048577)))", "over 1 MB"),
-    ],
-)
-def test_plain_sql_refuses_bad_input(conn: psycopg.Connection, call: str, says: str) -> None:
-    with pytest.raises(psycopg.Error, match=says):
-        conn.execute(call.encode())
-    assert conn.execute("select count(*) from pgqueue.jobs").fetchone() == (0,)

@@ -46,7 +46,13 @@ def test_up_down_up_is_clean(empty_dsn: str) -> None:
     left = [line for line in catalog(empty_dsn) if "alembic_version" not in line]
     assert left == []
     assert version(empty_dsn) is None
-    schema.upgrade(empty_dsn, to="1")
+    for to in range(1, schema.EXPECTED + 1):
+        schema.upgrade(empty_dsn, to=str(to))
+    assert catalog(empty_dsn) == first
+    for to in range(schema.EXPECTED - 1, 0, -1):
+        schema.downgrade(empty_dsn, to=str(to))
+        assert version(empty_dsn) == to
+    schema.upgrade(empty_dsn)
     assert catalog(empty_dsn) == first
 
 
@@ -65,13 +71,34 @@ def test_the_page_is_the_schema(empty_dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
-    [(None, "has no pgqueue schema"), (0, "this version needs 1"), (2, "a newer")],
+    ("comment", "says"),
+    [
+        (None, "has no pgqueue schema"),
+        ("somebody's words", "has no pgqueue schema"),
+        ("pgqueue schema 0", "needs 1 or newer; run: pgqueue migrate"),
+        ("pgqueue schema 9", "serves versions made for 9 or newer.* install a newer"),
+        ("pgqueue schema 9, serves schema 3", "serves versions made for 3 or newer"),
+    ],
 )
-def test_a_version_that_does_not_fit(found: int | None, says: str) -> None:
+def test_a_schema_that_does_not_fit(comment: str | None, says: str) -> None:
     with pytest.raises(SchemaError, match=says):
-        schema.check(found)
-    schema.check(schema.EXPECTED)
+        schema.check(schema.parse(comment))
+
+
+def test_a_schema_that_fits() -> None:
+    for comment in ("pgqueue schema 1", "pgqueue schema 2, serves schema 1", "pgqueue schema 2",
+                    "pgqueue schema 7, serves schema 2"):  # fmt: skip
+        schema.check(schema.parse(comment))
+    with pytest.raises(SchemaError, match="still works on 1; run: pgqueue migrate"):
+        schema.check_latest(schema.Stamp(1, 1))
+    schema.check_latest(schema.Stamp(schema.EXPECTED + 5, schema.EXPECTED))
+
+
+def test_the_stamp_says_what_it_serves(empty_dsn: str) -> None:
+    schema.upgrade(empty_dsn)
+    with psycopg.connect(empty_dsn) as conn:
+        found = schema.stamp(conn)
+    assert found == schema.Stamp(schema.EXPECTED, schema.MINIMUM)
 
 
 async def test_another_schema_name(empty_dsn: str) -> None:

@@ -1,0 +1,62 @@
+"""The roles that ``pgqueue sql roles`` makes, and which of them may run a statement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pgqueue.errors import ConfigError
+
+PREFIX = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
+
+# What each role is for, by its name behind the prefix.
+ROLES: Mapping[str, str] = {
+    "owner": "owns the schema; nobody logs in as it",
+    "migrator": "may act as the owner: pgqueue migrate",
+    "producer": "enqueues through the library, or with pgqueue.enqueue()",
+    "sql_producer": "enqueues with pgqueue.enqueue() only",
+    "worker": "runs jobs, and enqueues",
+    "readonly": "sees statistics, and jobs without arguments and errors",
+    "operator": "looks at jobs; retries, cancels, clears, pauses",
+}
+
+# The role that is meant for a statement; those not named here are for everybody.
+ROLE_OF: Mapping[str, str] = {
+    **dict.fromkeys(("enqueue", "enqueue_one", "reserve_ids", "copy_jobs"), "producer"),
+    **dict.fromkeys(
+        ("claim", "sweep", "complete", "complete_and_delete", "fail", "release", "heartbeat",
+         "complete_job", "rescue", "prune", "worker_seen", "worker_gone", "worker_lacks"),
+        "worker",
+    ),
+    **dict.fromkeys(("queue_stats", "list_workers"), "readonly"),
+    **dict.fromkeys(
+        ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_pending",
+         "clear_pending", "pause_queue", "resume_queue"),
+        "operator",
+    ),
+    "migrate": "migrator",
+}  # fmt: skip
+
+
+def role_for(statement: str | None) -> str:
+    """What to do about a missing privilege."""
+    role = ROLE_OF.get(statement or "")
+    grant = "the one it needs" if role is None else f"pgqueue_{role}"
+    return (
+        f'grant the database role of this connection {grant}; "pgqueue sql roles" prints the SQL'
+        " that makes the roles and must run again after a migration"
+    )
+
+
+def check_prefix(prefix: str) -> str:
+    """Return what the names of the roles start with.
+
+    Raises:
+        ConfigError: the names would not be plain lower-case identifiers.
+    """
+    if not PREFIX.fullmatch(prefix):
+        raise ConfigError(
+            f"prefix {prefix!r} is not usable: lower-case letters, digits and _, at most 40, and not"
+            " pg_..."
+        )
+    return prefix

@@ -1,0 +1,99 @@
+-- Roles of least privilege for the schema pgqueue. Run it as a superuser, or as a role that may
+-- create roles and owns the schema; run it again after a migration. No role here can log in:
+--     create user shop_web password ...; grant pgqueue_producer to shop_web;
+begin;
+-- A new owner takes a lock on each table, once: give up rather than stop the queue.
+set local lock_timeout = '2s';
+
+do $$
+declare
+    name text;
+begin
+    if to_regclass('pgqueue.jobs_public') is null then
+        raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
+    end if;
+    foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
+                                'pgqueue_worker', 'pgqueue_readonly', 'pgqueue_operator'] loop
+        if to_regrole(name) is null then
+            execute format('create role %I nologin', name);
+        end if;
+    end loop;
+    -- To give something away one must belong to the role that gets it.
+    if not (select rolsuper from pg_roles where rolname = current_user) then
+        execute format('grant pgqueue_owner to %I', current_user);
+    end if;
+end $$;
+
+-- owner: everything in the schema belongs to it. Its functions run with its rights, so nobody logs in as it.
+do $$
+declare
+    command text;
+    here oid := (select relnamespace from pg_class where oid = 'pgqueue.jobs'::regclass);
+    owner oid := 'pgqueue_owner'::regrole;
+begin
+    for command in
+        select format('alter schema %s owner to pgqueue_owner', here::regnamespace)
+          from pg_namespace n where n.oid = here and n.nspowner <> owner
+        union all
+        select format('alter %s %s owner to pgqueue_owner',
+                      case c.relkind when 'v' then 'view' else 'table' end, c.oid::regclass)
+          from pg_class c
+         where c.relnamespace = here and c.relkind in ('r', 'v', 'p') and c.relowner <> owner
+        union all
+        select format('alter function %s owner to pgqueue_owner', p.oid::regprocedure)
+          from pg_proc p where p.pronamespace = here and p.proowner <> owner
+    loop
+        execute command;
+    end loop;
+end $$;
+
+-- Grants of an earlier version that are not repeated below end here.
+revoke all on all tables in schema pgqueue
+    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+revoke all on all sequences in schema pgqueue
+    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+revoke all on all functions in schema pgqueue
+    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+
+grant usage on schema pgqueue
+    to pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+grant execute on function pgqueue.channel(text)
+    to pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+
+-- migrator: pgqueue migrate becomes the owner for its transaction.
+grant pgqueue_owner to pgqueue_migrator;
+
+-- producer: the library's INSERT with RETURNING, its COPY with ids of the sequence, and enqueue().
+grant insert (id, task, args, queue, priority, max_retries, backoff, run_at), select (id, queue, run_at)
+    on pgqueue.jobs to pgqueue_producer;
+grant usage on sequence pgqueue.jobs_id_seq to pgqueue_producer;
+grant execute on function
+    pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean)
+    to pgqueue_producer, pgqueue_sql_producer;
+
+-- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
+grant pgqueue_producer to pgqueue_worker;
+grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker_id, claimed_at,
+                              lease_expires_at, finished_at, run_seconds, last_error)
+    on pgqueue.jobs to pgqueue_worker;
+grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
+grant select, insert, delete, update (seen_at) on pgqueue.workers to pgqueue_worker;
+grant select on pgqueue.queues, pgqueue.queue_names to pgqueue_worker;
+grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
+
+-- readonly: no arguments, no error texts, no claims.
+grant select on pgqueue.jobs_public, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
+    pgqueue.task_stats, pgqueue.workers to pgqueue_readonly;
+
+-- operator: sees arguments and errors, but no claim of a running job.
+grant pgqueue_readonly to pgqueue_operator;
+grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,
+              finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error),
+      update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested),
+      delete on pgqueue.jobs to pgqueue_operator;
+grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds),
+      delete on pgqueue.attempts to pgqueue_operator;
+grant select, insert, update on pgqueue.queues to pgqueue_operator;
+grant select on pgqueue.dead_jobs to pgqueue_operator;
+
+commit;

@@ -1,0 +1,64 @@
+"""The stamp on the schema: its version, and the oldest code it still serves. Decides, reads nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pgqueue.errors import SchemaError
+
+MINIMUM = 1
+EXPECTED = 2
+# Code that knows schema 1 only looks for "schema N" at the end: there it finds what is served.
+_STAMP = re.compile(r"schema (\d+)(?:, serves schema (\d+))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """``serves`` is the version that the oldest code was made for that still works on this schema."""
+
+    version: int
+    serves: int
+
+
+def parse(comment: str | None) -> Stamp | None:
+    """Read the comment on the schema; None if there is no stamp in it."""
+    match = _STAMP.search(comment or "")
+    if match is None:
+        return None
+    return Stamp(int(match[1]), int(match[2] or match[1]))
+
+
+def check(found: Stamp | None) -> None:
+    """Accept every schema that this code works on: from MINIMUM on, and newer ones that serve it.
+
+    Raises:
+        SchemaError: missing, too old or too new; one line that says what to do.
+    """
+    if found is None:
+        raise SchemaError("the database has no pgqueue schema; run: pgqueue migrate")
+    if found.version < MINIMUM:
+        raise SchemaError(
+            f"the database has pgqueue schema {found.version}, this version needs {MINIMUM} or newer;"
+            " run: pgqueue migrate"
+        )
+    if found.version > EXPECTED and found.serves > EXPECTED:
+        raise SchemaError(
+            f"the database has pgqueue schema {found.version}, which serves versions made for"
+            f" {found.serves} or newer, this one is made for {EXPECTED}; install a newer"
+            " pgqueue-postgres"
+        )
+
+
+def check_latest(found: Stamp | None) -> None:
+    """The same, and the schema must not be older than the one this code was made for.
+
+    Raises:
+        SchemaError: missing, older or too new.
+    """
+    check(found)
+    if found is not None and found.version < EXPECTED:
+        raise SchemaError(
+            f"the database has pgqueue schema {found.version}, this version was made for {EXPECTED}"
+            f" and still works on {MINIMUM}; run: pgqueue migrate"
+        )

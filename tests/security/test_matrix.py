@@ -1,0 +1,104 @@
+"""Every role against every statement of the library, on a real server: what may be done, and 42501."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from pgqueue.roles import ROLE_OF, ROLES
+from pgqueue.sql import load
+from tests.security.conftest import Roles
+
+ALL = {"admin", "owner", "migrator"}
+PRODUCERS = {"producer", "worker"}
+WORKER = {"worker"}
+READERS = {"readonly", "operator"}
+OPERATOR = {"operator"}
+EVERYBODY = {*ROLES}
+
+# statement -> the roles that may run it; owner and migrator may all.
+ALLOWED: Mapping[str, set[str]] = {
+    "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
+    "claim": WORKER, "sweep": WORKER, "complete": WORKER, "complete_and_delete": WORKER,
+    "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
+    "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
+    "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
+    "count_pending": WORKER | OPERATOR, "retry_jobs": OPERATOR, "cancel_jobs": OPERATOR,
+    "clear_pending": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,
+    "queue_stats": READERS, "list_workers": READERS | WORKER,
+    "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"}, "read_only": EVERYBODY | {"outsider"},
+    "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"},
+    "worker_lacks": EVERYBODY, "schema_comment": EVERYBODY | {"outsider"},
+    "lock_holders": EVERYBODY | {"outsider"},
+}  # fmt: skip
+
+ID = uuid4()
+VALUES: dict[str, Any] = {
+    "jobs": '[{"task": "t", "args": {}, "queue": "q", "priority": 0, "max_retries": 1}]',
+    "notify": True, "channel": "c", "count": 2, "queues": ["q"], "priorities": [0], "after_at": ["2000-01-01"],
+    "after_ids": [0], "limit": 5, "claim_id": ID, "worker_id": ID, "lease": 60.0, "claim_ids": [ID],
+    "run_seconds": [0.1], "outcomes": ["retry"], "delays": [None], "error_types": ["E"],
+    "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "age": 1e6, "host": "h", "pid": 1,
+    "version": "0", "forget": 300.0, "queue": "q", "task": None, "error": None, "since": None,
+    "before": None, "args": None, "backoff": None, "run_at": None, "delay": None, "priority": 0,
+    "max_retries": 1, "schema": "pgqueue",
+}  # fmt: skip
+
+
+def test_the_matrix_names_every_statement() -> None:
+    assert set(ALLOWED) == set(load())
+    assert set(ROLE_OF) - {"migrate"} <= set(load())
+
+
+@pytest.mark.parametrize("statement", sorted(ALLOWED))
+def test_the_role_an_error_names_may_run_it(statement: str) -> None:
+    role = ROLE_OF.get(statement)
+    assert role in ALLOWED[statement] if role else ALLOWED[statement] >= EVERYBODY
+
+
+@pytest.mark.parametrize("role", [*ROLES, "outsider"])
+def test_what_a_role_may_do(roles: Roles, role: str) -> None:
+    with roles.connect("admin") as admin:
+        job = admin.execute(
+            "insert into pgqueue.jobs (task, status, attempt, claim_id, worker_id, claimed_at,"
+            " lease_expires_at, queue) values ('t', 'running', 1, %s, %s, now(), now(), 'q')"
+            " returning id", [ID, ID]).fetchone()  # fmt: skip
+        admin.execute("insert into pgqueue.jobs (task, queue) values ('t', 'q')")
+    assert job is not None
+    values = {**VALUES, "id": job[0], "ids": list(job), "status": None}
+    with psycopg.connect(roles.dsn(role)) as conn:
+        found = {name: attempt(conn, name, values) for name in ALLOWED}
+    expected = {
+        name: role in allowed or role in ("owner", "migrator") for name, allowed in ALLOWED.items()
+    }
+    assert found == expected
+
+
+def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool:
+    """Run a statement and roll back; False if its privileges are missing, any other error is one."""
+    statement = load()[name]
+    given = {
+        **values,
+        "id": str(ID) if name.startswith("worker_") else values["id"],
+        "status": "succeeded" if name == "prune" else None,
+        "args": '{"a": 1}' if name in ("retry_jobs", "enqueue_one") else None,
+        "task": "t" if name == "enqueue_one" else None,
+    }
+    try:
+        cursor = psycopg.RawCursor(conn)
+        if name == "copy_jobs":
+            with cursor.copy(statement.numbered.encode()) as copy:
+                copy.write("99999999\t{}\tt\tq\t0\t1\t\\N\t2030-01-01\n")
+        else:
+            cursor.execute(statement.numbered.encode(), [given[p] for p in statement.parameters])
+            cursor.fetchall()
+    except psycopg.errors.InsufficientPrivilege as error:
+        assert error.sqlstate == "42501"
+        return False
+    finally:
+        conn.rollback()
+    return True
