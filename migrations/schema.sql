@@ -102,19 +102,18 @@ as $$ select case when length('pgqueue:' || queue) > 63 then 'pgqueue:' || md5(q
 comment on function pgqueue.channel is 'The NOTIFY channel of a queue; PostgreSQL allows 63 bytes';
 
 -- Exponential backoff with "equal jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
--- All is clamped, and read as a rounded numeric (1e400 and 1e-400 fit no float8): an error here
--- would make failures impossible to record. What is no number counts as not given.
+-- The exponent is clamped: an overflow here would make failures impossible to record.
 create function pgqueue.backoff(attempt integer, policy jsonb default null) returns interval
     language sql volatile parallel safe
     set search_path = pg_catalog, pg_temp
 as $$
     select make_interval(secs =>
-        least(cap, base * power(factor, least(greatest(attempt, 1) - 1, 64)::float8))
+        least(cap, base * power(least(greatest(factor, 1), 100), least(greatest(attempt, 1) - 1, 64)::float8))
         * (1 - jitter * random()))
-    from (select least(greatest(case when jsonb_typeof(policy -> 'base') = 'number' then round((policy ->> 'base')::numeric, 6) else 10 end, 0), 31536000)::float8 as base,
-                 least(greatest(case when jsonb_typeof(policy -> 'factor') = 'number' then round((policy ->> 'factor')::numeric, 6) else 2 end, 1), 100)::float8 as factor,
-                 least(greatest(case when jsonb_typeof(policy -> 'cap') = 'number' then round((policy ->> 'cap')::numeric, 6) else 3600 end, 0), 31536000)::float8 as cap,
-                 least(greatest(case when jsonb_typeof(policy -> 'jitter') = 'number' then round((policy ->> 'jitter')::numeric, 6) else 0.5 end, 0), 1)::float8 as jitter) as p
+    from (select least(greatest(coalesce((policy ->> 'base')::float8, 10), 0), 31536000) as base,
+                 coalesce((policy ->> 'factor')::float8, 2) as factor,
+                 least(greatest(coalesce((policy ->> 'cap')::float8, 3600), 0), 31536000) as cap,
+                 least(greatest(coalesce((policy ->> 'jitter')::float8, 0.5), 0), 1) as jitter) as p
 $$;
 comment on function pgqueue.backoff is 'Wait before the next run: min(cap, base * factor^(attempt-1)), less up to jitter of it';
 
@@ -219,7 +218,7 @@ select n.queue,
          select (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
                     and j.priority < l.priority order by j.priority desc limit 1)
            from lane l where l.priority is not null)
-     select min(greatest(first.run_at, timestamptz 'epoch')) as run_at from lane l
+     select min(first.run_at) as run_at from lane l
       cross join lateral (select j.run_at from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
           and j.priority = l.priority and j.run_at <= statement_timestamp() order by j.run_at limit 1) first) oldest;
 comment on view pgqueue.queue_stats is
@@ -247,9 +246,9 @@ select j.queue, j.task, count(*) as sampled,
        percentile_cont(0.5) within group (order by j.run_seconds) as run_p50,
        percentile_cont(0.95) within group (order by j.run_seconds) as run_p95,
        percentile_cont(0.99) within group (order by j.run_seconds) as run_p99,
-       percentile_cont(0.5) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p50,
-       percentile_cont(0.95) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p95,
-       percentile_cont(0.99) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p99
+       percentile_cont(0.5) within group (order by extract(epoch from j.claimed_at - j.run_at)::float8) as wait_p50,
+       percentile_cont(0.95) within group (order by extract(epoch from j.claimed_at - j.run_at)::float8) as wait_p95,
+       percentile_cont(0.99) within group (order by extract(epoch from j.claimed_at - j.run_at)::float8) as wait_p99
   from pgqueue.queue_names n
  cross join lateral (select f.* from pgqueue.jobs f where f.queue = n.queue and f.status = 'succeeded'
       and f.finished_at is not null order by f.finished_at desc limit 1000) j
@@ -358,6 +357,53 @@ as $$
                     from (values ('base', 10.0, 0, 31536000), ('factor', 2, 1, 100),
                                  ('cap', 3600, 0, 31536000), ('jitter', 0.5, 0, 1)) as d(key, value, low, high)) v) p
 $$;
+
+-- Rows from SQL may have any date: before the epoch it would fit no driver, at infinity no number.
+create or replace view pgqueue.queue_stats as
+select n.queue,
+       due.n as due, scheduled.n as scheduled, running.n as running,
+       succeeded.n as succeeded, dead.n as dead, cancelled.n as cancelled,
+       oldest.run_at as oldest_due_at,
+       greatest(extract(epoch from clock_timestamp() - oldest.run_at), 0)::float8 as lag_seconds,
+       q.paused_at
+  from pgqueue.queue_names n
+  left join pgqueue.queues q on q.name = n.queue
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'pending' and j.queue = n.queue and j.run_at <= statement_timestamp() limit 10000) x) due
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'pending' and j.queue = n.queue and j.run_at > statement_timestamp() limit 10000) x) scheduled
+ cross join lateral (select count(*) as n from pgqueue.jobs j
+     where j.worker_id is not null and j.queue = n.queue) running
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'succeeded' and j.queue = n.queue limit 10000) x) succeeded
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'dead' and j.queue = n.queue limit 10000) x) dead
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'cancelled' and j.queue = n.queue limit 10000) x) cancelled
+ cross join lateral (
+     with recursive lane(priority) as (
+         (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+           order by j.priority desc limit 1)
+         union all
+         select (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+                    and j.priority < l.priority order by j.priority desc limit 1)
+           from lane l where l.priority is not null)
+     select min(greatest(first.run_at, timestamptz 'epoch')) as run_at from lane l
+      cross join lateral (select j.run_at from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+          and j.priority = l.priority and j.run_at <= statement_timestamp() order by j.run_at limit 1) first) oldest;
+
+create or replace view pgqueue.task_stats as
+select j.queue, j.task, count(*) as sampled,
+       percentile_cont(0.5) within group (order by j.run_seconds) as run_p50,
+       percentile_cont(0.95) within group (order by j.run_seconds) as run_p95,
+       percentile_cont(0.99) within group (order by j.run_seconds) as run_p99,
+       percentile_cont(0.5) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p50,
+       percentile_cont(0.95) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p95,
+       percentile_cont(0.99) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p99
+  from pgqueue.queue_names n
+ cross join lateral (select f.* from pgqueue.jobs f where f.queue = n.queue and f.status = 'succeeded'
+      and f.finished_at is not null order by f.finished_at desc limit 1000) j
+ group by j.queue, j.task;
 
 create view pgqueue.jobs_public with (security_barrier) as
 select id, queue, task, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,

@@ -13,6 +13,52 @@ as $$
                  least(greatest(coalesce((policy ->> 'jitter')::float8, 0.5), 0), 1) as jitter) as p
 $$;
 
+create or replace view pgqueue.queue_stats as
+select n.queue,
+       due.n as due, scheduled.n as scheduled, running.n as running,
+       succeeded.n as succeeded, dead.n as dead, cancelled.n as cancelled,
+       oldest.run_at as oldest_due_at,
+       greatest(extract(epoch from clock_timestamp() - oldest.run_at), 0)::float8 as lag_seconds,
+       q.paused_at
+  from pgqueue.queue_names n
+  left join pgqueue.queues q on q.name = n.queue
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'pending' and j.queue = n.queue and j.run_at <= statement_timestamp() limit 10000) x) due
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'pending' and j.queue = n.queue and j.run_at > statement_timestamp() limit 10000) x) scheduled
+ cross join lateral (select count(*) as n from pgqueue.jobs j
+     where j.worker_id is not null and j.queue = n.queue) running
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'succeeded' and j.queue = n.queue limit 10000) x) succeeded
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'dead' and j.queue = n.queue limit 10000) x) dead
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'cancelled' and j.queue = n.queue limit 10000) x) cancelled
+ cross join lateral (
+     with recursive lane(priority) as (
+         (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+           order by j.priority desc limit 1)
+         union all
+         select (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+                    and j.priority < l.priority order by j.priority desc limit 1)
+           from lane l where l.priority is not null)
+     select min(first.run_at) as run_at from lane l
+      cross join lateral (select j.run_at from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+          and j.priority = l.priority and j.run_at <= statement_timestamp() order by j.run_at limit 1) first) oldest;
+
+create or replace view pgqueue.task_stats as
+select j.queue, j.task, count(*) as sampled,
+       percentile_cont(0.5) within group (order by j.run_seconds) as run_p50,
+       percentile_cont(0.95) within group (order by j.run_seconds) as run_p95,
+       percentile_cont(0.99) within group (order by j.run_seconds) as run_p99,
+       percentile_cont(0.5) within group (order by extract(epoch from j.claimed_at - j.run_at)::float8) as wait_p50,
+       percentile_cont(0.95) within group (order by extract(epoch from j.claimed_at - j.run_at)::float8) as wait_p95,
+       percentile_cont(0.99) within group (order by extract(epoch from j.claimed_at - j.run_at)::float8) as wait_p99
+  from pgqueue.queue_names n
+ cross join lateral (select f.* from pgqueue.jobs f where f.queue = n.queue and f.status = 'succeeded'
+      and f.finished_at is not null order by f.finished_at desc limit 1000) j
+ group by j.queue, j.task;
+
 create or replace function pgqueue.enqueue(
     task text, args jsonb default '{}', queue text default 'default', priority integer default 0,
     run_at timestamptz default null, delay interval default null, max_retries integer default 10,
