@@ -91,7 +91,7 @@ def _measure(
     run.stop()  # its backends report their buffers when they end
     buffers = stage.buffers(run) - buffers
     tally = run.tally()
-    done = max(tally.counted - tally.waited, 1)
+    done = max(tally.counted - tally.waited + tally.beyond, 1)
     result = Drained(tally.rate(opened), (after[0] - before[0]) / done,
                      (after[1] - before[1]) / done, wal / done, buffers / done,
                      opened, tally.starts)  # fmt: skip

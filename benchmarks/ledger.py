@@ -1,8 +1,8 @@
 """Who ran which job when, written by the jobs themselves: one memory-mapped file per process.
 
 A file holds, for each of N jobs, the moment of its last start (int64, nanoseconds of CLOCK_MONOTONIC,
-which all processes of a machine share) and then how often it was started (uint8); the int64 before
-both counts the jobs that waited at the gate. Standard library only: contestants import it in their
+which all processes of a machine share) and then how often it was started (uint8); two int64 before
+both count the jobs that waited at the gate and those beyond the N, which only make up a backlog. Standard library only: contestants import it in their
 own environments.
 """
 
@@ -13,49 +13,50 @@ import mmap
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 GATE = "gate"
 POLL = 0.005
+HEAD = 16
 
 
 class Ledger:
     """The file of this process; made by the first job that runs here."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
-        size = 8 + 9 * jobs
+        size = HEAD + 9 * jobs
         with (folder / f"{os.getpid()}.runs").open("w+b") as file:
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
         view = memoryview(self._map)
-        self._waited = view[:8].cast("q")
-        self.starts = view[8 : 8 + 8 * jobs].cast("q")
-        self.counts = view[8 + 8 * jobs :]
+        self._head = view[:HEAD].cast("q")
+        self.starts = view[HEAD : HEAD + 8 * jobs].cast("q")
+        self.counts = view[HEAD + 8 * jobs :]
         self._gate = folder / GATE
         self.open = not self._gate.exists()
         self._opened: asyncio.Event | None = None
         self._lock = threading.Lock()
 
     def record(self, number: int) -> None:
-        """Job ``number``, from 0, starts now; those beyond the ledger only make up a backlog."""
+        """Job ``number``, from 0, starts now."""
         try:
             self.starts[number] = time.monotonic_ns()
             self.counts[number] += 1
         except IndexError:
-            pass
+            self._head[1] += 1
 
     def wait(self) -> None:
         """Hold a thread until the gate is gone: every process is up before the clock starts."""
         with self._lock:
-            self._waited[0] += 1
+            self._head[0] += 1
         while not self.open:
             time.sleep(POLL)
             self.open = not self._gate.exists()
 
     async def await_(self) -> None:
         """The same for a coroutine; one of them looks, the others are woken by it."""
-        self._waited[0] += 1
+        self._head[0] += 1
         if self._opened is not None:
             await self._opened.wait()
             return
@@ -77,6 +78,7 @@ class Tally:
     lost: int
     repeated: int
     waited: int
+    beyond: int = 0
 
     @property
     def counted(self) -> int:
@@ -118,12 +120,13 @@ def merge(jobs: int, files: list[tuple[int, list[int], bytes]]) -> Tally:
 
 def read(folder: Path, jobs: int) -> Tally:
     """The merged ledgers of a run."""
-    files = []
+    files, beyond = [], 0
     for path in folder.glob("*.runs"):
         raw = path.read_bytes()
-        stamps = memoryview(raw)[: 8 + 8 * jobs].cast("q")
-        files.append((stamps[0], stamps[1:].tolist(), raw[8 + 8 * jobs :]))
-    return merge(jobs, files)
+        stamps = memoryview(raw)[: HEAD + 8 * jobs].cast("q")
+        files.append((stamps[0], stamps[2:].tolist(), raw[HEAD + 8 * jobs :]))
+        beyond += stamps[1]
+    return replace(merge(jobs, files), beyond=beyond)
 
 
 def progress(folder: Path, jobs: int) -> tuple[int, int]:
@@ -132,7 +135,7 @@ def progress(folder: Path, jobs: int) -> tuple[int, int]:
     done = 0
     for path in paths:
         with path.open("rb") as file:
-            file.seek(8 + 8 * jobs)
+            file.seek(HEAD + 8 * jobs)
             ran = file.read()
         done += len(ran) - ran.count(0)
     return len(paths), done
