@@ -15,6 +15,7 @@ from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.sql import load
+from pgqueue.worker.link import pin
 
 __all__ = ["enqueue", "prepare", "work"]
 
@@ -30,21 +31,21 @@ async def execute(connection: asyncpg.Connection, operation: Operation[Any]) -> 
 
 async def run(batch: int) -> None:
     connection = await asyncpg.connect(URL)
-    await connection.execute(load()["pin_session"].numbered)
+    await pin(connection, load(), limit="1min")
     lane = Lane("default", 0, BEGINNING, 0)
     common: dict[str, Any] = {"limit": batch, "worker_id": uuid4(), "lease": 60.0}
     while True:
         claim_id = uuid4()
-        rows = await execute(connection, claims.claim([lane], claim_id=claim_id, **common))
-        if not rows:
+        claim = claims.claim([lane], claim_id=claim_id, **common)
+        jobs = claim.decode(await execute(connection, claim))
+        if not jobs:
             lane = Lane("default", 0, BEGINNING, 0)
             await asyncio.sleep(IDLE)
             continue
-        for row in rows:
-            await arun(json.loads(row["args"])["number"])
-        last = max((row["run_at"], row["id"]) for row in rows)
-        lane = Lane("default", 0, *last)
-        done = [Finished(row["id"], claim_id, SUCCEEDED, 0.0) for row in rows]
+        for job in jobs:
+            await arun(json.loads(job.args)["number"])
+        lane = Lane("default", 0, *max((job.run_at, job.id) for job in jobs))
+        done = [Finished(job.id, claim_id, SUCCEEDED, 0.0) for job in jobs]
         await execute(connection, claims.complete(done, delete=False))
 
 

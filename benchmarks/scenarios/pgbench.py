@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 from benchmarks.measurement import Collector
 from benchmarks.stage import Stage
 from pgqueue.embedded import binaries
+from pgqueue.job import ClaimedJob
 from pgqueue.sql import load
 
 PINNED = " ".join(
@@ -33,13 +35,14 @@ def script(batch: int) -> str:
         "worker_id": "':claim'", "lease": "60",
     })  # fmt: skip
     picking, updating, rest = claim.partition("\nupdate pgqueue.jobs j\n")
+    columns = ", ".join(field.name for field in fields(ClaimedJob) if field.name != "claim_id")
     complete = _put(load()["complete"].named, {
         "ids": "':ids'", "claim_ids": f"array_fill(':claim'::uuid, array[{batch}])",
         "run_seconds": f"array_fill(0::real, array[{batch}])",
     })  # fmt: skip
     return (
         "select gen_random_uuid() as claim \\gset\n"
-        f"{picking}, claimed as ({updating}{rest})\n"
+        f"{picking}, claimed ({columns}) as ({updating}{rest})\n"
         "select array_agg(id) as ids, max(id) as after_id,\n"
         "       (array_agg(run_at order by run_at desc, id desc))[1] as after_at from claimed \\gset\n"
         f"{complete};\n"
