@@ -140,7 +140,9 @@ async def test_results_that_wait_too_long_are_dropped_and_reported(
         await eventually_async(lambda: runtime.executors[0].ended)
         conn.execute("update pgqueue.jobs set claim_id = %s", (uuid4(),))
         proxy.refuse = False
-        await eventually_async(lambda: runtime.exchanges[0].recorder.lost + runtime.exchanges[0].recorder.unknown)
+        await eventually_async(
+            lambda: runtime.exchanges[0].recorder.lost + runtime.exchanges[0].recorder.unknown
+        )
         assert runtime.exchanges[0].recorder.lost + runtime.exchanges[0].recorder.unknown == 1
     assert list(statuses(conn).values()) == ["running"]
 

@@ -7,10 +7,10 @@ import time
 import psutil
 import psycopg
 
+from tests.processes import Workers
 from tests.soak import tasks
 from tests.soak.samples import Sample, take
 from tests.support import eventually
-from tests.processes import Workers
 
 SAMPLE_EVERY = 1.0
 CUT_EVERY = 5.0

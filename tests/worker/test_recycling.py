@@ -10,9 +10,9 @@ import pytest
 from pgqueue import ConfigError
 from pgqueue.config import Settings
 from pgqueue.sizes import size
+from tests.processes import Workers
 from tests.support import eventually, statuses
 from tests.worker import recycled
-from tests.processes import Workers
 
 JOBS = 50
 
@@ -37,13 +37,14 @@ def test_a_supervised_worker_is_replaced(
     recycled.app.enqueue_many([recycled.leak.call(10) for _ in range(JOBS)])
     process = workers.start("--workers", "2", "--concurrency", "2", *options)
 
-    def done() -> bool:
-        return set(statuses(conn).values()) == {"succeeded"}
+    def replaced() -> bool:
+        recycled.leak.enqueue(10)  # until the workers have looked at their memory
+        return len(set(conn.execute("select pid from ledger").fetchall())) > 2
 
-    eventually(done, timeout=90)
+    eventually(replaced, timeout=90)
+    eventually(lambda: set(statuses(conn).values()) == {"succeeded"}, timeout=90)
     ledger = conn.execute("select job, pid from ledger order by job").fetchall()
     assert [job for job, _ in ledger] == sorted(statuses(conn))
-    assert len({pid for _, pid in ledger}) > 2
     assert conn.execute("select max(attempt), max(crashes) from pgqueue.jobs").fetchone() == (1, 0)
     process.terminate()
     _, log = process.communicate(timeout=30)
