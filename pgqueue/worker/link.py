@@ -127,12 +127,8 @@ class Pooled:
 
     async def fetch(self, statement: Statement, values: Values) -> Sequence[Row]:
         self._work = asyncio.create_task(self._transaction(statement, values))
-        try:
-            # Not awaited itself: psycopg answers a cancellation by waiting for the server.
-            await asyncio.wait({self._work})
-        except asyncio.CancelledError:
-            self.terminate()
-            raise
+        # Not awaited itself: psycopg answers a cancellation by waiting for the server.
+        await asyncio.wait({self._work})
         return self._work.result()
 
     async def _transaction(self, statement: Statement, values: Values) -> Sequence[Row]:

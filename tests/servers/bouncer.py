@@ -101,5 +101,5 @@ def sessions(dsn: str, count: int, sql: str) -> list[Sequence[Any]]:
         return [row for c in connections for row in c.execute(sql.encode()).fetchall()]
     finally:
         for connection in connections:
-            connection.rollback()  # or the pooler closes the session with it
+            connection.commit()  # or the pooler closes the session with it
             connection.close()

@@ -68,7 +68,9 @@ async def test_enqueues_and_works(
     row = conn.execute("select count(*), count(distinct number) from notes").fetchone()
     assert row == (2 * JOBS, JOBS)
     said, *more = (
-        r.message for r in caplog.records if r.levelname == "WARNING" and r.name != "pgqueue.job"
+        r.message
+        for r in caplog.records
+        if r.levelno >= logging.WARNING and r.name not in ("pgqueue.job", "pgqueue.exchange")
     )
     assert not more
     assert "every 1 s" in said
@@ -182,3 +184,17 @@ async def test_migrations_go_through(pgbouncer_program: str, empty_dsn: str) -> 
         schema.upgrade(through)
         with psycopg.connect(through, prepare_threshold=None) as connection:
             assert schema.version(connection) == schema.EXPECTED
+
+
+async def test_the_sessions_of_others_are_not_reset(pooled_dsn: str) -> None:
+    bouncer.sessions(pooled_dsn, POOL, "select set_config('work_mem', '77MB', false)")
+    app = App(pooled_dsn)
+
+    @app.task
+    async def noop() -> None: ...
+
+    for _ in range(2 * POOL):
+        noop.enqueue()
+        await noop.aenqueue()
+    await app.aclose()
+    assert {tuple(r) for r in bouncer.sessions(pooled_dsn, POOL, "show work_mem")} == {("77MB",)}
