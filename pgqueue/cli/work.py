@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pgqueue import schema as schemas
 from pgqueue.app import App
 from pgqueue.cli import logs
 from pgqueue.cli.options import connection_options, load_app
-from pgqueue.connect import connect_sync
 from pgqueue.errors import ConfigError
 from pgqueue.worker import Worker
+from pgqueue.worker.admission import admit
+from pgqueue.worker.database import Database, DatabaseAway
 from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervised
 
 
@@ -71,7 +73,7 @@ def work_command(
     if supervised():
         exit_with_supervisor()
     elif workers > 1 or watch:
-        check_schema(app)
+        asyncio.run(check(app))
         supervisor = Supervisor(
             [sys.executable, "-m", "pgqueue", *sys.argv[1:]],
             workers,
@@ -109,7 +111,9 @@ def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
     return sized or plain
 
 
-def check_schema(app: App) -> None:
+async def check(app: App) -> None:
     """Say once what is wrong, before processes are started that would each say it."""
-    with connect_sync(app.dsn) as connection:
-        schemas.check(schemas.stamp(connection, schema=app.schema))
+    database = Database(app.dsn, app.schema)
+    with suppress(DatabaseAway):  # reported; they will wait for it
+        await admit(database, app.schema)
+    await database.close()

@@ -130,8 +130,10 @@ with own as materialized (
 )
 update pgqueue.jobs j
    set status = own.status,
-       run_at = case when own.status = 'pending' then clock_timestamp()
-                     + coalesce(make_interval(secs => own.delay), pgqueue.backoff(j.attempt, j.backoff))
+       -- Given back at once, a job keeps its place in the queue.
+       run_at = case when own.status = 'pending' and not (own.outcome = 'snooze' and own.delay = 0)
+                     then clock_timestamp()
+                          + coalesce(make_interval(secs => own.delay), pgqueue.backoff(j.attempt, j.backoff))
                      else j.run_at end,
        finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
        attempt = case when own.outcome = 'snooze' then j.attempt - 1 else j.attempt end,
@@ -153,8 +155,7 @@ with own as materialized (
 update pgqueue.jobs j
    set status = case when j.cancel_requested then 'cancelled' else 'pending' end,
        finished_at = case when j.cancel_requested then clock_timestamp() end,
-       attempt = j.attempt - 1, run_at = clock_timestamp(), claim_id = null, worker_id = null,
-       lease_expires_at = null
+       attempt = j.attempt - 1, claim_id = null, worker_id = null, lease_expires_at = null
   from own
  where j.id = own.id
 returning j.id;

@@ -1,5 +1,6 @@
 -- name: rescue
 -- Take back running jobs whose lease ran out: pending again, or dead when out of retries or crashes.
+-- They keep their run_at, and so their place before a backlog that is younger than they are.
 with lapsed as materialized (
     select j.id, j.attempt, j.worker_id, j.claim_id, j.claimed_at,
            case when j.cancel_requested then 'cancelled'
@@ -19,7 +20,6 @@ with lapsed as materialized (
 )
 update pgqueue.jobs j
    set status = l.status, crashes = least(j.crashes, 2147483646) + 1,
-       run_at = case when l.status = 'pending' then clock_timestamp() else j.run_at end,
        finished_at = case when l.status = 'pending' then null else clock_timestamp() end,
        last_error = 'WorkerCrashed: ' || l.reason,
        claim_id = null, worker_id = null, lease_expires_at = null

@@ -17,7 +17,7 @@ from pgqueue.operations import Operation, Row, maintenance
 from pgqueue.sql import load
 from pgqueue.worker.link import Link, connect
 from pgqueue.worker.outage import Outage
-from pgqueue.worker.verdict import Verdict, verdict
+from pgqueue.worker.verdict import Verdict, denied, verdict
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Database:
                     raise
             await asyncio.sleep(random.uniform(0.01, 0.2))
 
-    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+    async def listen(self, channel: str, heard: Callable[[], object]) -> None:
         """Call ``heard`` for each notification on a channel, as long as this session lasts.
 
         Raises:
@@ -138,6 +138,8 @@ class Database:
             try:
                 link = await self._connected()
             except ERRORS as error:
+                if denied(state := sqlstate(error)):
+                    raise StatementRefused(_first_line(error), str(state)) from error
                 raise self._away(_first_line(error), sent=False) from error
             try:
                 async with asyncio.timeout(self._patience):

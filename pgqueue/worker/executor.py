@@ -67,6 +67,8 @@ class Executor:
     def start(self, run: Run) -> None:
         """Start a waiting job, unless it was cancelled or lost while it waited."""
         self.waiting.remove(run)
+        if run.lapsed(self._lease):  # a process that was frozen holds claims that others have now
+            run.interrupt("lost")
         if run.reason is not None:
             self._report(run, interrupted(run.reason, None))
             return

@@ -1,4 +1,7 @@
-"""Renews leases from a thread with its own connection, so a blocked event loop loses no job."""
+"""The thread beside the jobs: a blocked event loop loses no lease, and leaves no notification unread.
+
+PostgreSQL keeps every row that is newer than the oldest notification a session has not read.
+"""
 
 from __future__ import annotations
 
@@ -96,6 +99,7 @@ class Heartbeat:
         held: the jobs in this worker; called from the thread.
         alive: the statement that says the worker is alive.
         loop: the event loop of the jobs, where they are interrupted.
+        beside: makes services that run in the thread as well, given its connection.
     """
 
     def __init__(
@@ -108,7 +112,9 @@ class Heartbeat:
         held: Held,
         alive: Operation[None],
         loop: asyncio.AbstractEventLoop,
+        beside: Callable[[Database], list[Service]] = lambda database: [],
     ) -> None:
+        self._beside = beside
         self._dsn, self._schema, self._outage = dsn, schema, outage
         self._lease, self._held, self._alive = lease, held, alive
         self._jobs = loop
@@ -130,7 +136,6 @@ class Heartbeat:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ready.set()
         database = Database(
             self._dsn,
             self._schema,
@@ -139,6 +144,7 @@ class Heartbeat:
             patience=patience(self._lease),
         )
         tasks = [asyncio.create_task(s.run(), name=s.name) for s in self._services(database)]
+        self._ready.set()
         await self._ended.wait()
         for task in tasks:
             task.cancel()
@@ -152,7 +158,12 @@ class Heartbeat:
             Renewer(database=database, lease=lease, held=held, interrupt=interrupt),
             Presence(database=database, alive=self._alive, every=lease / 3),
             Keeper(database, most_backoff=MOST_BACKOFF),
+            *self._beside(database),
         ]
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function of a service in the thread."""
+        self._loop.call_soon_threadsafe(function)
 
     def _interrupt(self, run: Run, reason: Reason) -> None:
         self._jobs.call_soon_threadsafe(run.interrupt, reason)

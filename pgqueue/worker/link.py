@@ -38,7 +38,7 @@ class Link(Protocol):
 
     async def fetch(self, statement: Statement, values: Values) -> Sequence[Row]: ...
 
-    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+    async def listen(self, channel: str, heard: Callable[[], object]) -> None:
         """Call ``heard`` for each notification on a channel, as long as the session lasts."""
 
     def is_closed(self) -> bool: ...
@@ -98,7 +98,7 @@ class Direct:
         )
         return rows
 
-    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+    async def listen(self, channel: str, heard: Callable[[], object]) -> None:
         await self._connection.add_listener(channel, lambda *_: heard())
 
     def is_closed(self) -> bool:
@@ -152,7 +152,7 @@ class Pooled:
                     raise
         raise AssertionError("unreachable")
 
-    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+    async def listen(self, channel: str, heard: Callable[[], object]) -> None:
         raise NotImplementedError("through a pooler nothing is heard")
 
     def _cursor(self) -> psycopg.AsyncRawCursor[Any]:

@@ -26,7 +26,7 @@ class Notifier(Service):
     name: ClassVar[str] = "notifier"
 
     def __init__(
-        self, *, database: Database, control: Database, on_wake: Callable[[], None]
+        self, *, database: Database, control: Database, on_wake: Callable[[], object]
     ) -> None:
         super().__init__()
         self._database, self._control = database, control

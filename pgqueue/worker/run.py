@@ -43,9 +43,13 @@ class Run:
         ):
             self.task.cancel()
 
+    def lapsed(self, lease: float) -> bool:
+        """May its lease (seconds) have run out, as far as this process knows?"""
+        return time.monotonic() - self.renewed_at > lease
+
     def stuck(self, lease: float) -> bool:
         """Has it outlived both its interruption and its lease, which is no longer renewed?"""
-        return self.reason is not None and time.monotonic() - self.renewed_at > lease
+        return self.reason is not None and self.lapsed(lease)
 
     def seconds(self) -> float:
         """How long the handler has been running."""
@@ -67,6 +71,7 @@ def interrupted(reason: Reason, timeout: float | None) -> Outcome | None:
         case "cancelled":
             return Outcome("cancelled", None, "Cancelled", "cancelled while it ran")
         case "stopping":
-            return Outcome("retry", 0.0, "WorkerStopped", "the worker stopped before it ended")
+            # No failure of the job's: it keeps its attempt, or deploys would use up its retries.
+            return Outcome("snooze", 0.0, "WorkerStopped", "the worker stopped before it ended")
         case "lost":
             return None

@@ -12,16 +12,14 @@ from contextlib import suppress
 from importlib.metadata import version
 from uuid import uuid4
 
-from pgqueue import schema
 from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
 from pgqueue.dispatch import Job
-from pgqueue.errors import PrivilegeMissing
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import maintenance
-from pgqueue.roles import role_for
-from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble, StatementRefused
+from pgqueue.worker.admission import admit
+from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
@@ -78,7 +76,8 @@ class Runtime:
         total = sum(queues.values())
         self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
         self._processes = Processes(settings.processes, dsn=app.dsn, schema=app.schema)
-        self.notifier = self._notifier()
+        self._wanted: set[str] = set()
+        self.notifier: Notifier | None = None
         self.solitude = Solitude(max_crashes=settings.max_crashes, settled=self._settled)
         self.recycler = Recycler(
             max_rss=settings.max_rss,
@@ -99,8 +98,6 @@ class Runtime:
         self.services: list[Service] = [
             *self.exchanges, self.solitude, self.recycler, *self._maintenance()
         ]  # fmt: skip
-        if settings.notify:
-            self.services.append(self.notifier)
         self.heartbeat = self._heartbeat()
 
     def _pool(self, names: tuple[str, ...] | None, concurrency: int) -> tuple[Executor, Exchange]:
@@ -122,20 +119,36 @@ class Runtime:
             recorder=Recorder(
                 database=self.database, delete_succeeded=settings.keep_succeeded == 0
             ),
-            learned=self.notifier.want,
+            learned=self._learned,
         )
-        self.notifier.want(set(names) if names is not None else _declared(self.app))
+        self._wanted |= set(names) if names is not None else _declared(self.app)
         return executor, exchange
 
-    def _notifier(self) -> Notifier:
+    def _notifier(self, control: Database) -> list[Service]:
+        """In the heartbeat's thread."""
+        if not self.settings.notify:
+            return []
         database = Database(
             self.app.dsn,
             self.app.schema,
             name="listen",
             outage=self._outage,
-            lost=lambda: self.notifier.wake(),
+            lost=lambda: notifier.wake(),
         )
-        return Notifier(database=database, control=self.database, on_wake=self._wake_claimers)
+        notifier = self.notifier = Notifier(
+            database=database,
+            control=control,
+            on_wake=lambda: self._loop.call_soon_threadsafe(self._wake_claimers),
+        )
+        notifier.want(self._wanted)
+        return [notifier]
+
+    def _learned(self, queues: set[str]) -> None:
+        """Listen for these queues as well."""
+        if not queues <= self._wanted:
+            self._wanted |= queues
+            if (notifier := self.notifier) is not None:
+                self.heartbeat.call(lambda: notifier.want(queues))
 
     def _maintenance(self) -> list[Service]:
         settings = self.settings
@@ -171,6 +184,7 @@ class Runtime:
             held=self._held,
             alive=alive,
             loop=self._loop,
+            beside=self._notifier,
         )
 
     def _context(self, job: ClaimedJob) -> Context:
@@ -204,13 +218,15 @@ class Runtime:
             SchemaError: the database's schema is missing, older or newer.
             ConfigError: max_rss is less than the process needs before its first job.
             PrivilegeMissing: the database role may not do what a worker does.
+            ConnectionRefusedError: a wrong password, or no such database.
         """
         self.recycler.check()
-        await self._check_database()
+        await self._admitted()
         if self.database.pooled:
             log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
-        log.info("worker %s: %s", self.id, self._summary())
+        if not self.shutdown.stopping.is_set():
+            log.info("worker %s: %s", self.id, self._summary())
         try:
             async with asyncio.TaskGroup() as group:
                 for service in self.services:
@@ -226,26 +242,16 @@ class Runtime:
             self._processes.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _check_database(self) -> None:
-        """Once, before the services: each of them would fail for ever, and say so."""
+    async def _admitted(self) -> None:
+        """Wait for the database, for ever, and see whether it can be worked on."""
         wait = 0.1
         while not self.shutdown.stopping.is_set():
             try:
-                found = await self.database.run(maintenance.schema_stamp(self.app.schema))
-                schema.check(found)
-                if found is not None and found.version < schema.EXPECTED:
-                    log.warning("schema %d works, but run: pgqueue migrate", found.version)
-                lacks = await self.database.run(maintenance.worker_lacks())
-                if lacks:
-                    raise PrivilegeMissing(
-                        f"permission denied to {', '.join(lacks)}: {role_for('claim')}"
-                    )
+                await admit(self.database, self.app.schema)
                 return
             except DatabaseAway:
                 await either(self.shutdown.stopping, timeout=wait)
                 wait = min(wait * 2, 15.0)
-            except StatementRefused as refused:
-                raise PrivilegeMissing(str(refused)) from None
 
     async def _until_ended(self) -> None:
         await self.shutdown.run()

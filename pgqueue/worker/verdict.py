@@ -19,6 +19,13 @@ _AGAIN = ("40001", "40P01", "55P03")
 _UNUSABLE = ("25006", "53", "26000", "42P05")
 # 57P01 may come after the commit: the server then waited for a synchronous standby.
 _LOST = ("08", "57P")
+# The server is there, but not for us: wrong password, not in pg_hba.conf, no such database.
+_DENIED = ("28", "3D")
+
+
+def denied(state: str | None) -> bool:
+    """Does the server refuse the connection for good, not for want of something it may have later?"""
+    return state is not None and state.startswith(_DENIED)
 
 
 def verdict(state: str | None) -> Verdict:

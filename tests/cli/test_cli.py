@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgqueue import App
 from pgqueue.schema import EXPECTED
@@ -175,6 +176,13 @@ def test_an_older_or_newer_schema(cli: Cli, conn: psycopg.Connection, stamp: int
 )
 def test_work_refuses_what_is_wrong(cli: Cli, arguments: list[str], says: str) -> None:
     assert says in cli("work", *arguments, code=2).stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_work_on_a_database_that_is_not_there_ends_at_once(server: str, workers: str) -> None:
+    cli = Cli(make_conninfo(server, dbname="pgqueue_no_such_database"))
+    done = cli("work", "--app", "tests.worker.apps:app", "--workers", workers, code=3)
+    assert 'database "pgqueue_no_such_database" does not exist' in done.stderr
 
 
 def test_migrate_there_and_back(empty_dsn: str) -> None:

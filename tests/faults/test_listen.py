@@ -62,17 +62,54 @@ async def test_it_is_said_once_when_notifications_do_not_arrive(
 
 
 async def test_polling_goes_on_without_notifications(
-    app: App, server: str, often: None, conn: psycopg.Connection
+    app: App, often: None, conn: psycopg.Connection
 ) -> None:
     @app.task
     async def noop() -> None: ...
 
     async with working(app, poll=0.1) as runtime:
-        runtime.notifier._control = Database(server, "pgqueue")
-        await eventually_async(lambda: runtime.notifier.works is False)
+        await eventually_async(lambda: runtime.notifier and runtime.notifier.works)
+        notifier = runtime.notifier
+        assert notifier is not None
+        notifier._own = "not what it listens to"
+        await eventually_async(lambda: notifier.works is False)
         await noop.aenqueue()
         await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
-        await runtime.notifier._control.close()
+
+
+async def test_a_handler_that_blocks_the_loop_leaves_no_notification_unread(
+    app: App, dsn: str, conn: psycopg.Connection
+) -> None:
+    """Unread, they would hold back vacuum in the whole database."""
+
+    @app.task
+    async def block() -> None:
+        # Notifications of more than the buffers of both sockets hold.
+        with psycopg.connect(dsn, autocommit=True) as own:
+            channel = own.execute("select pgqueue.channel('default')").fetchone()
+            for number in range(200):
+                own.execute(
+                    "select pg_notify(%s, rpad(i::text, 7000)) from generate_series(1, 100) i",
+                    (channel[0],),  # type: ignore[index]
+                )
+                if number % 10 == 0 and unread(own):
+                    seen.append(number)
+
+    seen: list[int] = []
+    async with working(app) as runtime:
+        await eventually_async(lambda: runtime.notifier and runtime.notifier.works)
+        await block.aenqueue()
+        await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
+    assert seen == []
+
+
+def unread(conn: psycopg.Connection) -> bool:
+    """Does a session wait for its client to read what it was sent?"""
+    row = conn.execute(
+        "select count(*) from pg_stat_activity"
+        " where datname = current_database() and wait_event = 'ClientWrite'"
+    ).fetchone()
+    return row != (0,)
 
 
 async def test_a_killed_listen_connection_listens_again_and_polls(

@@ -1,0 +1,37 @@
+"""Asked once, before a worker starts: may it work on this database? Else its services would fail for ever."""
+
+from __future__ import annotations
+
+import logging
+
+from pgqueue import schema
+from pgqueue.errors import PrivilegeMissing
+from pgqueue.operations import maintenance
+from pgqueue.roles import role_for
+from pgqueue.worker.database import Database, StatementRefused
+from pgqueue.worker.verdict import denied
+
+log = logging.getLogger("pgqueue.worker")
+
+
+async def admit(database: Database, name: str) -> None:
+    """Return if a worker can work with the schema of this name.
+
+    Raises:
+        SchemaError: the schema is missing, too old or too new.
+        PrivilegeMissing: the database role may not do what a worker does.
+        ConnectionRefusedError: a wrong password, or no such database.
+        DatabaseAway: the database does not answer (yet).
+    """
+    try:
+        found = await database.run(maintenance.schema_stamp(name))
+        schema.check(found)
+        if found is not None and found.version < schema.EXPECTED:
+            log.warning("schema %d works, but run: pgqueue migrate", found.version)
+        lacks = await database.run(maintenance.worker_lacks())
+    except StatementRefused as refused:
+        if denied(refused.state):
+            raise ConnectionRefusedError(str(refused)) from None
+        raise PrivilegeMissing(str(refused)) from None
+    if lacks:
+        raise PrivilegeMissing(f"permission denied to {', '.join(lacks)}: {role_for('claim')}")
