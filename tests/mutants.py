@@ -43,10 +43,9 @@ def _claims(statement: str, *changes: tuple[str, str]) -> list[Mutant]:
 
 
 MUTANTS = [
-    *_claims("claim", (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
+    *_claims("ahead", (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
     *_claims("sweep", (SKIP, "for update of j")),
-    *_claims("complete", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
-    *_claims("complete_and_delete", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
+    *_claims("own", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *_claims("release", ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""),
              (ORDER, "for update of j")),
@@ -71,11 +70,14 @@ def mutate(root: Path, mutant: Mutant) -> None:
         if not file.is_file() or file.suffix not in (".sql", ".py"):
             continue
         text = file.read_text("utf-8")
-        marks = (rf"-- name: {mutant.statement}\n", rf"function pgqueue\.{mutant.statement}\(")
+        marks = (
+            rf"-- (?:name|part): {mutant.statement}\n",
+            rf"function pgqueue\.{mutant.statement}\(",
+        )
         start = next((m.end() for mark in marks if (m := re.search(mark, text))), None)
         if start is None:
             continue
-        following = re.search(r"\n-- name: |\ncreate function ", text[start:])
+        following = re.search(r"\n-- (?:name|part): |\ncreate function ", text[start:])
         end = start + following.start() if following else len(text)
         if mutant.old in text[start:end]:
             changed = text[start:end].replace(mutant.old, mutant.new)

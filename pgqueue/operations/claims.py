@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict, Unpack
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob, Status
@@ -36,35 +37,48 @@ class Lane:
     after_id: int
 
 
-def claim(
-    lanes: Sequence[Lane], *, limit: int, claim_id: UUID, worker_id: UUID, lease: float
-) -> Operation[list[ClaimedJob]]:
-    """Claim up to ``limit`` due jobs from the cursors on; ``lease`` in seconds."""
-    values = {
+class Taking(TypedDict):
+    """How many jobs to claim, by which token and worker, for how many seconds."""
+
+    limit: int
+    claim_id: UUID
+    worker_id: UUID
+    lease: float
+
+
+def claim(lanes: Sequence[Lane], **taking: Unpack[Taking]) -> Operation[list[ClaimedJob]]:
+    """Claim due jobs from the cursors on."""
+    return Operation(
+        "claim", _cursors(lanes) | taking, lambda rows: _claimed(rows, taking["claim_id"])
+    )
+
+
+def sweep(queues: Sequence[str] | None, **taking: Unpack[Taking]) -> Operation[list[ClaimedJob]]:
+    """Claim due jobs from the start of every lane of the queues (None: all)."""
+    values = {"queues": None if queues is None else list(queues), **taking}
+    return Operation("sweep", values, lambda rows: _claimed(rows, taking["claim_id"]))
+
+
+def trade(
+    done: Sequence[Finished], lanes: Sequence[Lane], *, delete: bool, **taking: Unpack[Taking]
+) -> Operation[tuple[list[int], list[ClaimedJob]]]:
+    """Record success and claim from the cursors on: the ids as ``complete``, the jobs as ``claim``."""
+
+    def decode(rows: Sequence[Row]) -> tuple[list[int], list[ClaimedJob]]:
+        claimed = [row[1:] for row in map(tuple, rows) if row[1] is not None]
+        return rows[0][0] or [], _claimed(claimed, taking["claim_id"])
+
+    values = _ended(done) | _cursors(lanes) | taking
+    return Operation("trade_and_delete" if delete else "trade", values, decode)
+
+
+def _cursors(lanes: Sequence[Lane]) -> dict[str, object]:
+    return {
         "queues": [lane.queue for lane in lanes],
         "priorities": [lane.priority for lane in lanes],
         "after_at": [lane.after_at for lane in lanes],
         "after_ids": [lane.after_id for lane in lanes],
-        "limit": limit,
-        "claim_id": claim_id,
-        "worker_id": worker_id,
-        "lease": lease,
     }
-    return Operation("claim", values, lambda rows: _claimed(rows, claim_id))
-
-
-def sweep(
-    queues: Sequence[str] | None, *, limit: int, claim_id: UUID, worker_id: UUID, lease: float
-) -> Operation[list[ClaimedJob]]:
-    """Claim up to ``limit`` due jobs from the start of every lane of the queues (None: all)."""
-    values = {
-        "queues": None if queues is None else list(queues),
-        "limit": limit,
-        "claim_id": claim_id,
-        "worker_id": worker_id,
-        "lease": lease,
-    }
-    return Operation("sweep", values, lambda rows: _claimed(rows, claim_id))
 
 
 def _claimed(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
@@ -75,25 +89,25 @@ def _claimed(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
 
 def complete(done: Sequence[Finished], *, delete: bool) -> Operation[list[int]]:
     """Record success; returns the ids that were still this worker's."""
-    values = {
-        "ids": [f.id for f in done],
-        "claim_ids": [f.claim_id for f in done],
-        "run_seconds": [f.run_seconds for f in done],
+    return Operation("complete_and_delete" if delete else "complete", _ended(done), ids)
+
+
+def _ended(finished: Sequence[Finished]) -> dict[str, object]:
+    return {
+        "ids": [f.id for f in finished],
+        "claim_ids": [f.claim_id for f in finished],
+        "run_seconds": [f.run_seconds for f in finished],
     }
-    return Operation("complete_and_delete" if delete else "complete", values, ids)
 
 
 def fail(ended: Sequence[Finished]) -> Operation[dict[int, Status]]:
     """Record every other outcome; returns the new status of those still this worker's."""
-    values = {
-        "ids": [f.id for f in ended],
-        "claim_ids": [f.claim_id for f in ended],
+    values = _ended(ended) | {
         "outcomes": [f.outcome.kind for f in ended],
         "delays": [f.outcome.delay for f in ended],
         "error_types": [f.outcome.error_type for f in ended],
         "errors": [f.outcome.error for f in ended],
         "tracebacks": [f.outcome.traceback for f in ended],
-        "run_seconds": [f.run_seconds for f in ended],
     }
     return Operation("fail", values, lambda rows: {r[0]: Status(r[1]) for r in rows})
 

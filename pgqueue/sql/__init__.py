@@ -1,4 +1,8 @@
-"""SQL as text: named statements in ``.sql`` files, compiled once per schema name."""
+"""SQL as text: named statements in ``.sql`` files, compiled once per schema name.
+
+``-- name: x`` begins a statement; ``-- part: x`` a piece that statements of the file share, each
+by a line ``-- include: x``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from pgqueue.roles import ROLES
 
 DEFAULT_SCHEMA = "pgqueue"
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
-_HEADER = re.compile(r"^-- name: (\w+)\n", re.M)
+_HEADER = re.compile(r"^-- (name|part): (\w+)\n", re.M)
+_INCLUDE = re.compile(r"^-- include: (\w+)\n", re.M)
 _COMMENT = re.compile(r"--[^\n]*\n")
 _ROLE = re.compile(rf"\bpgqueue_({'|'.join(ROLES)})\b")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
@@ -92,9 +97,21 @@ def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
     statements: dict[str, Statement] = {}
     for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".sql"):
-            parts = _HEADER.split(qualify(file.read_text("utf-8"), schema))
-            for name, source in zip(parts[1::2], parts[2::2], strict=True):
+            for name, source in split(qualify(file.read_text("utf-8"), schema)).items():
                 if name in statements:
                     raise ConfigError(f"two SQL statements are named {name}")
                 statements[name] = compile_statement(name, source)
+    return statements
+
+
+def split(text: str) -> dict[str, str]:
+    """The statements of a file by name, the parts they include written out."""
+    _, *pieces = _HEADER.split(text)
+    parts: dict[str, str] = {}
+    statements: dict[str, str] = {}
+    for kind, name, source in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+        if kind == "part":
+            parts[name] = source.rstrip() + "\n"
+        else:
+            statements[name] = _INCLUDE.sub(lambda include: parts[include[1]], source)
     return statements

@@ -1,6 +1,6 @@
--- name: claim
--- Claim due jobs lane by lane, each lane from its cursor on.
-with pick as materialized (
+-- part: ahead
+-- The due jobs of each lane from its cursor on.
+pick as materialized (
     select found.id
       from unnest(:queues::text[], :priorities::smallint[], :after_at::timestamptz[], :after_ids::bigint[])
            as lane(queue, priority, after_at, after_id)
@@ -14,6 +14,9 @@ with pick as materialized (
           for update of j skip locked) found
      limit :limit::integer
 )
+
+-- part: take
+-- What was picked is the worker's now.
 update pgqueue.jobs j
    set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = :claim_id::uuid,
        worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
@@ -21,7 +24,48 @@ update pgqueue.jobs j
   from pick
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
-          j.crashes, greatest(j.run_at, timestamptz 'epoch');
+          j.crashes, greatest(j.run_at, timestamptz 'epoch')
+
+-- part: own
+-- Those of the finished jobs that are still this worker's, locked in the order all batches use.
+own as materialized (
+    select j.id, t.run_seconds, j.attempt
+      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[])
+           as t(id, claim_id, run_seconds)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j
+)
+
+-- part: succeed
+update pgqueue.jobs j
+   set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
+       lease_expires_at = null, run_seconds = own.run_seconds, last_error = null
+  from own
+ where j.id = own.id
+returning j.id
+
+-- part: remove
+delete from pgqueue.jobs j using own where j.id = own.id returning j.id
+
+-- part: forget
+-- The failed attempts of jobs that are removed.
+logged as (
+    delete from pgqueue.attempts a using own where own.attempt > 1 and a.job_id = own.id
+)
+
+-- part: traded
+-- Every row has the ids that were recorded; the first also when nothing was claimed.
+select (select array_agg(done.id) from done) as done, claimed.*
+  from (select) as always left join claimed on true
+
+-- name: claim
+-- Claim due jobs lane by lane, each lane from its cursor on.
+with
+-- include: ahead
+-- include: take
+;
 
 -- name: sweep
 -- Claim due jobs from the start of every lane, finding the lanes by loose index scans; a null list
@@ -48,7 +92,8 @@ with recursive name(queue) as (
              where j.status = 'pending' and j.queue = lane.queue and j.priority < lane.priority
              order by j.priority desc limit 1)
       from lane where lane.priority is not null
-), pick as materialized (
+),
+pick as materialized (
     select found.id
       from (select l.queue, l.priority from lane l
              where l.priority is not null order by l.priority desc, random()) ordered
@@ -62,47 +107,54 @@ with recursive name(queue) as (
           for update of j skip locked) found
      limit :limit::integer
 )
-update pgqueue.jobs j
-   set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = :claim_id::uuid,
-       worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
-       lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
-  from pick
- where j.id = pick.id
-returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
-          j.crashes, greatest(j.run_at, timestamptz 'epoch');
+-- include: take
+;
 
 -- name: complete
 -- Record success of running jobs, each fenced by its claim; rows not returned were lost.
-with own as materialized (
-    select j.id, t.run_seconds
-      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[])
-           as t(id, claim_id, run_seconds)
-      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
-     where j.status = 'running'
-     order by j.id
-     for update of j
-)
-update pgqueue.jobs j
-   set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
-       lease_expires_at = null, run_seconds = own.run_seconds, last_error = null
-  from own
- where j.id = own.id
-returning j.id;
+with
+-- include: own
+-- include: succeed
+;
 
 -- name: complete_and_delete
 -- As complete, for keep_succeeded=0.
-with own as materialized (
-    select j.id, j.attempt
-      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[])
-           as t(id, claim_id, run_seconds)
-      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
-     where j.status = 'running'
-     order by j.id
-     for update of j
-), logged as (
-    delete from pgqueue.attempts a using own where own.attempt > 1 and a.job_id = own.id
+with
+-- include: own
+,
+-- include: forget
+-- include: remove
+;
+
+-- name: trade
+-- Complete and claim in one statement, so in one round trip and one commit.
+with
+-- include: own
+, done as (
+-- include: succeed
+),
+-- include: ahead
+, claimed as (
+-- include: take
 )
-delete from pgqueue.jobs j using own where j.id = own.id returning j.id;
+-- include: traded
+;
+
+-- name: trade_and_delete
+-- As trade, for keep_succeeded=0.
+with
+-- include: own
+,
+-- include: forget
+, done as (
+-- include: remove
+),
+-- include: ahead
+, claimed as (
+-- include: take
+)
+-- include: traded
+;
 
 -- name: fail
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.

@@ -8,7 +8,8 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 from pgqueue.job import ClaimedJob
-from pgqueue.operations import Operation, claims
+from pgqueue.operations import claims
+from pgqueue.operations.claims import Taking
 from pgqueue.worker.database import Database, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import Lanes
@@ -57,19 +58,23 @@ class Exchange(Service):
             self.busy = False
 
     async def _exchange(self) -> float:
-        await self.recorder.record(self._executor.ended)
+        ended = self._executor.ended
         await self._undo_unanswered()
+        sweep = self._lanes.sweep_due(time.monotonic())
+        if sweep or not self.claiming or not self.recorder.may_trade(ended):
+            await self.recorder.record(ended)
         if not self.claiming:
             return self._poll
         room = min(self._executor.room(), MOST_AT_ONCE)
         if room <= 0:
-            return 0.0 if self._executor.ended else self._poll
-        claimed, swept = await self._claim(room)
-        if claimed or self._executor.ended:
+            await self.recorder.record(ended)
+            return 0.0 if ended else self._poll
+        claimed = await self._claim(room, sweep=sweep)
+        if claimed or ended:
             self._idle, self.empty = 0, False
-            return 0.0 if len(claimed) == room or self._executor.ended else self._idle_wait(swept)
-        self.empty = swept
-        return self._idle_wait(swept)
+            return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)
+        self.empty = sweep
+        return self._idle_wait(sweep)
 
     def _idle_wait(self, swept: bool) -> float:
         # Producers limit their notifications, so for a moment after activity look often.
@@ -79,21 +84,20 @@ class Exchange(Service):
         self._idle += 1
         return float(min(wait, self._poll))
 
-    async def _claim(self, room: int) -> tuple[list[ClaimedJob], bool]:
-        claim_id, sent_at = uuid4(), time.monotonic()
-        sweep = self._lanes.sweep_due(sent_at)
-        common = {"limit": room, "claim_id": claim_id, "worker_id": self._worker_id}
-        operation: Operation[list[ClaimedJob]]
-        if sweep:
-            operation = claims.sweep(self._queues, lease=self._lease, **common)  # type: ignore[arg-type]
-        else:
-            operation = claims.claim(self._lanes.in_order(), lease=self._lease, **common)  # type: ignore[arg-type]
+    async def _claim(self, room: int, *, sweep: bool) -> list[ClaimedJob]:
+        sent_at = time.monotonic()
+        taking: Taking = {
+            "limit": room,
+            "claim_id": uuid4(),
+            "worker_id": self._worker_id,
+            "lease": self._lease,
+        }
         try:
-            jobs = await self._database.run(operation)
+            jobs = await self._take(taking, sweep=sweep)
         except BaseException as error:
             self.empty = False
             if perhaps_done(error):
-                self._unanswered.add(claim_id, until=sent_at + self._lease)
+                self._unanswered.add(taking["claim_id"], until=sent_at + self._lease)
             raise
         now = time.monotonic()
         if sweep:
@@ -104,7 +108,15 @@ class Exchange(Service):
             if self._queues is None:
                 self._learned({job.queue for job in jobs})
             self._executor.submit(jobs, sent_at)
-        return jobs, sweep
+        return jobs
+
+    async def _take(self, taking: Taking, *, sweep: bool) -> list[ClaimedJob]:
+        if sweep:
+            return await self._database.run(claims.sweep(self._queues, **taking))
+        lanes = self._lanes.in_order()
+        if self._executor.ended:
+            return await self.recorder.trade(self._executor.ended, lanes, taking)
+        return await self._database.run(claims.claim(lanes, **taking))
 
     async def _undo_unanswered(self) -> None:
         for claim_id in self._unanswered.due(time.monotonic()):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
-from pgqueue.job import Status
+from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import Operation, claims
-from pgqueue.operations.claims import Finished
+from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.outcome import Outcome
 from pgqueue.worker.database import Database, StatementRefused, perhaps_done
 
@@ -25,6 +26,7 @@ class Recorder:
     def __init__(self, *, database: Database, delete_succeeded: bool) -> None:
         self._database = database
         self._delete = delete_succeeded
+        self._apart = False
         self.lost = 0
         self.unknown = 0
 
@@ -34,6 +36,7 @@ class Recorder:
         Raises:
             DatabaseAway: the database did not answer.
         """
+        self._apart = False
         while ended:
             batch = ended[:MOST_AT_ONCE]
             del ended[:MOST_AT_ONCE]
@@ -46,9 +49,34 @@ class Recorder:
                     part.clear()
             except BaseException as error:
                 if perhaps_done(error):
-                    part[:] = [replace(finished, doubtful=True) for finished in part]
+                    part[:] = _doubtful(part)
                 ended[:0] = done + other
                 raise
+
+    def may_trade(self, ended: list[Finished]) -> bool:
+        """Are all of them successes, which can be recorded in the statement of a claim?"""
+        return not self._apart and all(f.outcome.kind == "succeeded" for f in ended)
+
+    async def trade(
+        self, ended: list[Finished], lanes: Sequence[Lane], taking: Taking
+    ) -> list[ClaimedJob]:
+        """Record successes and claim, in one statement.
+
+        Raises:
+            DatabaseAway: the database did not answer.
+            StatementRefused: what was refused is recorded without a claim next time.
+        """
+        done = ended[:MOST_AT_ONCE]
+        del ended[:MOST_AT_ONCE]
+        operation = claims.trade(done, lanes, delete=self._delete, **taking)
+        try:
+            recorded, jobs = await self._database.run(operation)
+        except BaseException as error:
+            ended[:0] = _doubtful(done) if perhaps_done(error) else done
+            self._apart = isinstance(error, Exception) and refused(error)
+            raise
+        self._count_missing(done, set(recorded))
+        return jobs
 
     async def _write(self, finished: list[Finished]) -> None:
         try:
@@ -82,15 +110,15 @@ class Recorder:
         else:
             operation = claims.fail(finished)
         result: list[int] | dict[int, Status] = await self._database.run(operation)  # type: ignore[arg-type]
-        recorded = set(result)
-        self._count_missing([f for f in finished if f.id not in recorded])
+        self._count_missing(finished, set(result))
         if isinstance(result, dict):
             for job_id, status in result.items():
                 if status is Status.DEAD:
                     log.error("job %d is dead: see pgqueue job %d", job_id, job_id)
 
-    def _count_missing(self, missing: list[Finished]) -> None:
+    def _count_missing(self, finished: list[Finished], recorded: set[int]) -> None:
         """No row was found: recorded already when that is possible, else the claim was lost."""
+        missing = [f for f in finished if f.id not in recorded]
         lost = [f.id for f in missing if not f.doubtful]
         self.lost += len(lost)
         self.unknown += len(missing) - len(lost)
@@ -99,6 +127,10 @@ class Recorder:
         if len(missing) > len(lost):
             log.info("%d results were recorded before without an answer, or were lost",
                      len(missing) - len(lost))  # fmt: skip
+
+
+def _doubtful(finished: list[Finished]) -> list[Finished]:
+    return [replace(each, doubtful=True) for each in finished]
 
 
 def refused(error: Exception) -> bool:

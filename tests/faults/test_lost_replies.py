@@ -49,7 +49,7 @@ class Shop:
                 self.wait.on(conn).enqueue(name, fails)
                 await eventually_async(lambda name=name: name in self.go)
                 self.go[name].set()
-                await eventually_async(lambda: traffic.empty and traffic._executor.idle)
+                await eventually_async(lambda: traffic.empty and traffic._executor.at_rest)
             conn.execute("truncate pgqueue.jobs, pgqueue.attempts")
             self.ran.clear()
             yield traffic
@@ -236,14 +236,14 @@ async def test_an_unanswered_commit_has_its_effect_once(
         proxy.reset()
         if arrives:
             await eventually_async(lambda: traffic.recorder.unknown == 1)
-        else:
-            await eventually_async(lambda: _due_again(conn))
-        await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
+        else:  # another broken connection of the pool may cost a further attempt
+            await eventually_async(lambda: _succeeded_again(conn))
         assert traffic.recorder.lost == 0
-    assert runs == ([1] if arrives else [1, 2])
+    assert (runs[0], len(runs)) == (1, 1 if arrives else 2)
     assert conn.execute("select count(*) from effects").fetchone() == (1,)
 
 
-def _due_again(conn: psycopg.Connection) -> bool:
+def _succeeded_again(conn: psycopg.Connection) -> bool:
     make_due(conn)
-    return conn.execute("select attempt from pgqueue.jobs").fetchone() == (2,)
+    row = conn.execute("select status, attempt > 1 from pgqueue.jobs").fetchone()
+    return row == ("succeeded", True)

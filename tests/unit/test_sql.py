@@ -13,7 +13,7 @@ import pytest
 import pgqueue
 from pgqueue.errors import ConfigError
 from pgqueue.job import TRANSITIONS, Status
-from pgqueue.sql import compile_statement, load, qualify
+from pgqueue.sql import compile_statement, load, qualify, split
 
 PACKAGE = Path(pgqueue.__file__).parent
 SOURCES = sorted((PACKAGE / "sql").glob("*.sql"))
@@ -27,10 +27,10 @@ def test_every_parameter_is_cast() -> None:
 
 def test_every_statement_says_what_it_is_for() -> None:
     for file in SOURCES:
-        parts = file.read_text("utf-8").split("-- name: ")[1:]
-        assert parts
-        for part in parts:
-            assert re.match(r"\w+\n-- [A-Z]", part), part[:60]
+        statements = split(file.read_text("utf-8"))
+        assert statements
+        for name, text in statements.items():
+            assert re.match(r"-- [A-Z]", text), name
 
 
 def test_compiled_forms() -> None:
