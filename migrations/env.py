@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import psycopg
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
+
+from pgqueue.connect import libpq_dsn, without_passwords
 
 SCHEMA = context.config.attributes.get("schema", "pgqueue")
 # Any constant will do, as long as every migrator takes the same one.
@@ -51,8 +55,12 @@ if context.is_offline_mode():
 elif given is not None:
     run_online(given)
 else:
-    url = os.environ.get("PGQUEUE_DSN", "postgresql://").replace(
-        "postgresql://", "postgresql+psycopg://", 1
-    )
-    with create_engine(url, poolclass=NullPool).connect() as opened:
+    dsn = os.environ.get("PGQUEUE_DSN", "")
+
+    def connect() -> psycopg.Connection[Any]:
+        with without_passwords(dsn):
+            return psycopg.connect(libpq_dsn(dsn))
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    with engine.connect() as opened:
         run_online(opened)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
@@ -15,8 +16,11 @@ from pgqueue.dispatch import Dispatch, Job
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError, TaskError
 from pgqueue.gateway import Gateway
-from pgqueue.job import NewJob
+from pgqueue.job import JobRow, NewJob
+from pgqueue.keys import Keys
 from pgqueue.options import options_of
+from pgqueue.privacy import Privacy
+from pgqueue.redact import Redaction
 from pgqueue.retry import BackoffLike
 from pgqueue.task import Definition, Handle, RunIn, Task
 
@@ -34,18 +38,31 @@ class App:
             or the ``PG*`` variables of libpq.
         schema: the PostgreSQL schema of the queue.
         notify: wake idle workers when jobs are enqueued; without it they poll.
+        redact: names of arguments to mask besides the usual ones (``password``, ``token``, ...) and
+            those of the setting ``redact``; ``-token`` takes one off.
+        keys: for ``Secret`` arguments; default ``PGQUEUE_KEYS``.
     """
 
     def __init__(
-        self, dsn: str | None = None, *, schema: str | None = None, notify: bool = True
+        self,
+        dsn: str | None = None,
+        *,
+        schema: str | None = None,
+        notify: bool = True,
+        redact: Collection[str] = (),
+        keys: Keys | None = None,
     ) -> None:
         self._dsn, self._schema = dsn, schema
+        self._redact, self._given_keys = redact, keys
+        Redaction().plus(redact)
         self._notify = notify
         self._notified: dict[str, float] = {}
         self._gateway: Gateway | None = None
         self.tasks: dict[str, Definition] = {}
-        self.client = Client(lambda operation, on: self.gateway.run(operation, on))
-        self.aclient = AsyncClient(lambda operation, on: self.gateway.arun(operation, on))
+        self.client = Client(lambda operation, on: self.gateway.run(operation, on), self._edited)
+        self.aclient = AsyncClient(
+            lambda operation, on: self.gateway.arun(operation, on), self._edited
+        )
 
     @property
     def dsn(self) -> str:
@@ -60,6 +77,20 @@ class App:
         if self._schema is None:
             self._schema = config.load().schema
         return self._schema
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """What is masked, and the keys."""
+        settings = config.load()
+        keys = self._given_keys
+        if keys is None and settings.keys:
+            keys = Keys.parse(settings.keys)
+        return Privacy(Redaction().plus(settings.redact).plus(self._redact), keys)
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys of encrypted arguments, if there are any."""
+        return self.privacy.keys
 
     def use(self, *, dsn: str | None = None, schema: str | None = None) -> None:
         """Go to another database or schema from now on; None leaves each as it is."""
@@ -101,6 +132,7 @@ class App:
         run: RunIn | None = None,
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
+        redact: Sequence[str] = (),
     ) -> TaskDecorator: ...
     def task(  # type: ignore[misc]
         self,
@@ -116,6 +148,7 @@ class App:
         run: RunIn | None = None,
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
+        redact: Sequence[str] = (),
     ) -> Any:
         """Make a function a task.
 
@@ -129,6 +162,7 @@ class App:
             run: "thread" (default of ``def``), "process", or "async" (``async def``).
             retry_on: exceptions that are retried; any other is dead at once. Default: all.
             aliases: earlier names, whose jobs it runs as well.
+            redact: names of arguments to mask besides the app's.
 
         Raises:
             ConfigError: an option is out of range.
@@ -150,6 +184,7 @@ class App:
                 run=run,
                 retry_on=retry_on,
                 aliases=aliases,
+                redact=redact,
             )
             for each in (definition.name, *definition.aliases):
                 if self.definition(each) is not None:
@@ -165,6 +200,11 @@ class App:
         if known is None and name in Job.classes:
             return Job.classes[name].definition
         return known
+
+    def _edited(self, job: JobRow, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = self.definition(job.task)
+        encrypted = known.signature.encrypted if known else ()
+        return self.privacy.edited(job.task, job.args, args, encrypted)
 
     def dispatch(self, job: Job) -> Dispatch:
         """Enqueue an instance of a job class: ``await app.dispatch(job).with_max_retries(5)``."""

@@ -9,7 +9,7 @@ from pgqueue.errors import JobNotFound
 from pgqueue.job import Attempt, JobRow, NewJob, Status
 from pgqueue.operations import Operation, maintenance
 from pgqueue.operations import jobs as operations
-from pgqueue.operations.jobs import Filter
+from pgqueue.operations.jobs import EncryptedJob, Filter
 from pgqueue.operations.maintenance import QueueStats, WorkerRow
 
 T = TypeVar("T")
@@ -24,8 +24,12 @@ def found(job: JobRow | None, job_id: int) -> JobRow:
 class Client:
     """Sync operations. ``on`` is the caller's connection; without it each is its own transaction."""
 
-    def __init__(self, run: Callable[[Operation[Any], object], Any]) -> None:
-        self._run_any = run
+    def __init__(
+        self,
+        run: Callable[[Operation[Any], object], Any],
+        edited: Callable[[JobRow, Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
+        self._run_any, self._edited = run, edited
 
     def _run(self, operation: Operation[T], on: object) -> T:
         result: T = self._run_any(operation, on)
@@ -64,7 +68,19 @@ class Client:
     def retry(
         self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
     ) -> bool:
-        """Put a dead or cancelled job back, with edited arguments if given; False if it is neither."""
+        """Put a dead or cancelled job back, with edited arguments if given; False if it is neither.
+
+        An edited ``"[redacted]"`` keeps what is stored; what was encrypted is encrypted again.
+
+        Raises:
+            ArgumentsError: the edited arguments cannot be stored.
+            ConfigError: one is to be encrypted and there are no keys.
+        """
+        if args is not None:
+            job = self._run(operations.get(job_id), on)
+            if job is None:
+                return False
+            args = self._edited(job, args)
         return bool(self._run(operations.retry([job_id], Filter(), args=args), on))
 
     def retry_many(
@@ -77,6 +93,18 @@ class Client:
     ) -> list[int]:
         """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
         return self._run(operations.retry(job_ids, where, limit=limit), on)
+
+    def encrypted(
+        self, *, after: int = 0, limit: int = 500, on: object = None
+    ) -> list[EncryptedJob]:
+        """Jobs that may run again and have encrypted arguments, from an id on."""
+        return self._run(operations.encrypted(after=after, limit=limit), on)
+
+    def replace_args(
+        self, changes: Sequence[tuple[int, str, str]], *, on: object = None
+    ) -> list[int]:
+        """Other arguments (id, old JSON text, new) for jobs that do not run; returns the ids changed."""
+        return self._run(operations.replace_args(changes), on)
 
     def cancel(self, *job_ids: int, on: object = None) -> dict[int, Status]:
         """Cancel pending jobs, ask running ones to stop; returns the status by id."""
@@ -110,8 +138,12 @@ class Client:
 class AsyncClient:
     """Async operations. ``on`` is the caller's connection; without it each is its own transaction."""
 
-    def __init__(self, run: Callable[[Operation[Any], object], Awaitable[Any]]) -> None:
-        self._run_any = run
+    def __init__(
+        self,
+        run: Callable[[Operation[Any], object], Awaitable[Any]],
+        edited: Callable[[JobRow, Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
+        self._run_any, self._edited = run, edited
 
     async def _run(self, operation: Operation[T], on: object) -> T:
         result: T = await self._run_any(operation, on)
@@ -151,7 +183,19 @@ class AsyncClient:
     async def retry(
         self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
     ) -> bool:
-        """Put a dead or cancelled job back, with edited arguments if given; False if it is neither."""
+        """Put a dead or cancelled job back, with edited arguments if given; False if it is neither.
+
+        An edited ``"[redacted]"`` keeps what is stored; what was encrypted is encrypted again.
+
+        Raises:
+            ArgumentsError: the edited arguments cannot be stored.
+            ConfigError: one is to be encrypted and there are no keys.
+        """
+        if args is not None:
+            job = await self._run(operations.get(job_id), on)
+            if job is None:
+                return False
+            args = self._edited(job, args)
         retried = await self._run(operations.retry([job_id], Filter(), args=args), on)
         return bool(retried)
 
@@ -165,6 +209,18 @@ class AsyncClient:
     ) -> list[int]:
         """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
         return await self._run(operations.retry(job_ids, where, limit=limit), on)
+
+    async def encrypted(
+        self, *, after: int = 0, limit: int = 500, on: object = None
+    ) -> list[EncryptedJob]:
+        """Jobs that may run again and have encrypted arguments, from an id on."""
+        return await self._run(operations.encrypted(after=after, limit=limit), on)
+
+    async def replace_args(
+        self, changes: Sequence[tuple[int, str, str]], *, on: object = None
+    ) -> list[int]:
+        """Other arguments (id, old JSON text, new) for jobs that do not run; returns the ids changed."""
+        return await self._run(operations.replace_args(changes), on)
 
     async def cancel(self, *job_ids: int, on: object = None) -> dict[int, Status]:
         """Cancel pending jobs, ask running ones to stop; returns the status by id."""

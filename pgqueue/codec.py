@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
-from pgqueue.errors import ArgumentsError, TaskError
+from pgqueue.errors import ArgumentsError, ConfigError, TaskError
+from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
+from pgqueue.redact import concealer, scalars
 
 WARN_BYTES = 256 * 1024
 MOST_BYTES = 1024 * 1024
@@ -33,17 +35,35 @@ def _from_pydantic(value: Any) -> Any:
 def _to_pydantic(kind: type, value: Any) -> Any:
     validate = getattr(kind, "model_validate", None)
     if validate is not None:
-        return validate(value)
+        try:
+            return validate(value)
+        except ValueError as error:
+            raise ValueError(_without_input(error)) from None
     if isinstance(value, kind):
         return value
     raise NotImplementedError(f"arguments of type {kind.__name__} cannot be read from JSON")
 
 
+def _without_input(error: ValueError) -> str:
+    """What pydantic found wrong, without the values it found."""
+    listed = getattr(error, "errors", None)
+    if listed is None:
+        return str(error)
+    found = listed(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in found)
+
+
 class Signature:
     """The parameters of a task: binds, checks, encodes and decodes its arguments."""
 
-    def __init__(self, parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any]):
+    def __init__(
+        self,
+        parameters: Mapping[str, inspect.Parameter],
+        hints: Mapping[str, Any],
+        encrypted: frozenset[str] = frozenset(),
+    ) -> None:
         self._signature = inspect.Signature(list(parameters.values()))
+        self.encrypted = encrypted
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         for name, parameter in parameters.items():
             kind = hints.get(name, Any)
@@ -61,18 +81,23 @@ class Signature:
         )
         self._decoder = msgspec.json.Decoder(self._struct, dec_hook=_to_pydantic)
 
-    def encode(self, task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Return the arguments as JSON text.
+    def encode(
+        self, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], keys: Keys | None = None
+    ) -> str:
+        """Return the arguments as JSON text, chosen ones encrypted.
 
         Raises:
-            ArgumentsError: they do not fit the signature, are not JSON, or are too large or deep.
+            ArgumentsError: they do not fit the signature, are not JSON, or are too large or deep; the
+                message does not hold their values.
+            ConfigError: some are to be encrypted, and there are no keys.
         """
         try:
             bound = self._signature.bind(*args, **kwargs).arguments
             plain = msgspec.to_builtins(bound, enc_hook=_from_pydantic, str_keys=True)
-            text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+            text = _dump(plain)
             check_text(text)
             self._decoder.decode(text)
+            _refuse_sealed(plain)
         except RecursionError:
             raise ArgumentsError(f"arguments of {task}: nested too deep or in a circle") from None
         except UnicodeEncodeError:
@@ -80,22 +105,98 @@ class Signature:
                 f"arguments of {task}: text with a lone surrogate cannot be stored"
             ) from None
         except (TypeError, ValueError, NotImplementedError) as error:
-            reason = str(error).replace("`", "'")
+            reason = concealer(scalars([args, kwargs]))(str(error)).replace("`", "'")
             raise ArgumentsError(f"arguments of {task}: {reason}") from None
+        return self._sealed(task, plain, keys) if self.encrypted else text
+
+    def _sealed(self, task: str, plain: dict[str, Any], keys: Keys | None) -> str:
+        if keys is None:
+            raise ConfigError(
+                f"{task} has encrypted parameters ({', '.join(sorted(self.encrypted))}) and there are"
+                " no keys: set PGQUEUE_KEYS, or App(keys=Keys(...)); Keys.generate() makes one"
+            )
+        sealed = {
+            name: keys.seal(_dump(value).encode(), task=task, parameter=name)
+            if name in self.encrypted
+            else value
+            for name, value in plain.items()
+        }
+        text = _dump(sealed)
+        check_text(text)
         return text
 
-    def decode(self, text: str) -> dict[str, Any]:
+    def decode(self, text: str, *, task: str = "", keys: Keys | None = None) -> dict[str, Any]:
         """Return keyword arguments from JSON text.
 
+        Args:
+            task: the name in the job's row, which may be an alias; encrypted arguments are bound to it.
+
         Raises:
-            ArgumentsError: the stored arguments do not fit the signature.
+            ArgumentsError: the stored arguments do not fit the signature or do not decrypt.
+            KeyMissing: they are encrypted with a key that is not among ``keys``.
         """
         check_stored(text)
         try:
-            values = self._decoder.decode(text)
+            values = self._decoder.decode(opened(text, task=task, keys=keys))
+        except ArgumentsError:
+            raise
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
-            raise ArgumentsError(f"the stored arguments do not fit: {error}") from None
+            reason = concealer(_scalars_of(text, task, keys))(str(error))
+            raise ArgumentsError(f"the stored arguments do not fit: {reason}") from None
         return {name: getattr(values, f"p{i}") for i, name in enumerate(self._names)}
+
+
+def opened(text: str, *, task: str, keys: Keys | None) -> str:
+    """Arguments as JSON text with encrypted ones decrypted; raises as ``Signature.decode`` does."""
+    if f'"{FIELD}"' not in text:
+        return text
+    values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    for name, raw in values.items():
+        if FIELD.encode() not in bytes(raw):
+            continue
+        value = msgspec.json.decode(raw)
+        used = key_of(value, name)
+        if used is None:
+            continue
+        if keys is None:
+            raise key_missing(used, name)
+        values[name] = msgspec.Raw(keys.open(value, task=task, parameter=name))
+    return msgspec.json.encode(values).decode()
+
+
+def _scalars_of(text: str, task: str, keys: Keys | None) -> list[Any]:
+    try:
+        return list(scalars(json.loads(opened(text, task=task, keys=keys))))
+    except (ValueError, RecursionError):  # then the message holds none of it
+        return []
+
+
+def _refuse_sealed(plain: dict[str, Any]) -> None:
+    for name, value in plain.items():
+        if is_sealed(value):
+            raise ArgumentsError(
+                f"{name}: a dict of only {FIELD!r} is how encrypted values are stored"
+            )
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def argument_text(value: Any) -> str:
+    """JSON text of a value somebody edited.
+
+    Raises:
+        ArgumentsError: it is not JSON, or PostgreSQL could not store it.
+    """
+    try:
+        text = _dump(value)
+        check_text(text)
+    except UnicodeEncodeError:
+        raise ArgumentsError("text with a lone surrogate cannot be stored") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentsError(f"edited arguments: {error}") from None
+    return text
 
 
 def _constant(parameter: inspect.Parameter) -> Callable[[], Any]:
@@ -173,9 +274,11 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0) -> Signature:
             )
     try:
         hints = typing.get_type_hints(function)
+        marked = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TaskError(f"{name}: its annotations do not resolve: {error}") from None
     try:
-        return Signature(parameters, hints)
+        encrypted = frozenset(p for p in parameters if is_encrypted(marked.get(p)))
+        return Signature(parameters, hints, encrypted)
     except TypeError as error:
         raise TaskError(f"{name}: {error}") from None

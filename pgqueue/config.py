@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -90,6 +91,11 @@ class Settings:
             raise ConfigError(f"lease must be at least 1s, got {self.lease}s")
         if self.poll < 0.01:
             raise ConfigError(f"poll must be at least 10ms, got {self.poll}s")
+        if not isinstance(self.notify, bool):
+            raise ConfigError(f"notify must be true or false, got {self.notify!r}")
+        size = self.prefetch
+        if size is not None and (type(size) is not int or not 0 <= size <= 10_000):
+            raise ConfigError(f"prefetch must be a whole number from 0 to 10000, got {size!r}")
 
     def with_(self, **given: Any) -> Settings:
         """Return a copy with the given settings; durations as ``60``, ``"60s"`` or timedelta."""
@@ -128,9 +134,11 @@ def _from_text(name: str, value: str) -> Any:
 class Config:
     """What the files and the environment say; the command line goes over it."""
 
-    dsn: str | None = None
+    dsn: str | None = field(default=None, repr=False)
     app: str | None = None
     schema: str = "pgqueue"
+    redact: tuple[str, ...] = ()
+    keys: str | None = field(default=None, repr=False)
     settings: Settings = Settings()
 
 
@@ -141,15 +149,29 @@ def load(directory: Path | None = None, environ: Mapping[str, str] | None = None
         ConfigError: a file cannot be read, or a setting is unknown or wrong.
     """
     values = _file_values(directory or Path.cwd())
+    if "keys" in values:
+        raise ConfigError("keys of encrypted arguments belong in PGQUEUE_KEYS, not in a file")
     for key, value in (os.environ if environ is None else environ).items():
         name = key.removeprefix("PGQUEUE_").lower()
         if key.startswith("PGQUEUE_") and name in _KEYS:
             values[name] = value
-    top = {k: values.pop(k) for k in ("dsn", "app", "schema") if k in values}
+    top = {k: _top(k, values.pop(k)) for k in _TOP if k in values}
     return Config(**top, settings=Settings().with_(**values))
 
 
-_KEYS = {f.name for f in fields(Settings)} | {"dsn", "app", "schema"}
+_TOP = ("dsn", "app", "schema", "redact", "keys")
+_KEYS = {f.name for f in fields(Settings)} | set(_TOP)
+
+
+def _top(name: str, value: Any) -> Any:
+    if name == "redact":
+        names = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ConfigError('redact must be a list of names, such as ["iban", "-token"]')
+        return tuple(filter(None, names))
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be text, got a {type(value).__name__}")
+    return value
 
 
 def _file_values(directory: Path) -> dict[str, Any]:
@@ -163,6 +185,8 @@ def _file_values(directory: Path) -> dict[str, Any]:
             raise ConfigError(f"{file}: {error}") from None
         for step in path:
             table = table.get(step, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{file}: {step} must be a table")
         if table:
             return dict(table)
     return {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import asyncpg
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.errors import ConfigError
+from pgqueue.redact import concealer
 
 # libpq parameters that asyncpg would pass on to the server, which refuses them.
 _NOT_FOR_ASYNCPG = {
@@ -33,16 +36,59 @@ def parse(dsn: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is neither; the message does not repeat it, for it may hold a password.
     """
-    if "://" in dsn:
-        scheme, _, rest = dsn.partition("://")
+    scheme, is_uri, rest = dsn.partition("://")
+    if is_uri:
         dsn = f"{scheme.partition('+')[0]}://{rest}"  # SQLAlchemy's postgresql+psycopg://
     try:
-        return dict(conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:
+        parameters = dict(conninfo_to_dict(dsn))
+    except (psycopg.ProgrammingError, UnicodeError):
         raise ConfigError(
             "the DSN is not one PostgreSQL reads: use postgresql://user@host:5432/database or"
             " host=... dbname=..."
         ) from None
+    if is_uri:
+        _check_encoding(rest, parameters.get("password"))
+    if any("\0" in str(value) for value in parameters.values()):
+        raise ConfigError("the DSN holds a NUL character")
+    return parameters
+
+
+def _check_encoding(rest: str, password: object) -> None:
+    """Else a piece of the password is taken for a host or port, and errors would name it."""
+    before_at, at, _ = rest.partition("?")[0].rpartition("@")
+    _, colon, written = before_at.partition(":")
+    if at and colon and unquote(written) != (password or ""):
+        raise ConfigError(
+            "the user or password in the DSN holds a character that must be percent-encoded:"
+            " @ as %40, / as %2F, : as %3A, % as %25"
+        )
+
+
+@contextmanager
+def without_passwords(dsn: str) -> Iterator[None]:
+    """Take the passwords of a DSN and of the environment out of an error's text."""
+    try:
+        yield
+    except Exception as error:
+        known = parse(dsn)
+        hidden = [
+            known.get("password"),
+            known.get("sslpassword"),
+            os.environ.get("PGPASSWORD"),
+            dsn,
+        ]
+        conceal = concealer(filter(None, hidden))
+        for each in _chain(error):
+            each.args = tuple(conceal(a) if isinstance(a, str) else a for a in each.args)
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def asyncpg_uri(dsn: str) -> str:
@@ -92,29 +138,32 @@ async def connect_async(
     """
     *others, last = each_host(dsn)
     options["server_settings"] = {"application_name": "pgqueue"}
-    for uri in others:
-        with suppress(*CONNECT_ERRORS):
-            return await asyncpg.connect(uri, timeout=timeout, **options)
-    return await asyncpg.connect(last or None, timeout=timeout, **options)
+    with without_passwords(dsn):
+        for uri in others:
+            with suppress(*CONNECT_ERRORS):
+                return await asyncpg.connect(uri, timeout=timeout, **options)
+        return await asyncpg.connect(last or None, timeout=timeout, **options)
 
 
 async def connect_pipelined(dsn: str, *, timeout: float = 10.0) -> psycopg.AsyncConnection[Any]:
     """An async psycopg connection in autocommit mode that prepares nothing."""
-    return await psycopg.AsyncConnection.connect(
-        libpq_dsn(dsn),
-        autocommit=True,
-        prepare_threshold=None,
-        connect_timeout=max(2, int(timeout)),
-        application_name="pgqueue",
-    )
+    with without_passwords(dsn):
+        return await psycopg.AsyncConnection.connect(
+            libpq_dsn(dsn),
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=max(2, int(timeout)),
+            application_name="pgqueue",
+        )
 
 
 def connect_sync(dsn: str, *, timeout: float = 10.0) -> psycopg.Connection[Any]:
     """A psycopg connection in autocommit mode that prepares nothing."""
-    return psycopg.connect(
-        libpq_dsn(dsn),
-        autocommit=True,
-        prepare_threshold=None,
-        connect_timeout=max(2, int(timeout)),
-        application_name="pgqueue",
-    )
+    with without_passwords(dsn):
+        return psycopg.connect(
+            libpq_dsn(dsn),
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=max(2, int(timeout)),
+            application_name="pgqueue",
+        )

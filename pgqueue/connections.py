@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import asyncpg
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from pgqueue.connect import connect_async, connect_sync, libpq_dsn
+from pgqueue.connect import connect_async, connect_sync, libpq_dsn, without_passwords
 from pgqueue.pooler import is_pooled, is_pooled_async
 
 CHECK_AFTER = 5.0
@@ -52,6 +52,7 @@ class Connections:
                 connect_sync(self._dsn, timeout=CONNECT_TIMEOUT).close()
                 self._pool = ConnectionPool(
                     libpq_dsn(self._dsn),
+                    connection_class=_Quiet,
                     kwargs={
                         "autocommit": True,
                         "application_name": "pgqueue",
@@ -125,6 +126,15 @@ def _configure(connection: Any) -> None:
     connection._pgqueue_born = connection._pgqueue_used = time.monotonic()
     if is_pooled(connection):
         connection.prepare_threshold = None
+
+
+class _Quiet(psycopg.Connection[Any]):
+    """A connection whose failures, which its pool logs, hold no password."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        with without_passwords(conninfo):
+            return super().connect(conninfo, **options)
 
 
 class _Shared(asyncpg.Connection):  # type: ignore[misc]

@@ -45,6 +45,7 @@ class Job:
     run: ClassVar[RunIn | None] = None
     retry_on: ClassVar[tuple[type[BaseException], ...] | None] = None
     aliases: ClassVar[Sequence[str]] = ()
+    redact: ClassVar[Sequence[str]] = ()
     definition: ClassVar[ClassDefinition]
     classes: ClassVar[dict[str, type[Job]]] = {}
 
@@ -57,7 +58,7 @@ class Job:
                 f"{cls.__qualname__}: {', '.join(sorted(clash))} has a meaning in every job, so it"
                 " cannot be a field: rename the field, or drop the annotation to set the option"
             )
-        dataclasses.dataclass(cls)
+        dataclasses.dataclass(cls, repr=False)
         if not hasattr(cls, "handle"):
             return  # a base class of the application's own
         cls.definition = ClassDefinition(cls)
@@ -73,6 +74,10 @@ class Job:
                     f" {cls.__module__}.{cls.__qualname__}; give one of them another name"
                 )
             Job.classes[name] = cls
+
+    def __repr__(self) -> str:
+        names = (f"{f.name}=..." for f in dataclasses.fields(self) if f.repr)  # type: ignore[arg-type]
+        return f"{type(self).__qualname__}({', '.join(names)})"
 
 
 RESERVED = {name for name in vars(Job) if not name.startswith("_")} | set(Job.__annotations__)
@@ -97,6 +102,7 @@ class ClassDefinition(Definition):
             run=run_in(handle, cls.run, cls.__qualname__),
             retry_on=cls.retry_on,
             aliases=cls.aliases,
+            redact=cls.redact,
         )
         self.cls = cls
         self.module, self.qualname = module_of(cls), cls.__qualname__
@@ -157,7 +163,8 @@ class Dispatch(Verbs["Dispatch"]):
         """A job for ``enqueue_many``; nothing is sent yet."""
         self._sent = True
         arguments = self.definition.arguments_of(self._job)
-        text = self.definition.signature.encode(self.definition.name, (), arguments)
+        name = self.definition.name
+        text = self.definition.signature.encode(name, (), arguments, self._app.keys)
         return self.options.new_job(self.definition.name, text)
 
     def enqueue(self) -> Handle[Any]:

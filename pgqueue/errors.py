@@ -4,6 +4,7 @@ PgQueueError
 ├── ConfigError         a setting, option or name is wrong
 ├── TaskError           a task or job class cannot be used as declared
 ├── ArgumentsError      a job's arguments do not fit, or cannot be stored
+├── KeyMissing          an argument is encrypted with a key that is not here
 ├── ConnectionUnusable  the connection given to .on() cannot be used
 ├── SchemaError         the database's pgqueue schema is missing, older or newer
 ├── PrivilegeMissing    the database role may not do this
@@ -28,6 +29,10 @@ class TaskError(PgQueueError, TypeError):
 
 class ArgumentsError(PgQueueError, ValueError):
     """A job's arguments do not fit its task, or cannot be stored; nothing was written."""
+
+
+class KeyMissing(PgQueueError):
+    """An argument is encrypted with a key that this process does not have."""
 
 
 class ConnectionUnusable(PgQueueError):

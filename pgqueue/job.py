@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -48,7 +48,7 @@ class NewJob:
     """A job not yet inserted. ``args`` is JSON text; ``delay`` is in seconds."""
 
     task: str
-    args: str
+    args: str = field(repr=False)
     queue: str = "default"
     priority: int = 0
     max_retries: int = 10
@@ -63,7 +63,7 @@ class ClaimedJob:
 
     id: int
     task: str
-    args: str
+    args: str = field(repr=False)
     queue: str
     priority: int
     attempt: int

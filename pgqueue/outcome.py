@@ -10,6 +10,7 @@ from typing import Literal
 
 from pgqueue.control import Cancel, Control, Dead, Retry, Snooze
 from pgqueue.durations import LONGEST
+from pgqueue.text import one_line
 
 Kind = Literal["succeeded", "retry", "snooze", "cancelled", "dead"]
 
@@ -34,20 +35,30 @@ RELEASED = Outcome("snooze", delay=0.0)
 
 def clean(text: str, limit: int) -> str:
     """Make text storable: a plain str, no NUL, no lone surrogates, at most ``limit`` characters."""
-    text = str.__str__(text)  # a subclass may lie about its length
+    text = plain(text)
     if len(text) > limit:
         half = limit // 2
         text = f"{text[:half]} [{len(text) - limit} characters cut] {text[-half:]}"
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def describe(error: BaseException) -> tuple[str, str, str]:
-    """Type, message and traceback of an error whose own methods may be broken."""
+def plain(text: str) -> str:
+    """The same as a plain str: a subclass may lie about its length or what it holds."""
+    return str.__str__(text)
+
+
+def describe(error: BaseException, conceal: Callable[[str], str] = str) -> tuple[str, str, str]:
+    """Type, message and traceback (without locals) of an error whose own methods may be broken.
+
+    ``conceal`` takes secrets out of text; before the text is cut, or a piece of one could stay.
+    """
     return (
-        _attempt(lambda: clean(_name(error), 200), "an exception"),
-        _attempt(lambda: clean(str(error), MESSAGE_LIMIT), "(its __str__ raised {})"),
+        _attempt(lambda: one_line(clean(_name(error), 200)), "an exception"),
         _attempt(
-            lambda: clean("".join(tb.format_exception(error)), TRACEBACK_LIMIT),
+            lambda: clean(conceal(plain(str(error))), MESSAGE_LIMIT), "(its __str__ raised {})"
+        ),
+        _attempt(
+            lambda: clean(conceal("".join(tb.format_exception(error))), TRACEBACK_LIMIT),
             "(its traceback raised {})",
         ),
     )
@@ -71,6 +82,7 @@ def decide(
     attempt: int,
     retry_on: tuple[type[BaseException], ...] | None = None,
     backoff: Callable[[int], float] | None = None,
+    conceal: Callable[[str], str] = str,
 ) -> Outcome:
     """Turn what a handler raised into an outcome.
 
@@ -78,9 +90,10 @@ def decide(
         attempt: number of the attempt that failed, from 1.
         retry_on: if given, any other exception is dead at once.
         backoff: delay in seconds by attempt, for a class that computes its own.
+        conceal: takes secret arguments out of the text that is stored.
     """
     if isinstance(error, Control):
-        return _decide_control(error)
+        return _decide_control(error, conceal)
     kind: Kind = "retry"
     if retry_on is not None and not isinstance(error, retry_on):
         kind = "dead"
@@ -90,8 +103,8 @@ def decide(
             delay = storable(backoff(attempt))
         except BaseException as broken:
             note = f"its backoff({attempt}) raised {describe(broken)[0]}: the default was used\n"
-    name, message, lines = describe(error)
-    return Outcome(kind, delay, name, message, lines + note)
+    name, message, lines = describe(error, conceal)
+    return Outcome(kind, delay, name, message, lines + conceal(note))
 
 
 def storable(delay: float) -> float:
@@ -106,9 +119,9 @@ def storable(delay: float) -> float:
     return min(max(delay, 0.0), LONGEST)
 
 
-def _decide_control(error: Control) -> Outcome:
+def _decide_control(error: Control, conceal: Callable[[str], str]) -> Outcome:
     name = type(error).__name__
-    reason = clean(str(getattr(error, "reason", "")), MESSAGE_LIMIT)
+    reason = clean(conceal(plain(str(getattr(error, "reason", "")))), MESSAGE_LIMIT)
     match error:
         case Retry():
             return Outcome(

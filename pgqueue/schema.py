@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from pgqueue.connect import libpq_dsn
+from pgqueue.connect import libpq_dsn, without_passwords
 from pgqueue.drivers import sqlstate, translate
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import PgQueueError
@@ -96,11 +96,12 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
 
     config = _config(schema)
     url = libpq_dsn(dsn)
-    engine = create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(url, prepare_threshold=None),
-        poolclass=NullPool,
-    )
+
+    def connect() -> psycopg.Connection[Any]:
+        with without_passwords(dsn):
+            return psycopg.connect(url, prepare_threshold=None)
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     with _ALEMBIC, engine.connect() as connection:
         driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
         if driver.info.server_version < OLDEST_SERVER:

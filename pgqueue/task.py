@@ -13,8 +13,11 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.errors import ConfigError, ConnectionUnusable, TaskError
-from pgqueue.job import NewJob
+from pgqueue.job import ClaimedJob, NewJob
+from pgqueue.keys import Keys
 from pgqueue.options import Options, Verbs
+from pgqueue.privacy import Privacy
+from pgqueue.redact import Redaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +34,9 @@ class Handle(Generic[R]):
 
 class Sender(Protocol):
     """What a task needs of its app."""
+
+    @property
+    def keys(self) -> Keys | None: ...
 
     def send(self, jobs: Sequence[NewJob], on: object) -> list[int]: ...
 
@@ -50,6 +56,7 @@ class Definition:
         run: RunIn | None = None,
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
+        redact: Sequence[str] = (),
     ) -> None:
         self.function = function
         self.module, self.qualname = module_of(function), function.__qualname__
@@ -58,6 +65,8 @@ class Definition:
         self.options = options
         self.timeout = timeout
         self.retry_on = retry_on
+        self.redact = tuple(redact)
+        Redaction().plus(redact)
         self.run = run_in(function, run, self.name)
 
     @cached_property
@@ -78,6 +87,18 @@ class Definition:
     def backoff_of(self, arguments: dict[str, Any]) -> Callable[[int], float] | None:
         """The handler's own backoff, by attempt; None to let SQL compute it."""
         return None
+
+    def concealer(
+        self, privacy: Privacy, job: ClaimedJob, arguments: dict[str, Any]
+    ) -> Callable[[str], str]:
+        """Takes the job's secret arguments out of error text."""
+        return privacy.concealer(
+            job.task,
+            job.args,
+            redact=self.redact,
+            encrypted=self.signature.encrypted,
+            arguments=arguments,
+        )
 
 
 class Request(Verbs["Request[P, R]"], Generic[P, R]):
@@ -111,8 +132,9 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
 
         Raises:
             ArgumentsError: the arguments do not fit the task or cannot be stored.
+            ConfigError: some are to be encrypted and there are no keys.
         """
-        text = self.definition.signature.encode(self.definition.name, args, kwargs)
+        text = self.definition.signature.encode(self.definition.name, args, kwargs, self._app.keys)
         return self.options.new_job(self.definition.name, text)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:

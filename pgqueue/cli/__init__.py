@@ -21,6 +21,7 @@ COMMANDS = {
     "clear": "change",
     "pause": "change",
     "resume": "change",
+    "rekey": "rekey",
     "migrate": "migrate",
     "sql": "sql",
     "dev": "dev",
@@ -38,6 +39,7 @@ SUMMARIES = {
     "clear": "Delete pending jobs.",
     "pause": "Stop claims from queues.",
     "resume": "Let paused queues be claimed from again.",
+    "rekey": "Encrypt stored arguments with a new key.",
     "migrate": "Create or upgrade the schema.",
     "sql": "Print SQL to run yourself: roles.",
     "dev": "PostgreSQL, schema and a worker, for development.",
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         from pgqueue.cli.failures import explain
+        from pgqueue.text import one_line
 
         code, line = explain(error)
-        click.echo(f"pgqueue: {line}", err=True)
+        click.echo(f"pgqueue: {one_line(line)}", err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -14,6 +14,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the line for an error; re-raises what only a bug can cause."""
     if isinstance(error, BaseExceptionGroup):
         return explain(error.exceptions[0])
+    error = getattr(error, "orig", None) or error  # SQLAlchemy's, around the driver's
     if isinstance(error, SchemaError):
         return NO_SCHEMA, str(error)
     if isinstance(error, ConfigError):

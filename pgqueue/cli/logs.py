@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 
 from rich.logging import RichHandler
+
+from pgqueue.text import json_text, lines, one_line
 
 
 class JsonLines(logging.Formatter):
@@ -23,18 +24,17 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return json_text(entry)
 
 
 class PlainLines(logging.Formatter):
-    """Text whose control characters are escaped: a message cannot forge a line."""
+    """Text whose control characters are escaped; only tracebacks have more lines, indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        head, *rest = text.split("\n")
-        if not record.exc_info:
-            return "\\n".join([head, *rest])
-        return text
+        return lines(super().format(record))
 
 
 def set_up(style: str, level: str) -> None:

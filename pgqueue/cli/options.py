@@ -22,6 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 dsn_option = click.option("--dsn", metavar="DSN", help="The database; default PGQUEUE_DSN.")
 schema_option = click.option("--schema", metavar="NAME", help="Its schema; default pgqueue.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+app_option = click.option(
+    "--app", "path", metavar="MODULE:NAME", help="Its tasks say what to mask; default PGQUEUE_APP."
+)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 

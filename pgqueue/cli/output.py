@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
@@ -15,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pgqueue.text import json_text, one_line
 
-def to_json(value: Any) -> str:
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
     """JSON text of dataclasses and plain values, one document."""
-    return json.dumps(_plain(value), ensure_ascii=False, indent=2)
+    return json_text(_plain(value), indent=indent)
 
 
 def _plain(value: Any) -> Any:
@@ -55,14 +56,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
 
 
 def printable(value: Any) -> str:
-    """Text for a terminal: no control characters, times as ages."""
+    """One line for a terminal: no control characters, times as ages."""
     if value is None:
         return "-"
     if isinstance(value, datetime):
         return ago(value)
     if isinstance(value, float):
         return f"{value:.3g}"
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(value))
+    return one_line(str(value))
 
 
 def ago(moment: datetime) -> str:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import click
 
-from pgqueue.cli.options import connection_options, filter_options, json_option, opened, where
-from pgqueue.cli.output import ago, count, print_json, print_table, printable
+from pgqueue.cli.options import (
+    app_option,
+    connection_options,
+    filter_options,
+    json_option,
+    opened,
+    where,
+)
+from pgqueue.cli.output import ago, count, print_json, print_table, printable, to_json
+from pgqueue.cli.viewer import Viewer
 from pgqueue.job import JobRow, Status
+from pgqueue.text import lines
 
 limit_option = click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000)
@@ -62,6 +71,7 @@ stats_command = click.Command(
 @click.option("--status", type=click.Choice([s.value for s in Status]), help="Only this status.")
 @limit_option
 @click.option("--before", type=int, metavar="ID", help="Go on below this id.")
+@app_option
 @json_option
 def jobs_command(
     dsn: str | None,
@@ -73,12 +83,15 @@ def jobs_command(
     status: str | None,
     limit: int,
     before: int | None,
+    path: str | None,
     as_json: bool,
 ) -> None:
     """List jobs, newest first."""
     chosen = where(queue, task, error, since)
     with opened(dsn, schema) as app:
         jobs = app.client.jobs(chosen, status=status, limit=limit, before=before)
+        view = Viewer(app, path)
+        jobs = [view.job(job) for job in jobs]
     _print_jobs(jobs, as_json, "no such jobs")
 
 
@@ -86,6 +99,7 @@ def jobs_command(
 @connection_options
 @filter_options
 @limit_option
+@app_option
 @json_option
 def dlq_command(
     dsn: str | None,
@@ -95,12 +109,15 @@ def dlq_command(
     error: str | None,
     since: str | None,
     limit: int,
+    path: str | None,
     as_json: bool,
 ) -> None:
     """List the dead letters: jobs out of retries, newest first. "pgqueue retry ID" puts one back."""
     chosen = where(queue, task, error, since)
     with opened(dsn, schema) as app:
         jobs = app.client.jobs(chosen, status=Status.DEAD, limit=limit)
+        view = Viewer(app, path)
+        jobs = [view.job(job) for job in jobs]
     _print_jobs(jobs, as_json, "no dead letters")
 
 
@@ -134,13 +151,21 @@ def _when(job: JobRow) -> str:
 @click.argument("job_id", metavar="ID", type=int)
 @connection_options
 @click.option("--show-args", is_flag=True, help="Print its arguments as well.")
+@app_option
 @json_option
 def job_command(
-    job_id: int, dsn: str | None, schema: str | None, show_args: bool, as_json: bool
+    job_id: int,
+    dsn: str | None,
+    schema: str | None,
+    show_args: bool,
+    path: str | None,
+    as_json: bool,
 ) -> None:
-    """Show one job with its attempts and their errors."""
+    """Show one job with its attempts and their errors. Secret arguments are masked."""
     with opened(dsn, schema) as app:
-        job, attempts = app.client.job(job_id), app.client.attempts(job_id)
+        row = app.client.job(job_id)
+        view = Viewer(app, path)
+        job, attempts = view.job(row), view.attempts(row, app.client.attempts(job_id))
     if as_json:
         print_json({"job": job, "attempts": attempts})
         return
@@ -153,7 +178,8 @@ def job_command(
         )
         click.echo(f"{name:12} {printable(shown)}")
     if show_args:
-        click.echo(f"{'args':12} {printable(job.args)}")
+        click.echo(f"{'args':12} {printable(to_json(job.args, indent=None))}")
     for a in attempts:
         click.echo(f"\nattempt {a.attempt}: {a.outcome}, {ago(a.ended_at)}")
-        click.echo(printable(a.traceback or f"{a.error_type}: {a.error}").rstrip())
+        text = (a.traceback or f"{a.error_type}: {a.error}").rstrip()
+        click.echo(f"  {lines(text)}")

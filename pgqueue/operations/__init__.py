@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -15,7 +15,7 @@ class Operation(Generic[T]):
     """A named statement, its values, and the reading of its rows. Performs nothing."""
 
     statement: str
-    values: Mapping[str, object]
+    values: Mapping[str, object] = field(repr=False)
     decode: Callable[[Sequence[Row]], T]
 
 

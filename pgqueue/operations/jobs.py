@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from pgqueue.codec import check_text
+from pgqueue.codec import argument_text
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ConfigError
+from pgqueue.errors import ArgumentsError, ConfigError
 from pgqueue.job import Attempt, JobRow, NewJob, Status, check_queue
 from pgqueue.operations import Operation, Row, ids
 
@@ -114,19 +114,44 @@ def retry(
     """Put jobs back as pending: dead or cancelled by id, dead ones by filter."""
     if args is not None and (job_ids is None or len(job_ids) != 1):
         raise ConfigError("edited arguments can be given for one job id only")
+    if args is not None and not isinstance(args, Mapping):
+        raise ArgumentsError("edited arguments must be a mapping with one key per parameter")
     values = {
         **where.values(),
         "ids": None if job_ids is None else list(job_ids),
-        "args": None if args is None else _edited(args),
+        "args": None if args is None else argument_text(dict(args)),
         "limit": limit,
     }
     return Operation("retry_jobs", values, ids)
 
 
-def _edited(args: Any) -> str:
-    text = json.dumps(args, allow_nan=False)
-    check_text(text)
-    return text
+@dataclass(frozen=True, slots=True)
+class EncryptedJob:
+    """A job with encrypted arguments, which are JSON text."""
+
+    id: int
+    task: str
+    running: bool
+    args: str = field(repr=False)
+
+
+def encrypted(*, after: int, limit: int) -> Operation[list[EncryptedJob]]:
+    """Jobs that may run again and have encrypted arguments, from an id on."""
+    return Operation(
+        "encrypted_jobs",
+        {"after": after, "limit": limit},
+        lambda rows: [EncryptedJob(*row) for row in rows],
+    )
+
+
+def replace_args(changes: Sequence[tuple[int, str, str]]) -> Operation[list[int]]:
+    """Other arguments (id, old JSON text, new) for jobs that do not run and still have the old."""
+    values = {
+        "ids": [job_id for job_id, _, _ in changes],
+        "old": [old for _, old, _ in changes],
+        "new": [new for _, _, new in changes],
+    }
+    return Operation("replace_args", values, ids)
 
 
 def cancel(job_ids: Sequence[int]) -> Operation[dict[int, Status]]:

@@ -141,3 +141,25 @@ select array_agg(nextval('pgqueue.jobs_id_seq')), clock_timestamp()
 -- name: copy_jobs
 -- Jobs as COPY text, written by pgqueue.bulk.
 copy pgqueue.jobs (id, args, task, queue, priority, max_retries, backoff, run_at) from stdin;
+
+-- name: encrypted_jobs
+-- Jobs that may run again and have encrypted arguments, in order of id.
+select j.id, j.task, j.status = 'running', j.args::text
+  from pgqueue.jobs j
+ where j.id > :after::bigint
+   and j.status in ('pending', 'running', 'dead', 'cancelled')
+   and strpos(j.args::text, '"$encrypted"') > 0
+ order by j.id
+ limit :limit::integer;
+
+-- name: replace_args
+-- Other arguments for jobs that do not run and still have the old ones.
+with chosen as materialized (
+    select j.id, t.new
+      from unnest(:ids::bigint[], :old::text[], :new::text[]) as t(id, old, new)
+      join pgqueue.jobs j on j.id = t.id and j.args = t.old::jsonb
+     where j.status in ('pending', 'dead', 'cancelled')
+     order by j.id
+     for update of j
+)
+update pgqueue.jobs j set args = chosen.new::jsonb from chosen where j.id = chosen.id returning j.id;

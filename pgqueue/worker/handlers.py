@@ -11,9 +11,10 @@ from typing import Any
 
 from pgqueue.context import Context
 from pgqueue.control import Cancel
-from pgqueue.errors import ArgumentsError
+from pgqueue.errors import ArgumentsError, KeyMissing
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
+from pgqueue.privacy import Privacy
 from pgqueue.task import Definition
 from pgqueue.worker.processes import HandlerFailed, Processes
 from pgqueue.worker.run import Run, interrupted, say
@@ -33,12 +34,14 @@ class Handlers:
         make_context: Callable[[ClaimedJob], Context],
         threads: ThreadPoolExecutor,
         processes: Processes,
+        privacy: Privacy,
     ) -> None:
         self._default_timeout = default_timeout
         self._definition = definition
         self._make_context = make_context
         self._threads = threads
         self._processes = processes
+        self._privacy = privacy
         self._unknown = Unknown()
         self._loop = asyncio.get_running_loop()
 
@@ -48,9 +51,13 @@ class Handlers:
         definition = run.definition = self._definition(job.task)
         run.started_at = time.monotonic()
         if definition is None:
-            return self._unknown.met(job.task)
+            return self._unknown.met(job.task, f"no task {job.task!r} in this worker")
         try:
-            arguments = definition.signature.decode(job.args)
+            arguments = definition.signature.decode(
+                job.args, task=job.task, keys=self._privacy.keys
+            )
+        except KeyMissing as error:
+            return self._unknown.met(job.task, f"arguments of task {job.task!r}: {error}")
         except ArgumentsError as error:
             return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
         context = run.context = self._make_context(job)
@@ -70,7 +77,7 @@ class Handlers:
             return SUCCEEDED
         if run.reason is not None and isinstance(raised, asyncio.CancelledError | Cancel):
             return interrupted(run.reason, timeout)
-        return _decide(raised, definition, arguments, job)
+        return self._decide(raised, definition, arguments, job)
 
     async def _call(
         self, definition: Definition, context: Context, arguments: dict[str, Any], job: ClaimedJob
@@ -88,6 +95,23 @@ class Handlers:
             return error
         return None
 
+    def _decide(
+        self,
+        error: BaseException,
+        definition: Definition,
+        arguments: dict[str, Any],
+        job: ClaimedJob,
+    ) -> Outcome:
+        if type(error) is HandlerFailed:
+            return error.outcome
+        return decide(
+            error,
+            attempt=job.attempt,
+            retry_on=definition.retry_on,
+            backoff=definition.backoff_of(arguments),
+            conceal=definition.concealer(self._privacy, job, arguments),
+        )
+
 
 def _caught(
     definition: Definition, context: Context, arguments: dict[str, Any]
@@ -98,16 +122,3 @@ def _caught(
     except BaseException as error:
         return error
     return None
-
-
-def _decide(
-    error: BaseException, definition: Definition, arguments: dict[str, Any], job: ClaimedJob
-) -> Outcome:
-    if type(error) is HandlerFailed:
-        return error.outcome
-    return decide(
-        error,
-        attempt=job.attempt,
-        retry_on=definition.retry_on,
-        backoff=definition.backoff_of(arguments),
-    )

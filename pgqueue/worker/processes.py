@@ -19,6 +19,7 @@ from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import SUCCEEDED, Outcome, decide
+from pgqueue.privacy import Privacy
 from pgqueue.task import Definition, Task
 
 
@@ -33,8 +34,9 @@ class HandlerFailed(Exception):
 class Processes:
     """A pool that is started by its first job."""
 
-    def __init__(self, size: int, *, dsn: str, schema: str) -> None:
+    def __init__(self, size: int, *, dsn: str, schema: str, privacy: Privacy) -> None:
         self._size, self._dsn, self._schema = size, dsn, schema
+        self._privacy = privacy
         self._pool: ProcessPool | None = None
 
     async def call(self, definition: Definition, job: ClaimedJob) -> bool:
@@ -52,8 +54,11 @@ class Processes:
                 context=multiprocessing.get_context("spawn"),
             )
         future = self._pool.schedule(
-            run_here, args=(definition.module, definition.qualname, job, self._dsn, self._schema)
-        )
+            run_here,
+            args=(
+                definition.module, definition.qualname, job, self._dsn, self._schema, self._privacy,
+            ),
+        )  # fmt: skip
         try:
             outcome, completed = await asyncio.wrap_future(future)
         except ProcessExpired as error:
@@ -100,13 +105,13 @@ def find(module: str, qualname: str) -> Definition:
 
 
 def run_here(
-    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str
+    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy
 ) -> tuple[Outcome, bool]:
     """Run one job in this process; returns its outcome and whether it completed itself."""
     connections = Connections(dsn, size=1)
     context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
     definition = find(module, qualname)
-    arguments = definition.signature.decode(job.args)
+    arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
     try:
         definition.invoke(context, arguments)
     except BaseException as error:
@@ -115,6 +120,7 @@ def run_here(
             attempt=job.attempt,
             retry_on=definition.retry_on,
             backoff=definition.backoff_of(arguments),
+            conceal=definition.concealer(privacy, job, arguments),
         )
         return outcome, context.completed
     finally:

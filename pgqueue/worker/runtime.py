@@ -75,7 +75,9 @@ class Runtime:
         self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
         self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
-        self._processes = Processes(settings.processes, dsn=app.dsn, schema=app.schema)
+        self._processes = Processes(
+            settings.processes, dsn=app.dsn, schema=app.schema, privacy=app.privacy
+        )
         self._wanted: set[str] = set()
         self.notifier: Notifier | None = None
         self.solitude = Solitude(max_crashes=settings.max_crashes, settled=self._settled)
@@ -91,6 +93,7 @@ class Runtime:
             make_context=self._context,
             threads=self._threads,
             processes=self._processes,
+            privacy=app.privacy,
         )
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]

@@ -72,7 +72,7 @@ def test_the_wait_grows_with_the_time_it_has_been_unknown(
     met = unknown.Unknown()
     looks, waits = 0, []
     while now < 1000 + 3600:
-        outcome = met.met("new")
+        outcome = met.met("new", "no task 'new' in this worker")
         assert (outcome.kind, outcome.error_type) == ("snooze", None)
         assert outcome.delay is not None
         waits.append(outcome.delay)

@@ -1,0 +1,234 @@
+"""Chosen arguments are ciphertext in the row and plain in the handler."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from pgqueue import App, ArgumentsError, ConfigError, KeyMissing, Keys, Secret
+from pgqueue.codec import signature_of
+from pgqueue.keys import FIELD, is_encrypted
+from tests.cli.test_cli import Cli
+from tests.secrets import tasks
+from tests.secrets.tasks import KEY, OLD, Login, login, login_process
+from tests.support import drain, statuses
+
+
+@pytest.fixture
+async def app(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
+    """The tasks' app on the test's database, with a key."""
+    await use(dsn, monkeypatch, KEY)
+    tasks.seen.clear()
+    yield tasks.app
+    await tasks.app.aclose()
+    tasks.app.__dict__.pop("privacy", None)
+
+
+async def use(dsn: str, monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    monkeypatch.setenv("PGQUEUE_KEYS", keys)
+    await tasks.app.aclose()
+    tasks.app.__dict__.pop("privacy", None)  # read from the environment once
+    tasks.app.use(dsn=dsn)
+
+
+def stored(conn: psycopg.Connection) -> str:
+    return repr(conn.execute("select j.args::text, j.last_error, a.* from pgqueue.jobs j"
+                             " left join pgqueue.attempts a on a.job_id = j.id").fetchall())  # fmt: skip
+
+
+async def test_functions_and_classes(app: App, conn: psycopg.Connection) -> None:
+    await login.aenqueue("ada", "hunter2", pin=4711)
+    await app.dispatch(Login("eve", "swordfish"))
+    assert FIELD in stored(conn)
+    for secret in ("hunter2", "4711", "swordfish"):
+        assert secret not in stored(conn)
+    await drain(app)
+    assert sorted(tasks.seen, key=str) == [("ada", "hunter2", 4711), ("eve", "swordfish")]
+
+
+@pytest.mark.parametrize("count", [3, 2000])
+async def test_many_at_once(app: App, conn: psycopg.Connection, count: int) -> None:
+    await app.aenqueue_many([login.call("ada", f"hunter{n}") for n in range(count)])
+    row = conn.execute("select count(distinct args #>> '{password,$encrypted}'),"
+                       " count(*) filter (where args::text like '%hunter%') from pgqueue.jobs"
+                       ).fetchone()  # fmt: skip
+    assert row == (count, 0)
+    await drain(app, keep_succeeded=0)
+    assert len(set(tasks.seen)) == count
+
+
+async def test_processes_and_their_errors(app: App, conn: psycopg.Connection) -> None:
+    job = await login_process.aenqueue("ada", "open sesame")
+    await drain(app, processes=1)
+    attempts = await app.aclient.attempts(job.id)
+    assert "ada may not log in with [redacted]" in (attempts[0].error or "")
+    assert "sesame" not in stored(conn)
+    assert "only-a-local" not in stored(conn)
+
+
+async def test_a_missing_key_leaves_the_job_for_later(
+    app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    job = await login.aenqueue("ada", "hunter2")
+    await use(dsn, monkeypatch, OLD)
+    await drain(app)
+    assert "password is encrypted with key" in caplog.text
+    assert "PGQUEUE_KEYS" in caplog.text
+    assert statuses(conn) == {job.id: "pending"}
+    assert conn.execute("select attempt from pgqueue.jobs").fetchone() == (0,)
+    await use(dsn, monkeypatch, f"{OLD},{KEY}")
+    conn.execute("update pgqueue.jobs set run_at = clock_timestamp()")
+    await drain(app)
+    assert tasks.seen == [("ada", "hunter2", 0)]
+
+
+@pytest.mark.parametrize("change", ["task", "parameter", "text", "format"])
+async def test_a_ciphertext_cannot_be_moved_or_changed(
+    app: App, conn: psycopg.Connection, change: str
+) -> None:
+    await login.aenqueue("ada", "hunter2")
+    conn.execute({
+        "task": "update pgqueue.jobs set task = 'login-class',"
+                " args = jsonb_build_object('user', 'ada', 'phrase', args -> 'password')",
+        "parameter": "update pgqueue.jobs set args = args || jsonb_build_object('pin', args -> 'password')",
+        "text": "update pgqueue.jobs set args = jsonb_set(args, '{password,$encrypted}',"
+                " to_jsonb(regexp_replace(args #>> '{password,$encrypted}', '.{8}$', 'AAAAAAA=')))",
+        "format": "update pgqueue.jobs set args = jsonb_set(args, '{password,$encrypted}', '\"v9.x\"')",
+    }[change].encode())  # fmt: skip
+    await drain(app)
+    row = conn.execute("select status, last_error from pgqueue.jobs").fetchone()
+    assert row is not None
+    assert row[0] == "dead"
+    assert ("format" if change == "format" else "does not decrypt") in row[1]
+    assert tasks.seen == []
+
+
+async def test_without_keys_nothing_is_enqueued(
+    app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await use(dsn, monkeypatch, "")
+    with pytest.raises(ConfigError, match="set PGQUEUE_KEYS"):
+        await login.aenqueue("ada", "hunter2")
+    assert statuses(conn) == {}
+
+
+async def test_edited_arguments_are_encrypted(app: App, conn: psycopg.Connection) -> None:
+    job = await login.aenqueue("ada", "hunter2")
+    await app.aclient.cancel(job.id)
+    assert await app.aclient.retry(job.id, args={"user": "eve", "password": "swordfish"})
+    assert "swordfish" not in stored(conn)
+    await drain(app)
+    assert tasks.seen == [("eve", "swordfish", 0)]
+
+
+def test_edited_by_the_command_line(
+    app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = str(login.enqueue("ada", "hunter2").id)
+    app.client.cancel(int(job_id))
+    monkeypatch.setenv("PGQUEUE_KEYS", "")
+    edit = ("retry", job_id, "--args", '{"user": "eve", "password": "swordfish"}')
+    assert "set PGQUEUE_KEYS" in Cli(dsn)(*edit, code=2).stderr
+    monkeypatch.setenv("PGQUEUE_KEYS", KEY)
+    Cli(dsn)(*edit)
+    assert "swordfish" not in stored(conn)
+    assert app.client.job(int(job_id)).status == "pending"
+
+
+async def test_rotation(
+    app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await use(dsn, monkeypatch, OLD)
+    waiting, dead, running = [login.call("ada", f"hunter{n}") for n in range(3)]
+    ids = await app.aenqueue_many([waiting, dead, running])
+    conn.execute("update pgqueue.jobs set status = 'running' where id >= %s", (ids[1].id,))
+    conn.execute("update pgqueue.jobs set status = 'dead' where id = %s", (ids[1].id,))
+    monkeypatch.setenv("PGQUEUE_KEYS", KEY)
+    without = Cli(dsn)("rekey", code=1)
+    assert "left: job" in without.stderr
+    assert "PGQUEUE_KEYS" in without.stderr
+    monkeypatch.setenv("PGQUEUE_KEYS", f"{KEY},{OLD}")
+    done = json.loads(Cli(dsn)("rekey", "--json", code=1).stdout)
+    assert done == {"changed": [i.id for i in ids[:2]], "running": [ids[2].id], "left": {}}
+    conn.execute("update pgqueue.jobs set status = 'pending'"
+                 " where status = 'running' and id = %s", (ids[2].id,))  # fmt: skip
+    assert Cli(dsn)("rekey").stdout == "encrypted anew: 1 jobs\n"
+    assert Cli(dsn)("rekey").stdout == "encrypted anew: 0 jobs\n"
+    await use(dsn, monkeypatch, KEY)
+    assert await app.aclient.retry(ids[1].id)
+    await drain(app)
+    assert sorted(tasks.seen) == [("ada", f"hunter{n}", 0) for n in range(3)]
+
+
+def test_arguments_that_changed_meanwhile_are_not_replaced(
+    app: App, conn: psycopg.Connection
+) -> None:
+    job_id = login.enqueue("ada", "hunter2").id
+    assert app.client.replace_args([(job_id, '{"user": "other"}', "{}")]) == []
+    assert FIELD in stored(conn)
+
+
+def test_where_the_mark_may_stand() -> None:
+    @dataclass
+    class Card:
+        number: Secret[str]
+        following: Card | None = None
+
+    assert is_encrypted(Secret[str])
+    assert is_encrypted(Secret[str] | None)
+    assert is_encrypted(list[Secret[str]])
+    Card.__annotations__ = {"number": Secret[str]}
+    assert is_encrypted(Card)
+    assert not is_encrypted(dict[str, int])
+
+
+def test_a_value_that_looks_encrypted_is_refused() -> None:
+    def task(value: dict[str, str]) -> None: ...
+
+    with pytest.raises(ArgumentsError, match="how encrypted values are stored"):
+        signature_of(task).encode("t", ({FIELD: "x"},), {})
+
+
+def test_keys() -> None:
+    keys = Keys(KEY, OLD)
+    sealed = keys.seal(b"1", task="t", parameter="p")
+    assert pickle.loads(pickle.dumps(keys)).open(sealed, task="t", parameter="p") == b"1"
+    with pytest.raises(KeyMissing):
+        Keys(OLD).open(sealed, task="t", parameter="p")
+    assert KEY not in repr(keys)
+    assert keys.ids[0] in repr(keys)
+    assert Keys.parse(f"{KEY}, {OLD}").ids == keys.ids
+    assert len(Keys(Keys.generate()).ids) == 1
+    for wrong in ("hunter2", "", "ä" * 44, KEY[:-4]):
+        with pytest.raises(ConfigError, match="32 random bytes") as caught:
+            Keys(wrong)
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="at least one"):
+        Keys()
+
+
+def test_keys_are_not_read_from_files(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from pgqueue import config
+
+    Path(f"{tmp_path}/pgqueue.toml").write_text('keys = "x"')
+    with pytest.raises(ConfigError, match="PGQUEUE_KEYS"):
+        config.load(Path(str(tmp_path)), {})
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        f"import pgqueue\ntry: pgqueue.Keys({KEY!r})\nexcept pgqueue.ConfigError as e: print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "pgqueue-postgres[crypto]"' in done.stdout
