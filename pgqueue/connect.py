@@ -39,13 +39,14 @@ def parse(dsn: str) -> dict[str, Any]:
     scheme, is_uri, rest = dsn.partition("://")
     if is_uri:
         dsn = f"{scheme.partition('+')[0]}://{rest}"  # SQLAlchemy's postgresql+psycopg://
-    try:
+    parameters: dict[str, Any] | None = None
+    with suppress(psycopg.ProgrammingError, UnicodeError):
         parameters = dict(conninfo_to_dict(dsn))
-    except (psycopg.ProgrammingError, UnicodeError):
+    if parameters is None:  # raised out here, so that the driver's error is not even its context
         raise ConfigError(
             "the DSN is not one PostgreSQL reads: use postgresql://user@host:5432/database or"
             " host=... dbname=..."
-        ) from None
+        )
     if is_uri:
         _check_encoding(rest, parameters.get("password"))
     if any("\0" in str(value) for value in parameters.values()):

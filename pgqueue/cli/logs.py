@@ -6,6 +6,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from rich.console import Console
 from rich.logging import RichHandler
 
 from pgqueue.text import json_text, lines, one_line
@@ -39,18 +40,26 @@ class PlainLines(logging.Formatter):
 
 def set_up(style: str, level: str) -> None:
     """Send the log to stderr as ``text`` or ``json``."""
+    logging.raiseExceptions = False  # a handler that closed stderr must not fail what logs
+    terminal = Console(stderr=True) if sys.stderr.isatty() else None
+    logging.basicConfig(level=level.upper(), handlers=[handler_of(style, terminal)], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def handler_of(style: str, terminal: Console | None) -> logging.Handler:
+    """The handler of a style: lines for machines, or for people, in colour on a terminal."""
     handler: logging.Handler
     if style == "json":
         handler = logging.StreamHandler()
         handler.setFormatter(JsonLines())
-    elif sys.stderr.isatty():
-        handler = RichHandler(show_path=False, markup=False, log_time_format="%H:%M:%S")
+    elif terminal is not None:
+        handler = RichHandler(
+            console=terminal, show_path=False, markup=False, log_time_format="%H:%M:%S"
+        )
         handler.setFormatter(PlainLines("%(name)s: %(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(
             PlainLines("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
         )
-    logging.raiseExceptions = False  # a handler that closed stderr must not fail what logs
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return handler

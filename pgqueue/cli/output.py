@@ -42,9 +42,11 @@ def print_json(value: Any) -> None:
     click.echo(to_json(value))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, to: Console | None = None
+) -> None:
     """Print a table; columns that start with # are numbers, aligned right."""
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     for column in columns:
         number = column.startswith("#")
         table.add_column(column.lstrip("#"), justify="right" if number else "left",
@@ -52,7 +54,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
     for row in rows:
         # Text, not markup: names and errors come from elsewhere.
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(highlight=False).print(table)
+    (to or Console(highlight=False)).print(table)
 
 
 def printable(value: Any) -> str:
