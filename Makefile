@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz chaos schema bench bench-quick soak previous reference clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz fuzz-atheris chaos schema bench bench-quick soak previous reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -50,8 +50,13 @@ bench-smoke: .venv/ready ## Drain rate of one worker beside bare SQL
 mutants: .venv/ready ## Take each guard out of the SQL in turn: some test must fail
 	@$(BIN)/python -m tests.mutants
 
-fuzz: .venv/ready ## The state machine with 20,000 examples (hours)
-	@PGQUEUE_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py --timeout 0
+fuzz: .venv/ready ## The state machine and the fuzz tests with 20,000 examples each (hours)
+	@PGQUEUE_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py tests/fuzz --timeout 0
+
+fuzz-atheris: .venv/ready ## Coverage-guided fuzzing of what reads text, FUZZ_SECONDS (60); Linux
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt atheris
+	@mkdir -p build
+	@$(BIN)/python -m tests.fuzz.guided -artifact_prefix=build/ -max_total_time=$(or $(FUZZ_SECONDS),60)
 
 chaos: .venv/ready ## Ten minutes of load while workers, server and network break
 	@$(BIN)/python -m tests.chaos --minutes 10 --json

@@ -6,7 +6,7 @@ import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin
 
 import click
 import psycopg
@@ -61,6 +61,10 @@ def api() -> str:
     parts = [HEADER, "# Python API\n\nEverything that `from pgqueue import ...` gives.\n"]
     for name in pgqueue.__all__:
         thing = getattr(pgqueue, name)
+        if get_origin(thing) is Annotated:
+            (mark,) = thing.__metadata__
+            parts.append(f"\n## {name}\n\n`{name}[T]` is `Annotated[T, {mark.__name__}]`.\n")
+            continue
         parts.append(f"\n## {name}\n\n{_signature(name, thing)}{_docs(thing)}")
         if isinstance(thing, type) and not issubclass(thing, (str, BaseException)):
             parts += [_member(name, member, getattr(thing, member)) for member in _members(thing)]
@@ -113,7 +117,8 @@ def settings() -> str:
         f"{HEADER}# Settings\n\nArguments of `Worker` and flags of `pgqueue work` go over the environment, that over"
         " `pgqueue.toml` (keys at its top) or `[tool.pgqueue]` of `pyproject.toml` in the working directory."
         ' Durations are seconds or `"60s"`, `"10m"`, `"1h30m"`; `forever` is no limit. Besides these there are'
-        " `dsn` (`PGQUEUE_DSN`), `app` (`PGQUEUE_APP`) and `schema` (`PGQUEUE_SCHEMA`).\n\n"
+        " `dsn` (`PGQUEUE_DSN`), `app` (`PGQUEUE_APP`), `schema` (`PGQUEUE_SCHEMA`), `redact` (`PGQUEUE_REDACT`: names of arguments to"
+        " mask besides the usual ones) and, in the environment only, `PGQUEUE_KEYS` (keys of encrypted arguments).\n\n"
         "| setting | environment | default | meaning |\n|---|---|---|---|\n" + "".join(rows)
     )
 

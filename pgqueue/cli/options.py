@@ -79,7 +79,7 @@ def load_app(path: str | None) -> App:
     if path is None:
         raise ConfigError("which app? give --app module:name, PGQUEUE_APP, or app in pgqueue.toml")
     module_name, _, name = path.partition(":")
-    if not module_name or module_name.startswith("."):
+    if not all(map(str.isidentifier, [*module_name.split("."), *(name or "app").split(".")])):
         raise ConfigError(f"--app {path}: write it as module:name, such as shop.jobs:app")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

@@ -34,10 +34,16 @@ class Filter:
     def values(self) -> dict[str, object]:
         return {
             "queue": None if self.queue is None else check_queue(self.queue),
-            "task": self.task,
-            "error": self.error,
+            "task": _searchable("task", self.task),
+            "error": _searchable("error", self.error),
             "since": None if self.since is None else seconds(self.since, name="since"),
         }
+
+
+def _searchable(name: str, text: str | None) -> str | None:
+    if text is not None and ("\0" in text or text.encode("utf-8", "ignore").decode() != text):
+        raise ConfigError(f"{name} holds a character that PostgreSQL cannot store: {text!r}")
+    return text
 
 
 def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[int]]:

@@ -63,7 +63,7 @@ def test_masks_at_any_depth_and_leaves_the_rest() -> None:
 @given(st.text(min_size=6), st.text(max_size=20), st.text(max_size=20))
 def test_a_secret_of_six_characters_never_stays(secret: str, before: str, after: str) -> None:
     hidden = concealer([secret])(before + secret + after)
-    assert secret not in hidden.replace(MASK, "\0")
+    assert not any(secret in part for part in hidden.split(MASK))
 
 
 def test_what_is_concealed_and_what_is_not() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Annotated, assert_type
 
-from pgqueue import App, Backoff, Context, Handle, Job, Task, Worker
+from pgqueue import App, Backoff, Context, Encrypted, Handle, Job, Keys, Secret, Task, Worker
 
-app = App()
+app = App(redact=["iban"], keys=Keys(Keys.generate()))
 
 
 @app.task
@@ -17,6 +17,19 @@ def plain(to: str, count: int = 1) -> str:
 @app.task(queue="mail", max_retries=5, backoff=Backoff.exponential("30s", cap="1h"))
 async def with_options(ctx: Context, number: int) -> float:
     return number / 2
+
+
+@app.task(redact=["colour"])
+def login(user: str, password: Secret[str], pin: Annotated[int, Encrypted] = 0) -> None:
+    assert_type(password, str)
+
+
+class Login(Job):
+    phrase: Secret[str]
+    hint: Secret[str] | None = None
+
+    def handle(self) -> None:
+        assert_type(self.phrase, str)
 
 
 class Invoice(Job):
@@ -41,6 +54,8 @@ def correct() -> None:
     assert_type(plain.with_max_retries(5).enqueue("a"), Handle[str])
     app.enqueue_many([plain.call("a"), with_options.call(3)])
     app.dispatch(Invoice(42)).with_max_retries(5).with_backoff(60).enqueue()
+    login.enqueue("ada", "hunter2", pin=4711)
+    app.dispatch(Login("hunter2")).enqueue()
     Worker(app, {"mail": 20}, lease="30s").concurrency(4)
 
 
@@ -57,6 +72,8 @@ def wrong() -> None:
     Invoice("42")  # type: ignore[arg-type]
     Worker(app, concurency=3)  # type: ignore[call-arg]
     Worker(app, lease=[60])  # type: ignore[arg-type]
+    login.enqueue("ada", 3)  # type: ignore[arg-type]
+    Login(3)  # type: ignore[arg-type]
 
 
 task: Task[[str, int], str]
