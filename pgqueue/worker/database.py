@@ -174,6 +174,7 @@ class Database:
     def _judged(self, error: Exception) -> DatabaseTrouble:
         if isinstance(error, ValueError):  # a value that the driver could not encode: not sent
             return StatementRefused(_first_line(error), DATA_EXCEPTION)
+        _forget_detail(error)
         state = sqlstate(error)
         judgement = verdict(state)
         reason = _first_line(translate(error, "claim") or error)
@@ -199,6 +200,14 @@ class Database:
                 await link.close(timeout=2.0)
             except ERRORS:
                 link.terminate()
+
+
+def _forget_detail(error: Exception) -> None:
+    """Leave the first line: "Failing row contains (...)" would log the arguments."""
+    if isinstance(error, asyncpg.PostgresError):
+        error.detail = None
+    elif isinstance(error, psycopg.Error):
+        error.args = (_first_line(error),)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
-from pgqueue.outcome import RELEASED, Outcome, describe
+from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.run import Run, interrupted, say
 from pgqueue.worker.slots import Slots
@@ -123,7 +123,7 @@ class Executor:
         try:
             outcome = await self._handlers.outcome(run)
         except BaseException as error:  # a bug of ours must cost this job only
-            outcome = Outcome("retry", None, *describe(error))
+            outcome = self._handlers.failed(run, error)
         finally:
             self.slots.running -= 1
             self.slots.ended += 1

@@ -79,6 +79,16 @@ class Handlers:
             return interrupted(run.reason, timeout)
         return self._decide(raised, definition, arguments, job)
 
+    def failed(self, run: Run, error: BaseException) -> Outcome:
+        """The outcome of a run that did not reach one, by a bug of ours or of its task."""
+
+        def conceal(text: str) -> str:
+            if run.definition is None or run.context is None:  # nothing has read the arguments yet
+                return text
+            return run.definition.concealer(self._privacy, run.job, {})(text)
+
+        return Outcome("retry", None, *describe(error, conceal))
+
     async def _call(
         self, definition: Definition, context: Context, arguments: dict[str, Any], job: ClaimedJob
     ) -> BaseException | None:

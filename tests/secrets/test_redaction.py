@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from enum import Enum
@@ -14,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgqueue import App, ArgumentsError, ConfigError, Context, Dead, Job, Retry, config
+from pgqueue import App, ArgumentsError, ConfigError, Context, Dead, Job, Retry, Worker, config
 from pgqueue.redact import MASK, Redaction, concealer
 from tests.cli.test_cli import Cli
 from tests.secrets.tasks import app as task_app
 from tests.secrets.tasks import own_names
-from tests.support import drain
+from tests.support import drain, eventually_async
 
 
 class Colour(Enum):
@@ -154,6 +155,49 @@ def test_errors_hold_no_arguments(app: App) -> None:
     with pytest.raises(ConfigError) as wrong:
         app.enqueue_many([{"password": "hunter2"}])  # type: ignore[list-item]
     assert "hunter2" not in str(wrong.value)
+
+
+async def test_a_failing_statement_logs_no_row(
+    app: App, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(name="t")
+    def task(password: str) -> None: ...
+
+    await task.aenqueue("hunter2")
+    conn.execute("alter table pgqueue.jobs add constraint no_claims check (status <> 'running')")
+    worker = Worker(app)
+    running = asyncio.create_task(worker.arun())
+    await eventually_async(lambda: "no_claims" in caplog.text)
+    worker.stop()
+    await running
+    assert "hunter2" not in caplog.text
+
+
+async def test_an_error_of_a_backoff_is_concealed(
+    app: App, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Job):
+        password: str
+        name = "broken-backoff"
+
+        def __post_init__(self) -> None:
+            if seen:
+                raise ValueError(f"no {self.password}")
+
+        def backoff(self, attempt: int) -> float:
+            return 1.0
+
+        def handle(self) -> None:
+            seen.append(1)
+            raise KeyError(self.password)
+
+    seen: list[int] = []
+    await app.dispatch(Broken("hunter2"))
+    await drain(app)
+    assert "retry after ValueError" in caplog.text
+    stored = repr(conn.execute("select * from pgqueue.attempts").fetchall())
+    assert f"no {MASK}" in stored
+    assert "hunter2" not in stored + caplog.text
 
 
 def test_the_command_line_masks(dsn: str) -> None:
