@@ -94,10 +94,12 @@ async def test_a_missing_key_leaves_the_job_for_later(
 async def test_a_ciphertext_cannot_be_moved_or_changed(
     app: App, conn: psycopg.Connection, change: str
 ) -> None:
-    await login.aenqueue("ada", "hunter2")
+    if change == "task":  # both have a parameter of that name
+        await app.dispatch(Login("ada", "hunter2"))
+    else:
+        await login.aenqueue("ada", "hunter2")
     conn.execute({
-        "task": "update pgqueue.jobs set task = 'login-class',"
-                " args = jsonb_build_object('user', 'ada', 'phrase', args -> 'password')",
+        "task": "update pgqueue.jobs set task = 'login-process'",
         "parameter": "update pgqueue.jobs set args = args || jsonb_build_object('pin', args -> 'password')",
         "text": "update pgqueue.jobs set args = jsonb_set(args, '{password,$encrypted}',"
                 " to_jsonb(regexp_replace(args #>> '{password,$encrypted}', '.{8}$', 'AAAAAAA=')))",
