@@ -16,7 +16,7 @@ from pgqueue.dispatch import Dispatch, Job
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError, TaskError
 from pgqueue.gateway import Gateway
-from pgqueue.job import JobRow, NewJob
+from pgqueue.job import JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.options import options_of
 from pgqueue.privacy import Privacy
@@ -228,13 +228,13 @@ class App:
         return _handles(await self.asend(jobs, on), jobs)
 
     def send(self, jobs: Sequence[NewJob], on: object) -> list[int]:
-        _check_jobs(jobs)
+        check_jobs(jobs)
         if not jobs:
             return []
         return self.gateway.insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
-        _check_jobs(jobs)
+        check_jobs(jobs)
         if not jobs:
             return []
         return await self.gateway.ainsert(jobs, notify=self._may_notify(jobs), on=on)
@@ -290,15 +290,6 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Any, /) -> Any: ...
-
-
-def _check_jobs(jobs: Sequence[NewJob]) -> None:
-    for job in jobs:
-        if not isinstance(job, NewJob):
-            raise ConfigError(
-                "enqueue_many takes what task.call(...) or app.dispatch(job).call() returns, got"
-                f" {type(job).__name__}"
-            )
 
 
 def _handles(ids: Sequence[int], jobs: Sequence[NewJob]) -> list[Handle[Any]]:

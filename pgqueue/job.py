@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -141,3 +141,13 @@ def check_max_retries(value: int) -> int:
             f"max_retries must be a whole number from 0 to {MOST_RETRIES}, got {value!r}"
         )
     return value
+
+
+def check_jobs(jobs: Sequence[object]) -> None:
+    """Raise ConfigError unless all are NewJob; the message does not show what it got."""
+    for job in jobs:
+        if not isinstance(job, NewJob):
+            raise ConfigError(
+                "enqueue_many takes what task.call(...) or app.dispatch(job).call() returns, got"
+                f" {type(job).__name__}"
+            )
