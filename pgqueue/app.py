@@ -14,7 +14,7 @@ from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.dispatch import Dispatch, Job
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ConfigError, TaskError
+from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.job import JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
