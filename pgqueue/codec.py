@@ -235,7 +235,7 @@ def check_stored(text: str) -> None:
     """
     if len(text) >= MOST_CLAIMED:
         raise ArgumentsError(f"the stored arguments are too large: at most {MOST_BYTES:,} bytes")
-    size = len(text.encode("utf-8"))
+    size = len(text.encode("utf-8", "replace"))
     if size > MOST_BYTES:
         size = len(_BLANK.sub(r"\1", text).encode("utf-8"))
         if size > MOST_BYTES:
