@@ -87,14 +87,7 @@ class Runtime:
             ends_process=ends_process,
             recycle=self.shutdown.recycle,
         )
-        self._handlers = Handlers(
-            default_timeout=settings.default_timeout,
-            definition=app.definition,
-            make_context=self._context,
-            threads=self._threads,
-            processes=self._processes,
-            privacy=app.privacy,
-        )
+        self.handlers = self._handlers()
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
@@ -108,7 +101,7 @@ class Runtime:
         executor = Executor(
             slots=Slots(concurrency, prefetch=settings.prefetch, budget=self.shutdown.budget),
             solitude=self.solitude,
-            handlers=self._handlers,
+            handlers=self.handlers,
             lease=settings.lease,
             wake=lambda: exchange.wake(),
         )
@@ -126,6 +119,16 @@ class Runtime:
         )
         self._wanted |= set(names) if names is not None else _declared(self.app)
         return executor, exchange
+
+    def _handlers(self) -> Handlers:
+        return Handlers(
+            default_timeout=self.settings.default_timeout,
+            definition=self.app.definition,
+            make_context=self._context,
+            threads=self._threads,
+            processes=self._processes,
+            privacy=self.app.privacy,
+        )
 
     def _notifier(self, control: Database) -> list[Service]:
         """In the heartbeat's thread."""
