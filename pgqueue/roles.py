@@ -31,7 +31,7 @@ ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("queue_stats", "list_workers"), "readonly"),
     **dict.fromkeys(
         ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_pending",
-         "clear_pending", "pause_queue", "resume_queue"),
+         "clear_pending", "pause_queue", "resume_queue", "encrypted_jobs", "replace_args"),
         "operator",
     ),
     "migrate": "migrator",

@@ -31,7 +31,9 @@ ALLOWED: Mapping[str, set[str]] = {
     "clear_pending": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,
     "queue_stats": READERS, "list_workers": READERS | WORKER,
     "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"},
-    "limit_statements": EVERYBODY | {"outsider"}, "read_only": EVERYBODY | {"outsider"},
+    "encrypted_jobs": WORKER | OPERATOR, "replace_args": OPERATOR,
+    "read_only": EVERYBODY | {"outsider"}, "same_backend": EVERYBODY | {"outsider"},
+    "begin_pinned": EVERYBODY | {"outsider"}, "commit_pinned": EVERYBODY | {"outsider"},
     "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"},
     "worker_lacks": EVERYBODY, "schema_comment": EVERYBODY | {"outsider"},
     "lock_holders": EVERYBODY | {"outsider"},
@@ -46,7 +48,7 @@ VALUES: dict[str, Any] = {
     "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "age": 1e6, "host": "h", "pid": 1,
     "version": "0", "forget": 300.0, "queue": "q", "task": None, "error": None, "since": None,
     "before": None, "args": None, "backoff": None, "run_at": None, "delay": None, "priority": 0,
-    "max_retries": 1, "schema": "pgqueue",
+    "max_retries": 1, "schema": "pgqueue", "after": 0, "old": ["{}"], "new": ["{}"], "local": True,
 }  # fmt: skip
 
 
@@ -88,6 +90,7 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
         "status": "succeeded" if name == "prune" else None,
         "args": '{"a": 1}' if name in ("retry_jobs", "enqueue_one") else None,
         "task": "t" if name == "enqueue_one" else None,
+        "limit": "5s" if name == "pin_session" else values["limit"],
     }
     try:
         cursor = psycopg.RawCursor(conn)
@@ -96,7 +99,8 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
                 copy.write("99999999\t{}\tt\tq\t0\t1\t\\N\t2030-01-01\n")
         else:
             cursor.execute(statement.numbered.encode(), [given[p] for p in statement.parameters])
-            cursor.fetchall()
+            if cursor.description is not None:
+                cursor.fetchall()
     except psycopg.errors.InsufficientPrivilege as error:
         assert error.sqlstate == "42501"
         return False
