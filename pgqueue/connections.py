@@ -52,7 +52,7 @@ class Connections:
                 connect_sync(self._dsn, timeout=CONNECT_TIMEOUT).close()
                 self._pool = ConnectionPool(
                     libpq_dsn(self._dsn),
-                    connection_class=_Quiet,
+                    connection_class=Quiet,
                     kwargs={
                         "autocommit": True,
                         "application_name": "pgqueue",
@@ -128,7 +128,7 @@ def _configure(connection: Any) -> None:
         connection.prepare_threshold = None
 
 
-class _Quiet(psycopg.Connection[Any]):
+class Quiet(psycopg.Connection[Any]):
     """A connection whose failures, which its pool logs, hold no password."""
 
     @classmethod

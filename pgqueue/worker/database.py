@@ -174,7 +174,7 @@ class Database:
     def _judged(self, error: Exception) -> DatabaseTrouble:
         if isinstance(error, ValueError):  # a value that the driver could not encode: not sent
             return StatementRefused(_first_line(error), DATA_EXCEPTION)
-        _forget_detail(error)
+        forget_detail(error)
         state = sqlstate(error)
         judgement = verdict(state)
         reason = _first_line(translate(error, "claim") or error)
@@ -202,7 +202,7 @@ class Database:
                 link.terminate()
 
 
-def _forget_detail(error: Exception) -> None:
+def forget_detail(error: Exception) -> None:
     """Leave the first line: "Failing row contains (...)" would log the arguments."""
     if isinstance(error, asyncpg.PostgresError):
         error.detail = None

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,12 +22,15 @@ from pgqueue.cli.failures import explain
 from pgqueue.connect import (
     asyncpg_uri,
     connect_async,
+    connect_pipelined,
     connect_sync,
     describe,
     parse,
     without_passwords,
 )
+from pgqueue.connections import Quiet
 from pgqueue.embedded import embedded_postgres
+from pgqueue.schema import upgrade
 from pgqueue.worker.database import Database, DatabaseAway
 from tests.cli.test_cli import Cli
 
@@ -115,6 +119,33 @@ def test_an_error_that_echoes_the_dsn(
         text = "".join(map(str, _chain(caught.value)))
         assert "hunter2" not in text
         assert "swordfish" not in text
+
+
+CONNECTS: dict[str, Callable[[str], Any]] = {
+    "async": lambda dsn: asyncio.run(connect_async(dsn)),
+    "pipelined": lambda dsn: asyncio.run(connect_pipelined(dsn)),
+    "sync": connect_sync,
+    "pool": Quiet.connect,
+    "migration": upgrade,
+}
+
+
+@pytest.mark.parametrize("hosts", ["h", "h,i,j"])
+@pytest.mark.parametrize("how", CONNECTS)
+def test_every_way_to_connect(how: str, hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def echo(*given: object, **_: object) -> None:
+        raise psycopg.OperationalError(f"cannot use {given[-1]}")
+
+    async def echo_async(uri: str, **_: object) -> None:
+        raise OSError(f"cannot use {uri}")
+
+    monkeypatch.setattr(asyncpg, "connect", echo_async)
+    monkeypatch.setattr(psycopg, "connect", echo)
+    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(echo))
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", echo)
+    with pytest.raises(Exception, match="cannot use") as caught:
+        CONNECTS[how](f"host={hosts} user=u password=hunter2")
+    assert "hunter2" not in "".join(map(str, _chain(caught.value)))
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

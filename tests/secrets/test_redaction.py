@@ -16,7 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue import App, ArgumentsError, ConfigError, Context, Dead, Job, Retry, Worker, config
+from pgqueue.connect import connect_async
+from pgqueue.drivers import sqlstate
 from pgqueue.redact import MASK, Redaction, concealer
+from pgqueue.worker.database import forget_detail
 from tests.cli.test_cli import Cli
 from tests.secrets.tasks import app as task_app
 from tests.secrets.tasks import own_names
@@ -171,6 +174,48 @@ async def test_a_failing_statement_logs_no_row(
     worker.stop()
     await running
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_an_error_of_the_server_forgets_the_row(
+    dsn: str, conn: psycopg.Connection, driver: str
+) -> None:
+    conn.execute("create table pgqueue.strict (a text check (length(a) < 3))")
+    statement = "insert into pgqueue.strict values ('hunter2')"
+    other = await connect_async(dsn)
+    with pytest.raises(Exception, match="violates check constraint") as caught:
+        if driver == "asyncpg":
+            await other.execute(statement)
+        else:
+            conn.execute(statement)
+    await other.close()
+    assert "hunter2" in str(caught.value)
+    forget_detail(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert sqlstate(caught.value) == "23514"
+
+
+class Liar(str):
+    """Text that denies what it holds."""
+
+    def __contains__(self, part: object) -> bool:
+        return False
+
+
+async def test_text_that_hides_a_secret_is_concealed(app: App, conn: psycopg.Connection) -> None:
+    class Lying(Exception):
+        def __str__(self) -> str:
+            return Liar(self.args[0])
+
+    @app.task(name="t")
+    async def task(password: str) -> None:
+        raise Lying(password)
+
+    await task.aenqueue("hunter2")
+    await drain(app)
+    stored = repr(conn.execute("select * from pgqueue.attempts").fetchall())
+    assert MASK in stored
+    assert "hunter2" not in stored
 
 
 async def test_an_error_of_a_backoff_is_concealed(
