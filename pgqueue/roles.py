@@ -24,7 +24,8 @@ ROLES: Mapping[str, str] = {
 ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("enqueue", "enqueue_one", "reserve_ids", "copy_jobs"), "producer"),
     **dict.fromkeys(
-        ("claim", "sweep", "complete", "complete_and_delete", "fail", "release", "heartbeat",
+        ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
+         "release", "heartbeat",
          "complete_job", "rescue", "prune", "worker_seen", "worker_gone", "worker_lacks"),
         "worker",
     ),

@@ -127,12 +127,10 @@ def test_pause_and_resume(cli: Cli) -> None:
     ],
 )
 def test_bad_databases(dsn: str, code: int, says: str) -> None:
-    for command in (
-        ["list"],
-        ["migrate"],
-        ["dlq"],
-        ["work", "--app", "tests.worker.apps:app", "-w", "2"],
-    ):
+    commands = [["list"], ["migrate"], ["dlq"]]
+    if code == 2:  # a worker waits for a database that is away
+        commands.append(["work", "--app", "tests.worker.apps:app", "-w", "2"])
+    for command in commands:
         done = Cli(dsn)(*command, code=code)
         assert says in done.stderr
         assert "hunter2" not in done.stderr

@@ -147,7 +147,7 @@ async def test_results_and_jobs_outlast_the_errors(
             assert sorted(statuses(conn).values()) == ["pending"] + ["running"] * 5
             proxy.error, proxy.watch = None, lambda data: None
             await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"] * 6)
-            assert [e.lost for e in runtime.exchanges] == [0]
+            assert [e.recorder.lost for e in runtime.exchanges] == [0]
     assert ran == list(range(6))
     reports = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert 1 <= len(reports) <= 2, [r.message for r in reports]

@@ -24,6 +24,7 @@ EVERYBODY = {*ROLES}
 ALLOWED: Mapping[str, set[str]] = {
     "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
     "claim": WORKER, "sweep": WORKER, "complete": WORKER, "complete_and_delete": WORKER,
+    "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
