@@ -177,3 +177,13 @@ def test_the_wheel_has_the_migrations(tmp_path: Path) -> None:
 
 def test_one_dsn_two_spellings(dsn: str) -> None:
     assert version(make_conninfo(dsn)) == schema.EXPECTED
+
+
+def test_every_table_outlasts_a_crash_of_the_server(conn: psycopg.Connection) -> None:
+    """An unlogged one is empty after it: who holds what would be forgotten while handlers run."""
+    rows = conn.execute(
+        "select relname, relpersistence from pg_class"
+        " where relnamespace = 'pgqueue'::regnamespace and relkind in ('r', 'i', 'S')"
+    ).fetchall()
+    assert len(rows) > 8
+    assert {persistence for _, persistence in rows} == {"p"}
