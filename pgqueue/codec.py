@@ -179,8 +179,7 @@ def _refuse_sealed(plain: dict[str, Any]) -> None:
             )
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+_dump = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 def argument_text(value: Any) -> str:

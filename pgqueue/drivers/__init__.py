@@ -5,7 +5,8 @@ None of these opens, commits, rolls back or closes anything, or changes a settin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -90,11 +91,18 @@ def async_driver(connection: object) -> AsyncDriver:
 
 
 def _adapt(connection: object, maker: str) -> Any:
-    roots = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
+    adapt = _adapter(type(connection), maker)
+    return None if adapt is None else adapt(connection)
+
+
+@cache
+def _adapter(kind: type, maker: str) -> Callable[[object], Any] | None:
+    roots = {each.__module__.partition(".")[0] for each in kind.__mro__}
     for library in _LIBRARIES:
         if library in roots:
+            adapt: Callable[[object], Any] | None
             adapt = getattr(import_module(f"pgqueue.drivers._{library}"), maker, None)
-            return None if adapt is None else adapt(connection)
+            return adapt
     return None
 
 
