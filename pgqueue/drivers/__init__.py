@@ -91,7 +91,7 @@ def async_driver(connection: object) -> AsyncDriver:
 
 
 def _adapt(connection: object, maker: str) -> Any:
-    adapt = _adapter(type(connection), maker)
+    adapt = _adapter(type(connection), maker)  # type: ignore[arg-type]
     return None if adapt is None else adapt(connection)
 
 
