@@ -21,7 +21,7 @@ demo: .venv/ready ## Run the example shop: orders, workers, failures, dead lette
 	@$(BIN)/python -m examples.shop.demo
 
 test: .venv/ready ## Run all tests, on an embedded PostgreSQL or on PGQUEUE_DSN
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: .venv/ready ## Formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -49,7 +49,9 @@ class Shop:
                 self.wait.on(conn).enqueue(name, fails)
                 await eventually_async(lambda name=name: name in self.go)
                 self.go[name].set()
-                await eventually_async(lambda: traffic.empty and traffic._executor.at_rest)
+                await eventually_async(
+                    lambda: traffic.empty and traffic._executor.at_rest and not traffic.busy
+                )
             conn.execute("truncate pgqueue.jobs, pgqueue.attempts")
             self.ran.clear()
             yield traffic
