@@ -15,7 +15,7 @@ from pathlib import Path
 from pgqueue.embedded import embedded_postgres
 
 ROOT = Path(__file__).parents[1]
-TESTS = ["tests/worker/test_fences.py", "tests/model", "tests/plans"]
+TESTS = ["tests/worker/test_fences.py", "tests/worker/test_locks.py", "tests/model", "tests/plans"]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
 RUNNING = "where j.status = 'running'"
@@ -49,11 +49,10 @@ MUTANTS = [
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *_claims("release", ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""),
              (ORDER, "for update of j")),
-    *_claims("heartbeat", (OWN, ""), (RUNNING, "where true"), (" skip locked", ""),
-             ("order by j.id\n     for update", "for update")),
+    *_claims("heartbeat", (OWN, ""), (RUNNING, "where true"), (" skip locked", "")),
     *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
         (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
-        ("for update of j skip locked", "for update of j"), ("order by j.id\n", "\n"))],
+        ("for update of j skip locked", "for update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('pending', 'running')", ""), (ORDER, "for update of j"))],
     Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "j.status in ('dead', 'cancelled')\n", "true\n"),
