@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         KeyMissing,
         PgQueueError,
         PrivilegeMissing,
+        ScheduleNotFound,
         SchemaError,
         TaskError,
     )
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pgqueue.keys import Encrypted, Keys, Secret
     from pgqueue.operations.jobs import Filter
     from pgqueue.retry import Backoff
+    from pgqueue.schedule import Schedule, ScheduleRun
     from pgqueue.task import Handle, Task
     from pgqueue.worker import Worker
 
@@ -51,6 +53,9 @@ __all__ = [
     "PgQueueError",
     "PrivilegeMissing",
     "Retry",
+    "Schedule",
+    "ScheduleNotFound",
+    "ScheduleRun",
     "SchemaError",
     "Secret",
     "Snooze",
@@ -83,6 +88,9 @@ _MODULES = {
     "PgQueueError": "pgqueue.errors",
     "PrivilegeMissing": "pgqueue.errors",
     "Retry": "pgqueue.control",
+    "Schedule": "pgqueue.schedule",
+    "ScheduleNotFound": "pgqueue.errors",
+    "ScheduleRun": "pgqueue.schedule",
     "SchemaError": "pgqueue.errors",
     "Secret": "pgqueue.keys",
     "Snooze": "pgqueue.control",

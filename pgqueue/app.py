@@ -6,12 +6,13 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from pgqueue import config
 from pgqueue.client import AsyncClient, Client
 from pgqueue.connections import Connections
 from pgqueue.context import Context
+from pgqueue.declared import Declares
 from pgqueue.dispatch import Dispatch, Job
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import TaskError
@@ -22,7 +23,8 @@ from pgqueue.options import options_of
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
 from pgqueue.retry import BackoffLike
-from pgqueue.task import Definition, Handle, RunIn, Task
+from pgqueue.schedule import When
+from pgqueue.task import Definition, Handle, RunIn, Task, TaskDecorator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +32,7 @@ R = TypeVar("R")
 NOTIFY_INTERVAL = 0.01
 
 
-class App:
+class App(Declares):
     """Tasks and a database. Opens nothing until it is used.
 
     Args:
@@ -52,6 +54,7 @@ class App:
         redact: Collection[str] = (),
         keys: Keys | None = None,
     ) -> None:
+        super().__init__()
         self._dsn, self._schema = dsn, schema
         self._redact, self._given_keys = redact, keys
         Redaction().plus(redact)
@@ -133,6 +136,7 @@ class App:
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
         redact: Sequence[str] = (),
+        **when: Unpack[When],
     ) -> TaskDecorator: ...
     def task(  # type: ignore[misc]
         self,
@@ -149,6 +153,7 @@ class App:
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
         redact: Sequence[str] = (),
+        **when: Unpack[When],
     ) -> Any:
         """Make a function a task.
 
@@ -163,9 +168,11 @@ class App:
             retry_on: exceptions that are retried; any other is dead at once. Default: all.
             aliases: earlier names, whose jobs it runs as well.
             redact: names of arguments to mask besides the app's.
+            when: ``cron`` or ``every``, ``tz``, ``catch_up``, ``overlap``: a schedule of its name, as by
+                ``cron()``; the task then needs no arguments.
 
         Raises:
-            ConfigError: an option is out of range.
+            ConfigError: an option is out of range, or the schedule cannot be read.
             TaskError: the function cannot be a task, or the name is taken.
         """
         options = options_of(
@@ -190,7 +197,10 @@ class App:
                 if self.definition(each) is not None:
                     raise TaskError(f"two tasks are named {each}: give one of them another name=")
                 self.tasks[each] = definition
-            return Task(definition, self)
+            made: Task[Any, Any] = Task(definition, self)
+            if when:
+                self._declare_task(made, when)
+            return made
 
         return register if function is None else register(function)
 
@@ -274,22 +284,6 @@ class App:
         self, *_: type[BaseException] | BaseException | TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-class TaskDecorator:
-    """The type of ``@app.task(...)`` with options."""
-
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[Context, P], Awaitable[R]], /
-    ) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, function: Any, /) -> Any: ...
 
 
 def _handles(ids: Sequence[int], jobs: Sequence[NewJob]) -> list[Handle[Any]]:

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
@@ -14,7 +14,9 @@ from pgqueue.durations import Duration, seconds
 from pgqueue.errors import TaskError
 from pgqueue.job import NewJob
 from pgqueue.options import Options, Verbs, options_of
+from pgqueue.recurring import Recurring, Scheduling
 from pgqueue.retry import BackoffLike
+from pgqueue.schedule import CatchUp, Overlap
 from pgqueue.task import (
     Definition,
     Handle,
@@ -134,11 +136,15 @@ class ClassDefinition(Definition):
         return {name: getattr(job, name) for name in self._fields}
 
 
+class Host(Sender, Scheduling, Protocol):
+    """What it needs of its app."""
+
+
 class Dispatch(Verbs["Dispatch"]):
     """A job instance on its way: verbs, then ``enqueue()``, ``await ...aenqueue()`` or ``await``."""
 
     def __init__(
-        self, job: Job, app: Sender, options: Options | None = None, connection: object = None
+        self, job: Job, app: Host, options: Options | None = None, connection: object = None
     ) -> None:
         definition = getattr(type(job), "definition", None)
         if not isinstance(definition, ClassDefinition):
@@ -159,13 +165,40 @@ class Dispatch(Verbs["Dispatch"]):
         self._sent = True
         return Dispatch(self._job, self._app, self.options, given(connection))
 
+    def with_cron(
+        self,
+        expression: str,
+        *,
+        name: str | None = None,
+        tz: str = "UTC",
+        catch_up: CatchUp = "latest",
+        overlap: Overlap = "allow",
+    ) -> Recurring:
+        """Run it by a schedule: ``enqueue()`` makes the schedule, or changes the one of this name.
+
+        Args:
+            name: default the task's name; the other arguments are those of ``App.cron``.
+        """
+        self._sent = True
+        return Recurring(
+            self._app,
+            self._new_job,
+            self.options,
+            name=name or self.definition.name,
+            when={"cron": expression, "tz": tz, "catch_up": catch_up, "overlap": overlap},
+            connection=self._connection,
+        )
+
     def call(self) -> NewJob:
         """A job for ``enqueue_many``; nothing is sent yet."""
         self._sent = True
+        return self._new_job(self.options)
+
+    def _new_job(self, options: Options) -> NewJob:
         arguments = self.definition.arguments_of(self._job)
         name = self.definition.name
         text = self.definition.signature.encode(name, (), arguments, self._app.keys)
-        return self.options.new_job(self.definition.name, text)
+        return options.new_job(name, text)
 
     def enqueue(self) -> Handle[Any]:
         """Insert the job; raises as ``Task.enqueue`` does."""

@@ -9,7 +9,8 @@ PgQueueError
 ├── SchemaError         the database's pgqueue schema is missing, older or newer
 ├── PrivilegeMissing    the database role may not do this
 ├── ClaimLost           the job is no longer this worker's
-└── JobNotFound         no job has this id
+├── JobNotFound         no job has this id
+└── ScheduleNotFound    no schedule has this name
 """
 
 from __future__ import annotations
@@ -53,3 +54,7 @@ class ClaimLost(PgQueueError):
 
 class JobNotFound(PgQueueError, LookupError):
     """No job has this id."""
+
+
+class ScheduleNotFound(PgQueueError, LookupError):
+    """No schedule has this name."""

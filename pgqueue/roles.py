@@ -17,7 +17,7 @@ ROLES: Mapping[str, str] = {
     "sql_producer": "enqueues with pgqueue.enqueue() only",
     "worker": "runs jobs, and enqueues",
     "readonly": "sees statistics, and jobs without arguments and errors",
-    "operator": "looks at jobs; retries, cancels, clears, pauses",
+    "operator": "looks at jobs; retries, cancels, clears, pauses; manages schedules",
 }
 
 # The role that is meant for a statement; those not named here are for everybody.
@@ -26,13 +26,15 @@ ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(
         ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
          "release", "heartbeat",
-         "complete_job", "rescue", "prune", "worker_seen", "worker_gone", "worker_lacks"),
+         "complete_job", "rescue", "prune", "worker_seen", "worker_gone", "worker_lacks",
+         "look_at_schedules", "fire_schedules", "declare_schedules"),
         "worker",
     ),
-    **dict.fromkeys(("queue_stats", "list_workers"), "readonly"),
+    **dict.fromkeys(("queue_stats", "list_workers", "list_schedules", "list_runs"), "readonly"),
     **dict.fromkeys(
         ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_pending",
-         "clear_pending", "pause_queue", "resume_queue", "encrypted_jobs", "replace_args"),
+         "clear_pending", "pause_queue", "resume_queue", "encrypted_jobs", "replace_args",
+         "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",
     ),
     "migrate": "migrator",

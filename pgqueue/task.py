@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
@@ -77,6 +77,13 @@ class Definition:
     @cached_property
     def signature(self) -> Signature:
         return signature_of(self.function, skip=int(self.takes_context))
+
+    @property
+    def required(self) -> list[str]:
+        """The names of arguments without a default."""
+        parameters = list(inspect.signature(self.function).parameters.values())
+        own = parameters[int(self.takes_context) :]
+        return [p.name for p in own if p.default is p.empty]
 
     def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
         """Call the handler; an async one returns its coroutine."""
@@ -179,6 +186,22 @@ class Task(Request[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+
+class TaskDecorator:
+    """The type of ``@app.task(...)`` with options."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Awaitable[R]], /
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Any, /) -> Any: ...
 
 
 def given(connection: object) -> object:

@@ -14,8 +14,8 @@ from pgqueue.worker.verdict import denied
 log = logging.getLogger("pgqueue.worker")
 
 
-async def admit(database: Database, name: str) -> None:
-    """Return if a worker can work with the schema of this name.
+async def admit(database: Database, name: str) -> schema.Stamp:
+    """Return the stamp of the schema of this name if a worker can work with it.
 
     Raises:
         SchemaError: the schema is missing, too old or too new.
@@ -26,7 +26,8 @@ async def admit(database: Database, name: str) -> None:
     try:
         found = await database.run(maintenance.schema_stamp(name))
         schema.check(found)
-        if found is not None and found.version < schema.EXPECTED:
+        assert found is not None
+        if found.version < schema.EXPECTED:
             log.warning("schema %d works, but run: pgqueue migrate", found.version)
         lacks = await database.run(maintenance.worker_lacks())
     except StatementRefused as refused:
@@ -35,3 +36,4 @@ async def admit(database: Database, name: str) -> None:
         raise PrivilegeMissing(str(refused)) from None
     if lacks:
         raise PrivilegeMissing(f"permission denied to {', '.join(lacks)}: {role_for('claim')}")
+    return found

@@ -31,6 +31,7 @@ from pgqueue.worker.processes import Processes
 from pgqueue.worker.recorder import Recorder
 from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.run import Run
+from pgqueue.worker.scheduler import Scheduler
 from pgqueue.worker.service import Keeper, Service
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
@@ -170,7 +171,10 @@ class Runtime:
             rescued=self._wake_claimers,
         )
         pruner = Pruner(database=self.database, keep=keep)
-        return [rescuer, pruner, Keeper(self.database)]
+        self.scheduler = Scheduler(
+            database=self.database, declared=self.app.schedules, fired=self._wake_claimers
+        )
+        return [rescuer, pruner, self.scheduler, Keeper(self.database)]
 
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
@@ -253,7 +257,9 @@ class Runtime:
         wait = 0.1
         while not self.shutdown.stopping.is_set():
             try:
-                await admit(self.database, self.app.schema)
+                stamp = await admit(self.database, self.app.schema)
+                if stamp.version < Scheduler.since:
+                    self.services.remove(self.scheduler)
                 return
             except DatabaseAway:
                 await either(self.shutdown.stopping, timeout=wait)

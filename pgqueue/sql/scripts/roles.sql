@@ -9,7 +9,7 @@ do $$
 declare
     name text;
 begin
-    if to_regclass('pgqueue.jobs_public') is null then
+    if to_regclass('pgqueue.schedules') is null then
         raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
     end if;
     foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
@@ -79,11 +79,17 @@ grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
 grant select, insert, delete, update (seen_at) on pgqueue.workers to pgqueue_worker;
 grant select on pgqueue.queues, pgqueue.queue_names to pgqueue_worker;
+grant insert (schedule, tick) on pgqueue.jobs to pgqueue_worker;
+grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
+                      declaration, source, declared_at),
+      update (expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap, declaration,
+              replaced, source, declared_at, updated_at, last_tick, next_tick, error, skipped, recent_job_ids)
+    on pgqueue.schedules to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
 
 -- readonly: no arguments, no error texts, no claims.
 grant select on pgqueue.jobs_public, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
-    pgqueue.task_stats, pgqueue.workers to pgqueue_readonly;
+    pgqueue.task_stats, pgqueue.workers, pgqueue.schedule_list, pgqueue.schedule_runs to pgqueue_readonly;
 
 -- operator: sees arguments and errors, but no claim of a running job.
 grant pgqueue_readonly to pgqueue_operator;
@@ -95,5 +101,9 @@ grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback,
       delete on pgqueue.attempts to pgqueue_operator;
 grant select, insert, update on pgqueue.queues to pgqueue_operator;
 grant select on pgqueue.dead_jobs to pgqueue_operator;
+grant execute on function
+    pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
+    pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
+    pgqueue.run_schedule(text) to pgqueue_operator;
 
 commit;

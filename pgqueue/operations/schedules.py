@@ -1,0 +1,126 @@
+"""Operations on schedules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pgqueue.job import Status
+from pgqueue.operations import Operation, Row
+from pgqueue.schedule import DueSchedule, Firing, NewSchedule, Schedule, ScheduleRun
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is due; ``now`` by the database's clock, None without schedules; ``wait`` in seconds."""
+
+    due: list[DueSchedule]
+    now: datetime | None
+    wait: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What became of a declared schedule.
+
+    ``kept``: "hand" or "newer" when the row says otherwise and was left as it is.
+    """
+
+    name: str
+    written: bool
+    kept: str | None
+
+
+def look(*, limit: int) -> Operation[Look]:
+    """The schedules that are due, at most ``limit``, and the time until the next is."""
+    return Operation("look_at_schedules", {"limit": limit}, _look)
+
+
+def _look(rows: Sequence[Row]) -> Look:
+    due = [DueSchedule(*row[:6]) for row in rows if row[7] <= 0]
+    ahead = [row[7] for row in rows if row[7] > 0]
+    return Look(due, rows[0][6] if rows else None, min(ahead, default=None))
+
+
+def fire(firings: Sequence[Firing]) -> Operation[dict[str, int]]:
+    """Insert the jobs of ticks; returns their number by schedule, for those nobody else has moved."""
+    values = {
+        "names": [f.name for f in firings],
+        "seen": [f.seen for f in firings],
+        "last_ticks": [f.last_tick for f in firings],
+        "next_ticks": [f.next_tick for f in firings],
+        "errors": [f.error for f in firings],
+        "tick_names": [f.name for f in firings for _ in f.ticks],
+        "ticks": [tick for f in firings for tick in f.ticks],
+    }
+    return Operation("fire_schedules", values, lambda rows: {r[0]: r[1] for r in rows})
+
+
+def declare(schedules: Sequence[NewSchedule], *, force: bool = False) -> Operation[list[Declared]]:
+    """Write declared schedules; ``force``: also over changes by hand and newer declarations."""
+    text = json.dumps([_declaration(schedule) for schedule in schedules])
+    return Operation("declare_schedules", {"schedules": text, "force": force}, _declared)
+
+
+def _declaration(schedule: NewSchedule) -> dict[str, Any]:
+    row = schedule.as_row()
+    return {**row, "args": json.loads(schedule.job.args), "declaration": schedule.digest}
+
+
+def _declared(rows: Sequence[Row]) -> list[Declared]:
+    found = []
+    for name, written, by_hand, differs in rows:
+        kept = None if written else "hand" if by_hand else "newer" if differs else None
+        found.append(Declared(name, written, kept))
+    return found
+
+
+def find(name: str | None = None) -> Operation[list[Schedule]]:
+    """Every schedule, or the one of a name."""
+    return Operation("list_schedules", {"name": name}, lambda rows: [_schedule(r) for r in rows])
+
+
+def _schedule(row: Row) -> Schedule:
+    fields = list(row)
+    fields[16] = None if fields[16] is None else Status(fields[16])
+    return Schedule(*fields)
+
+
+def runs(name: str, *, limit: int = 50) -> Operation[list[ScheduleRun]]:
+    """The runs of a schedule, newest first."""
+    return Operation(
+        "list_runs",
+        {"name": name, "limit": limit},
+        lambda rows: [ScheduleRun(r[0], r[1], Status(r[2]), *r[3:]) for r in rows],
+    )
+
+
+def add(schedule: NewSchedule) -> Operation[None]:
+    """Add a schedule, or change the one of its name."""
+    row = schedule.as_row()
+    backoff = None if row["backoff"] is None else json.dumps(dict(row["backoff"]))
+    return Operation("add_schedule", {**row, "backoff": backoff}, lambda rows: None)
+
+
+def remove(name: str) -> Operation[bool | None]:
+    return Operation("remove_schedule", {"name": name}, _flag)
+
+
+def pause(name: str) -> Operation[bool | None]:
+    return Operation("pause_schedule", {"name": name}, _flag)
+
+
+def resume(name: str) -> Operation[bool | None]:
+    return Operation("resume_schedule", {"name": name}, _flag)
+
+
+def run(name: str) -> Operation[int | None]:
+    """Enqueue a run now; the job's id, None without such a schedule."""
+    return Operation("run_schedule", {"name": name}, lambda rows: rows[0][0])
+
+
+def _flag(rows: Sequence[Row]) -> bool | None:
+    return rows[0][0] or None

@@ -1,0 +1,205 @@
+"""The schedule as a row, what is written of it, and which of its ticks are due. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
+
+from pgqueue import cron
+from pgqueue.durations import Duration
+from pgqueue.errors import ConfigError
+from pgqueue.job import NewJob, Status
+
+CatchUp: TypeAlias = Literal["none", "latest", "all"]
+Overlap: TypeAlias = Literal["allow", "skip"]
+
+MOST_CAUGHT_UP = 100
+UNSEEN = timedelta(seconds=60)
+
+
+class When(TypedDict, total=False):
+    """The arguments of a schedule besides its job.
+
+    ``cron`` or ``every``; ``tz`` (default UTC); ``catch_up`` (default latest); ``overlap`` (default allow).
+    """
+
+    cron: str | None
+    every: Duration | None
+    tz: str
+    catch_up: CatchUp
+    overlap: Overlap
+
+
+@dataclass(frozen=True, slots=True)
+class NewSchedule:
+    """A schedule not yet written."""
+
+    name: str
+    expression: str
+    job: NewJob
+    tz: str = "UTC"
+    catch_up: CatchUp = "latest"
+    overlap: Overlap = "allow"
+
+    def as_row(self) -> dict[str, Any]:
+        """The columns, by name; ``args`` is JSON text."""
+        return {
+            "name": self.name,
+            "expression": self.expression,
+            "tz": self.tz,
+            "task": self.job.task,
+            "args": self.job.args,
+            "queue": self.job.queue,
+            "priority": self.job.priority,
+            "max_retries": self.job.max_retries,
+            "backoff": self.job.backoff,
+            "catch_up": self.catch_up,
+            "overlap": self.overlap,
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all columns: tells one declaration from another."""
+        text = json.dumps(self.as_row(), sort_keys=True, default=dict)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule with its last run, for people to look at."""
+
+    name: str
+    expression: str
+    tz: str
+    task: str
+    queue: str
+    priority: int
+    max_retries: int
+    catch_up: str
+    overlap: str
+    source: str
+    paused_at: datetime | None
+    last_tick: datetime
+    next_tick: datetime | None
+    error: str | None
+    skipped: int
+    last_job_id: int | None
+    last_status: Status | None
+    last_run_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    def next_runs(self, count: int = 3, *, after: datetime | None = None) -> list[datetime]:
+        """The next ticks in the schedule's time zone, from now on by this machine's clock.
+
+        Empty while it is paused.
+
+        Raises:
+            ConfigError: the expression or the time zone cannot be read.
+        """
+        ticks, zone = cron.parse(self.expression, self.tz), cron.zone_of(self.tz)
+        if self.paused_at is not None:
+            return []
+        start = after or datetime.now(UTC)
+        return [tick.astimezone(zone) for tick in cron.upcoming(ticks, start, count)]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRun:
+    """A run of a schedule; ``tick`` is None for a run by hand."""
+
+    tick: datetime | None
+    job_id: int
+    status: Status
+    attempt: int
+    created_at: datetime
+    finished_at: datetime | None
+    run_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueSchedule:
+    """What a worker sees of a schedule that is due."""
+
+    name: str
+    expression: str
+    tz: str
+    catch_up: CatchUp
+    overlap: Overlap
+    last_tick: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What a worker makes of it: the ticks that get a job, and how far that goes."""
+
+    name: str
+    seen: datetime
+    ticks: list[datetime]
+    last_tick: datetime
+    next_tick: datetime
+    error: str | None = None
+
+
+def fire(schedule: DueSchedule, now: datetime) -> Firing:
+    """Decide which ticks up to now get a job, and when the schedule is due again.
+
+    Raises:
+        ConfigError: the expression or the time zone cannot be read.
+    """
+    ticks = cron.parse(schedule.expression, schedule.tz)
+    several = schedule.catch_up == "all" and schedule.overlap == "allow"
+    passed = ticks.latest(schedule.last_tick, now, MOST_CAUGHT_UP if several else 1)
+    upto = passed[-1] if passed else schedule.last_tick
+    if schedule.catch_up == "none":
+        passed = [tick for tick in passed if now - tick <= UNSEEN]
+    return Firing(schedule.name, schedule.last_tick, passed, upto, ticks.next_after(max(now, upto)))
+
+
+def new_schedule(name: str, job: NewJob, when: Mapping[str, Any]) -> NewSchedule:
+    """A checked schedule.
+
+    Raises:
+        ConfigError: the name, the job or anything about its times cannot be used.
+    """
+    if not isinstance(job, NewJob):
+        raise ConfigError(
+            "a schedule takes what task.call(...) or app.dispatch(job).call() returns, got"
+            f" {type(job).__name__}"
+        )
+    if job.delay is not None or job.run_at is not None:
+        raise ConfigError(f"schedule {name}: a delay or run_at does not go with a schedule")
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ConfigError(f"schedule name {name!r} must be 1 to 200 printable characters")
+    unknown = set(when) - set(When.__annotations__)
+    if unknown:
+        raise TypeError(f"a schedule takes {', '.join(When.__annotations__)}; not {unknown.pop()}")
+    expression = _expression(name, when.get("cron"), when.get("every"))
+    tz = when.get("tz", "UTC")
+    cron.parse(expression, tz)
+    return NewSchedule(
+        name,
+        " ".join(expression.split()),
+        job,
+        tz,
+        _one_of("catch_up", when.get("catch_up", "latest"), get_args(CatchUp)),
+        _one_of("overlap", when.get("overlap", "allow"), get_args(Overlap)),
+    )
+
+
+def _expression(name: str, expression: str | None, every: Duration | None) -> str:
+    if (expression is None) == (every is None):
+        raise ConfigError(
+            f'schedule {name}: give either cron, such as cron="0 9 * * 1-5", or every, such as every="30s"'
+        )
+    return cron.every(every) if every is not None else str(expression)
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value

@@ -1,0 +1,130 @@
+-- name: look_at_schedules
+-- The schedules that are due, and the first that is not: two probes of one index.
+(select s.name, s.expression, s.tz, s.catch_up, s.overlap, s.last_tick, now() as looked_at, 0::float8 as wait
+   from pgqueue.schedules s
+  where s.paused_at is null and s.next_tick <= now()
+  order by s.next_tick
+  limit :limit::integer)
+union all
+(select s.name, s.expression, s.tz, s.catch_up, s.overlap, s.last_tick, now(),
+        extract(epoch from s.next_tick - clock_timestamp())::float8
+   from pgqueue.schedules s
+  where s.paused_at is null and s.next_tick > now()
+  order by s.next_tick
+  limit 1);
+
+-- name: fire_schedules
+-- Insert the jobs of ticks and move their schedules on, each only if nobody moved it since it was seen.
+with wanted as (
+    select * from unnest(:names::text[], :seen::timestamptz[], :last_ticks::timestamptz[], :next_ticks::timestamptz[],
+                         :errors::text[]) as w(name, seen, last_tick, next_tick, error)
+), chosen as materialized (
+    select s.name, s.task, s.args, s.queue, s.priority, s.max_retries, s.backoff, s.last_tick as seen,
+           w.last_tick, w.next_tick, w.error,
+           s.overlap = 'skip' and exists (
+               select from pgqueue.jobs j
+                where j.id = s.recent_job_ids[1] and j.status in ('pending', 'running')) as busy
+      from wanted w
+      join pgqueue.schedules s on s.name = w.name
+     where s.last_tick = w.seen and s.next_tick <= clock_timestamp() and s.paused_at is null
+     order by s.name
+     for update of s skip locked
+), ticked as materialized (
+    select c.name, t.tick
+      from unnest(:tick_names::text[], :ticks::timestamptz[]) as t(name, tick)
+      join chosen c on c.name = t.name
+     where t.tick > c.seen and t.tick <= clock_timestamp()
+), added as (
+    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, schedule, tick)
+    select c.task, c.args, c.queue, c.priority, c.max_retries, c.backoff, c.name, t.tick
+      from ticked t
+      join chosen c on c.name = t.name
+     where not c.busy
+     order by t.tick
+    returning id, queue, schedule, tick
+), moved as (
+    update pgqueue.schedules s
+       set last_tick = greatest(s.last_tick, c.last_tick), next_tick = c.next_tick, error = c.error,
+           skipped = s.skipped + (select count(*) from ticked t where t.name = s.name and c.busy),
+           recent_job_ids = (array(select a.id from added a where a.schedule = s.name order by a.tick desc)
+                             || s.recent_job_ids)[1:50]
+      from chosen c
+     where s.name = c.name
+    returning s.name
+), woken as (
+    select count(pg_notify(pgqueue.channel(q.queue), '')) as n from (select distinct a.queue from added a) q
+)
+select moved.name, (select count(*) from added a where a.schedule = moved.name)
+  from moved cross join woken;
+
+-- name: declare_schedules
+-- Write what the code declares. What was changed by hand, or replaced within the hour by a version
+-- that is newer, is left as it is, unless forced.
+with declared as materialized (
+    select d.* from jsonb_to_recordset(:schedules::text::jsonb) as d(
+           name text, expression text, tz text, task text, args jsonb, queue text, priority smallint,
+           max_retries integer, backoff jsonb, catch_up text, overlap text, declaration text)
+), written as (
+    insert into pgqueue.schedules as s
+           (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
+            declaration, source, declared_at)
+    select d.name, d.expression, d.tz, d.task, d.args, d.queue, d.priority, d.max_retries, d.backoff, d.catch_up,
+           d.overlap, d.declaration, 'code', clock_timestamp()
+      from declared d order by d.name
+    on conflict (name) do update
+       set expression = excluded.expression, tz = excluded.tz, task = excluded.task, args = excluded.args,
+           queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries,
+           backoff = excluded.backoff, catch_up = excluded.catch_up, overlap = excluded.overlap,
+           declaration = excluded.declaration, replaced = s.declaration, source = 'code',
+           declared_at = clock_timestamp(), updated_at = clock_timestamp()
+     where (s.source = 'hand' or s.declaration is distinct from excluded.declaration)
+       and (:force::boolean or s.source = 'code' and (
+            s.replaced is distinct from excluded.declaration
+            or s.declared_at < clock_timestamp() - interval '1 hour'))
+    returning s.name
+)
+select d.name, w.name is not null, s.source = 'hand', s.declaration is distinct from d.declaration
+  from declared d
+  left join written w on w.name = d.name
+  left join pgqueue.schedules s on s.name = d.name
+ order by d.name;
+
+-- name: list_schedules
+-- Schedules with their last run, by name.
+select v.name, v.expression, v.tz, v.task, v.queue, v.priority, v.max_retries, v.catch_up, v.overlap, v.source,
+       v.paused_at, v.last_tick, v.next_tick, v.error, v.skipped, v.last_job_id, v.last_status, v.last_run_at,
+       v.created_at, v.updated_at
+  from pgqueue.schedule_list v
+ where :name::text is null or v.name = :name::text
+ order by v.name;
+
+-- name: list_runs
+-- The runs of a schedule, newest first.
+select r.tick, r.job_id, r.status, r.attempt, r.created_at, r.finished_at, r.run_seconds::float8
+  from pgqueue.schedule_runs r
+ where r.schedule = :name::text
+ order by r.job_id desc
+ limit :limit::integer;
+
+-- name: add_schedule
+-- Add a schedule, or change the one of this name.
+select pgqueue.add_schedule(
+    name => :name::text, expression => :expression::text, task => :task::text, args => :args::text::jsonb,
+    tz => :tz::text, queue => :queue::text, priority => :priority::integer, max_retries => :max_retries::integer,
+    backoff => :backoff::text::jsonb, catch_up => :catch_up::text, overlap => :overlap::text);
+
+-- name: remove_schedule
+-- Remove a schedule; its runs stay.
+select pgqueue.remove_schedule(:name::text);
+
+-- name: pause_schedule
+-- Let a schedule give no jobs.
+select pgqueue.pause_schedule(:name::text);
+
+-- name: resume_schedule
+-- Let a paused schedule tick again.
+select pgqueue.resume_schedule(:name::text);
+
+-- name: run_schedule
+-- Enqueue a run now, besides its ticks.
+select pgqueue.run_schedule(:name::text);

@@ -1,0 +1,88 @@
+"""Turns ticks of schedules into jobs. Any worker does it, none is the leader."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from pgqueue.errors import ConfigError
+from pgqueue.operations import schedules
+from pgqueue.schedule import DueSchedule, Firing, NewSchedule, fire
+from pgqueue.worker.database import Database
+from pgqueue.worker.outage import Seldom
+from pgqueue.worker.service import Service
+
+BATCH = 100
+LOOK_EVERY = 5.0
+LOOK_AGAIN = timedelta(seconds=60)
+SHORTEST = 0.01
+SPREAD = 0.05
+KEPT = {
+    "hand": "was changed by hand and stays so",
+    "newer": "was declared otherwise within the hour, by a newer version, and stays so",
+}
+
+
+class Scheduler(Service):
+    """Writes the schedules of the code once, then looks for what is due and sleeps until the next is.
+
+    Args:
+        declared: the schedules of the app.
+        fired: called when there are new jobs.
+    """
+
+    name: ClassVar[str] = "scheduler"
+    since: ClassVar[int] = 3  # the schema
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        declared: Sequence[NewSchedule],
+        fired: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._database = database
+        self._declared = list(declared)
+        self._fired = fired
+        self._seldom_broken = Seldom()
+
+    async def run_once(self) -> float:
+        await self._declare()
+        look = await self._database.run(schedules.look(limit=BATCH))
+        if look.now is None:
+            return LOOK_EVERY
+        if not look.due:
+            return _sleep(look.wait)
+        firings = [self._decide(schedule, look.now) for schedule in look.due]
+        made = await self._database.run(schedules.fire(firings))
+        if any(made.values()):
+            self._fired()
+        # Nothing made: others are at these schedules.
+        return 0.0 if made else random.uniform(SHORTEST, SPREAD)
+
+    async def _declare(self) -> None:
+        if not self._declared:
+            return
+        for each in await self._database.run(schedules.declare(self._declared)):
+            if each.kept is not None:
+                self.log.warning("schedule %r %s; this code's is written by: pgqueue cron sync",
+                                 each.name, KEPT[each.kept])  # fmt: skip
+        self._declared = []
+
+    def _decide(self, schedule: DueSchedule, now: datetime) -> Firing:
+        try:
+            return fire(schedule, now)
+        except (ConfigError, ArithmeticError, ValueError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            if self._seldom_broken(schedule.name):
+                self.log.error("schedule %r does not tick: %s", schedule.name, reason)
+            seen = schedule.last_tick
+            return Firing(schedule.name, seen, [], seen, now + LOOK_AGAIN, reason)
+
+
+def _sleep(wait: float | None) -> float:
+    """Seconds until the next look: at the next tick, or early for a schedule that is new by then."""
+    return LOOK_EVERY if wait is None else min(max(wait, SHORTEST), LOOK_EVERY)
