@@ -74,13 +74,22 @@ def _edited(arguments: str | None, job_ids: tuple[int, ...]) -> dict[str, Any] |
         return None
     if len(job_ids) != 1:
         raise ConfigError("--args goes with exactly one ID")
+    return json_object(arguments)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The value of --args.
+
+    Raises:
+        ConfigError: it is not a JSON object.
+    """
     try:
-        edited = json.loads(arguments)
+        value = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"--args is not JSON: {error}") from None
-    if not isinstance(edited, dict):
+    if not isinstance(value, dict):
         raise ConfigError("--args must be a JSON object with one key per parameter")
-    return edited
+    return value
 
 
 def _retry_all(client: Client, chosen: Filter) -> list[int]:

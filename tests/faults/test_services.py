@@ -15,10 +15,11 @@ from pgqueue.worker.heartbeat import Abandoner, Presence, Renewer
 from pgqueue.worker.maintenance import Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
+from pgqueue.worker.scheduler import Scheduler
 from pgqueue.worker.service import Keeper, Service, backoff
 from tests.support import eventually_async, statuses, working
 
-SERVICES = [Exchange, Rescuer, Pruner, Notifier, Keeper, Renewer, Abandoner, Presence]
+SERVICES = [Exchange, Rescuer, Pruner, Scheduler, Notifier, Keeper, Renewer, Abandoner, Presence]
 
 
 @pytest.mark.parametrize("kind", SERVICES, ids=lambda kind: kind.name)

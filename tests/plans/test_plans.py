@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,9 +13,10 @@ import pytest
 
 from pgqueue.connect import asyncpg_uri
 from pgqueue.job import Status
-from pgqueue.operations import Operation, claims, maintenance
+from pgqueue.operations import Operation, claims, maintenance, schedules
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
+from pgqueue.schedule import Firing
 from pgqueue.sql import load
 from pgqueue.worker.link import pin
 
@@ -169,3 +170,42 @@ async def test_maintenance_and_statistics_stay_bounded(dsn: str, conn: psycopg.C
         ).fetchone()
         assert row is not None
         assert buffers(row[0][0]["Plan"]) < most, view
+
+
+def add_schedules(conn: psycopg.Connection, count: int) -> None:
+    conn.execute("analyze pgqueue.schedules")  # when it was empty
+    conn.execute(
+        "insert into pgqueue.schedules (name, expression, task, overlap, next_tick)"
+        " select 's' || i, '@daily', 't', 'skip', now() + i * interval '1 hour'"
+        f" from generate_series(1, {count}) i".encode()
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1000])
+async def test_a_look_at_schedules_is_two_probes(
+    dsn: str, conn: psycopg.Connection, count: int
+) -> None:
+    add_schedules(conn, count)
+    plan = await explain(dsn, schedules.look(limit=100))
+    assert plan["Actual Rows"] == min(count, 1)
+    assert buffers(plan) <= 8
+    assert scans(plan) == set()
+
+
+async def test_a_firing_costs_what_it_fires(dsn: str, conn: psycopg.Connection) -> None:
+    all_finished(conn)
+    add_schedules(conn, 1000)
+    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[1, 2]")
+    row = conn.execute(
+        "select array_agg(name), max(last_tick), now() from pgqueue.schedules"
+    ).fetchone()
+    assert row is not None
+    names, seen, now = row
+    conn.execute("update pgqueue.schedules set last_tick = %s", [seen])
+    firings = [
+        Firing(name, seen, [now], now, now + timedelta(days=1)) for name in sorted(names)[:LIMIT]
+    ]
+    plan = await explain(dsn, schedules.fire(firings))
+    assert plan["Actual Rows"] == LIMIT
+    assert buffers(plan) < 60 * LIMIT
+    assert scans(plan) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from datetime import timedelta
@@ -229,15 +230,14 @@ async def test_whole_workers_that_stop_and_start(dsn: str, conn: psycopg.Connect
         return app
 
     apps = [make() for _ in range(4)]
-    for _ in range(2):
-        before = len(ticks(conn, "t"))
+    for wanted in (2, 4):
         async with working(apps[0]), working(apps[1]), working(apps[2]), working(apps[3]):
-            await eventually_async(lambda: len(ticks(conn, "t")) >= before + 2)
+            await eventually_async(lambda wanted=wanted: len(ticks(conn, "t")) >= wanted)
         for app in apps:
             await app.aclose()
     await drain(apps[0])
     found = ticks(conn, "t")
-    gaps = {b - a for a, b in zip(found, found[1:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(found)}
     assert gaps == {timedelta(seconds=1)}  # none twice, and with catch_up="all" none lost
     assert set(statuses(conn).values()) == {"succeeded"}
     for app in apps:
@@ -363,3 +363,20 @@ async def test_a_worker_on_an_older_schema_does_without(empty_dsn: str) -> None:
     await drain(app)
     assert ran == [1]
     await app.aclose()
+
+
+async def test_a_thousand_schedules_at_once(dsn: str, conn: psycopg.Connection) -> None:
+    conn.execute(
+        "insert into pgqueue.schedules (name, expression, task, next_tick)"
+        " select 's' || i, '0 0 * * *', 't', clock_timestamp() + interval '1 hour'"
+        " from generate_series(1, 1000) i"
+    )
+    async with Passes(dsn) as scheduler:
+        assert await scheduler.run_once() > 1
+        conn.execute(
+            "update pgqueue.schedules set last_tick = now() - interval '25 hours', next_tick = now()"
+        )
+        await until_idle(scheduler)
+    assert one(conn, "select count(*) from pgqueue.jobs") == 1000
+    assert one(conn, "select count(distinct schedule) from pgqueue.jobs") == 1000
+    assert one(conn, "select min(next_tick) > now() from pgqueue.schedules")

@@ -30,6 +30,9 @@ ALLOWED: Mapping[str, set[str]] = {
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
     "count_pending": WORKER | OPERATOR, "retry_jobs": OPERATOR, "cancel_jobs": OPERATOR,
     "clear_pending": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,
+    "look_at_schedules": WORKER, "fire_schedules": WORKER, "declare_schedules": WORKER,
+    "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
+    "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
     "queue_stats": READERS, "list_workers": READERS | WORKER,
     "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"},
     "encrypted_jobs": WORKER | OPERATOR, "replace_args": OPERATOR,
@@ -50,6 +53,11 @@ VALUES: dict[str, Any] = {
     "version": "0", "forget": 300.0, "queue": "q", "task": None, "error": None, "since": None,
     "before": None, "args": None, "backoff": None, "run_at": None, "delay": None, "priority": 0,
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old": ["{}"], "new": ["{}"], "local": True,
+    "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
+                 ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
+    "force": True, "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
+    "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
+    "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 
 
@@ -72,6 +80,8 @@ def test_what_a_role_may_do(roles: Roles, role: str) -> None:
             " lease_expires_at, queue) values ('t', 'running', 1, %s, %s, now(), now(), 'q')"
             " returning id", [ID, ID]).fetchone()  # fmt: skip
         admin.execute("insert into pgqueue.jobs (task, queue) values ('t', 'q')")
+        admin.execute("insert into pgqueue.schedules (name, expression, task, last_tick)"
+                      " values ('s', '@hourly', 't', '2000-01-01') on conflict do nothing")  # fmt: skip
     assert job is not None
     values = {**VALUES, "id": job[0], "ids": list(job), "status": None}
     with psycopg.connect(roles.dsn(role)) as conn:
@@ -89,8 +99,8 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
         **values,
         "id": str(ID) if name.startswith("worker_") else values["id"],
         "status": "succeeded" if name == "prune" else None,
-        "args": '{"a": 1}' if name in ("retry_jobs", "enqueue_one") else None,
-        "task": "t" if name == "enqueue_one" else None,
+        "args": '{"a": 1}' if name in ("retry_jobs", "enqueue_one", "add_schedule") else None,
+        "task": "t" if name in ("enqueue_one", "add_schedule") else None,
         "limit": "5s" if name == "pin_session" else values["limit"],
     }
     try:
