@@ -15,7 +15,13 @@ from pathlib import Path
 from pgqueue.embedded import embedded_postgres
 
 ROOT = Path(__file__).parents[1]
-TESTS = ["tests/worker/test_fences.py", "tests/worker/test_locks.py", "tests/model", "tests/plans"]
+TESTS = [
+    "tests/worker/test_fences.py",
+    "tests/worker/test_locks.py",
+    "tests/model",
+    "tests/plans",
+    "tests/schedules/test_firing.py",
+]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
 RUNNING = "where j.status = 'running'"
@@ -43,6 +49,11 @@ def _claims(statement: str, *changes: tuple[str, str]) -> list[Mutant]:
 
 
 MUTANTS = [
+    *[Mutant("pgqueue/sql/schedules.sql", "fire_schedules", old, new) for old, new in (
+        ("s.last_tick = w.seen and ", ""), (" and s.paused_at is null", ""),
+        ("t.tick > c.seen and ", ""), (" and t.tick <= clock_timestamp()", ""),
+        ("greatest(s.last_tick, c.last_tick)", "c.last_tick"), ("where not c.busy", "where true"),
+        ("for update of s skip locked", ""))],
     *_claims("ahead", (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
     *_claims("sweep", (SKIP, "for update of j")),
     *_claims("own", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
