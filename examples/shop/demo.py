@@ -104,7 +104,7 @@ def wait_until_done(conn: psycopg.Connection[Any], total: int) -> None:
             row = conn.execute(
                 "select count(*) filter (where status in ('pending', 'running')),"
                 " count(*) filter (where status = 'succeeded'),"
-                " count(*) filter (where status = 'dead') from pgqueue.jobs"
+                " count(*) filter (where status = 'dead') from pgqueue.jobs where schedule is null"
             ).fetchone()
             assert row is not None
             left, succeeded, dead = row
@@ -147,6 +147,28 @@ def prove(
     return all(claims.values())
 
 
+def reported(conn: psycopg.Connection[Any]) -> bool:
+    """Wait for the nightly report, show its schedule, and see that each run was for another tick."""
+    counts = (
+        "select count(*), count(distinct j.tick), count(r.job) from pgqueue.jobs j"
+        " left join shop.reports r on r.job = j.id"
+        " where j.schedule is not null and j.status = 'succeeded'"
+    )
+    deadline = time.monotonic() + 20
+    while True:
+        runs, ticks, reports = conn.execute(counts).fetchone() or (0, 0, 0)
+        if runs or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    pgqueue("cron", "list")
+    held = bool(0 < runs == ticks == reports)
+    out.print(
+        f"[{'green' if held else 'red'}]{'ok  ' if held else 'FAIL'}[/]"
+        f" the nightly report ran {runs} times, each for a tick of its own"
+    )
+    return held
+
+
 def retry_one(conn: psycopg.Connection[Any], mail: Mail) -> bool:
     """Mend the mailbox, put one dead letter back, and see it succeed."""
     row = conn.execute("select min(id) from pgqueue.jobs where status = 'dead'").fetchone()
@@ -178,6 +200,7 @@ def run(limit: int, worker_count: int) -> bool:
         os.environ["SHOP_SMTP"] = stack.enter_context(running(mail))
         os.environ["SHOP_WEBHOOK"] = stack.enter_context(running(webhook))
         os.environ["SHOP_INVOICES"] = str(invoices)
+        os.environ["SHOP_REPORT"] = "*/3 * * * * *"
         process = stack.enter_context(workers(worker_count))
         out.print(f"{worker_count} worker processes under pid {process.pid}")
         conn = stack.enter_context(psycopg.connect(dsn, autocommit=True))
@@ -190,6 +213,7 @@ def run(limit: int, worker_count: int) -> bool:
         pgqueue("list")
         pgqueue("dlq", "--limit", "5")
         held = prove(conn, committed, rolled_back, mail, webhook, invoices)
+        held = reported(conn) and held
         return retry_one(conn, mail) and held
 
 

@@ -55,6 +55,7 @@ def test_to_its_end() -> None:
         "13 orders committed with 3 jobs each, 1 rolled back",
         "All done: 38 succeeded, 1 dead",
         "none of the 1 rolled back orders left a trace",
+        "each for a tick of its own",
         "came back from the dead and succeeded",
     ):
         assert line in printed

@@ -12,12 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import App
+from pgqueue import App, schema
 from pgqueue.job import NewJob
 from pgqueue.operations import schedules
-from pgqueue.schedule import NewSchedule, fire, new_schedule
+from pgqueue.schedule import Firing, NewSchedule, fire, new_schedule
 from pgqueue.worker.database import Database
 from pgqueue.worker.scheduler import Scheduler
+from tests.model.machine import perform
 from tests.support import drain, eventually_async, statuses, working
 
 JOB = NewJob("t", "{}")
@@ -176,6 +177,21 @@ async def test_a_laggard_fires_no_old_tick(dsn: str, conn: psycopg.Connection, a
     assert len(ticks(conn)) == 5
 
 
+async def test_two_at_the_same_moment(dsn: str, conn: psycopg.Connection, app: App) -> None:
+    """The second neither waits for the first nor fires as well."""
+    app.client.add_schedule("s", "* * * * *", JOB)
+    age(conn, "5 minutes")
+    database = Database(dsn, "pgqueue")
+    look = await database.run(schedules.look(limit=10))
+    firing = fire(look.due[0], look.now)  # type: ignore[arg-type]
+    with psycopg.connect(dsn) as first:
+        assert perform(first, schedules.fire([firing])) == {"s": 1}
+        assert await database.run(schedules.fire([firing])) == {}
+    assert await database.run(schedules.fire([firing])) == {}
+    await database.close()
+    assert len(ticks(conn)) == 1
+
+
 async def test_no_tick_of_the_future_or_the_past_is_inserted(
     dsn: str, conn: psycopg.Connection, app: App
 ) -> None:
@@ -185,8 +201,6 @@ async def test_no_tick_of_the_future_or_the_past_is_inserted(
     look = await database.run(schedules.look(limit=10))
     assert look.now is not None
     seen = look.due[0].last_tick
-    from pgqueue.schedule import Firing
-
     day = timedelta(days=1)
     bad = Firing("s", seen, [seen - day, seen, look.now + day], seen - day, look.now + day)
     assert await database.run(schedules.fire([bad])) == {"s": 0}
@@ -349,8 +363,6 @@ async def test_the_history_is_bounded(dsn: str, conn: psycopg.Connection, app: A
 
 
 async def test_a_worker_on_an_older_schema_does_without(empty_dsn: str) -> None:
-    from pgqueue import schema
-
     schema.upgrade(empty_dsn, to="2")
     app = App(empty_dsn)
     ran: list[int] = []

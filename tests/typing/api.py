@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, assert_type
 
-from pgqueue import App, Backoff, Context, Encrypted, Handle, Job, Keys, Secret, Task, Worker
+from pgqueue import App, Backoff, Context, Encrypted, Handle, Job, Keys, Schedule, Secret, Task, Worker
 
 app = App(redact=["iban"], keys=Keys(Keys.generate()))
 
@@ -44,6 +44,34 @@ class Patient(Job):
         return 10.0 * attempt
 
     def handle(self) -> None: ...
+
+
+@app.task(cron="0 9 * * 1-5", tz="Europe/Oslo", catch_up="all", overlap="skip")
+def nightly(days: int = 1) -> str:
+    return "done"
+
+
+@app.task(every="30s")
+async def often(ctx: Context) -> None: ...
+
+
+def correct_schedules() -> None:
+    assert_type(nightly.enqueue(days=2), Handle[str])
+    app.cron("@daily", plain.call("a"), name="a", tz="Europe/Oslo")
+    app.every("10m", with_options.call(3), overlap="skip")
+    assert_type(app.dispatch(Invoice(1)).with_cron("@daily").with_priority(3).enqueue(), Schedule)
+    assert_type(app.client.schedules(), list[Schedule])
+
+
+async def correct_async_schedules() -> None:
+    assert_type(await app.dispatch(Invoice(1)).with_max_retries(1).with_cron("@daily"), Schedule)
+    assert_type(await app.aclient.run_schedule("a"), int)
+
+
+def wrong_schedules() -> None:
+    app.task(cron="@daily", catch_up="some")  # type: ignore[call-overload]
+    app.task(crom="@daily")  # type: ignore[call-overload]
+    app.cron("@daily", plain)  # type: ignore[arg-type]
 
 
 def correct() -> None:
