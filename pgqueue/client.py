@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pgqueue.errors import JobNotFound, ScheduleNotFound
+from pgqueue.errors import JobNotFound
 from pgqueue.job import Attempt, JobRow, NewJob, Status
-from pgqueue.operations import Operation, maintenance, schedules
+from pgqueue.operations import Operation, maintenance
 from pgqueue.operations import jobs as operations
 from pgqueue.operations.jobs import EncryptedJob, Filter
 from pgqueue.operations.maintenance import QueueStats, WorkerRow
-from pgqueue.schedule import CatchUp, Overlap, Schedule, ScheduleRun, When, new_schedule
+from pgqueue.schedule_client import AsyncScheduleClient, ScheduleClient
 
 T = TypeVar("T")
 
@@ -22,17 +22,7 @@ def found(job: JobRow | None, job_id: int) -> JobRow:
     return job
 
 
-def the_one(found: list[Schedule], name: str) -> Schedule:
-    return exists(found[0] if found else None, name)
-
-
-def exists(found: T | None, name: str) -> T:
-    if found is None:
-        raise ScheduleNotFound(f"no schedule {name!r}; pgqueue cron list shows those there are")
-    return found
-
-
-class Client:
+class Client(ScheduleClient):
     """Sync operations. ``on`` is the caller's connection; without it each is its own transaction."""
 
     def __init__(
@@ -145,51 +135,8 @@ class Client:
         """Let a queue be claimed from again; False if it was never paused."""
         return self._run(maintenance.resume(queue), on)
 
-    def schedules(self, *, on: object = None) -> list[Schedule]:
-        """Every schedule with its last run, by name."""
-        return self._run(schedules.find(), on)
 
-    def schedule(self, name: str, *, on: object = None) -> Schedule:
-        """One schedule; raises ScheduleNotFound."""
-        return the_one(self._run(schedules.find(name), on), name)
-
-    def schedule_runs(self, name: str, *, limit: int = 50, on: object = None) -> list[ScheduleRun]:
-        """The latest runs of a schedule, at most 50, newest first."""
-        return self._run(schedules.runs(name, limit=limit), on)
-
-    def add_schedule(
-        self,
-        name: str,
-        expression: str,
-        job: NewJob,
-        *,
-        tz: str = "UTC",
-        catch_up: CatchUp = "latest",
-        overlap: Overlap = "allow",
-        on: object = None,
-    ) -> None:
-        """Add a schedule, or change the one of this name, as ``app.cron``; raises ConfigError."""
-        when: When = {"cron": expression, "tz": tz, "catch_up": catch_up, "overlap": overlap}
-        return self._run(schedules.add(new_schedule(name, job, when)), on)
-
-    def remove_schedule(self, name: str, *, on: object = None) -> None:
-        """Remove a schedule; its runs stay. Raises ScheduleNotFound."""
-        exists(self._run(schedules.remove(name), on), name)
-
-    def pause_schedule(self, name: str, *, on: object = None) -> None:
-        """Let a schedule give no jobs; raises ScheduleNotFound."""
-        exists(self._run(schedules.pause(name), on), name)
-
-    def resume_schedule(self, name: str, *, on: object = None) -> None:
-        """Let it tick again; its catch_up decides about the ticks missed. Raises ScheduleNotFound."""
-        exists(self._run(schedules.resume(name), on), name)
-
-    def run_schedule(self, name: str, *, on: object = None) -> int:
-        """Enqueue a run now, besides its ticks; returns the job's id. Raises ScheduleNotFound."""
-        return exists(self._run(schedules.run(name), on), name)
-
-
-class AsyncClient:
+class AsyncClient(AsyncScheduleClient):
     """Async operations. ``on`` is the caller's connection; without it each is its own transaction."""
 
     def __init__(
@@ -305,48 +252,3 @@ class AsyncClient:
     async def resume(self, queue: str, *, on: object = None) -> bool:
         """Let a queue be claimed from again; False if it was never paused."""
         return await self._run(maintenance.resume(queue), on)
-
-    async def schedules(self, *, on: object = None) -> list[Schedule]:
-        """Every schedule with its last run, by name."""
-        return await self._run(schedules.find(), on)
-
-    async def schedule(self, name: str, *, on: object = None) -> Schedule:
-        """One schedule; raises ScheduleNotFound."""
-        return the_one(await self._run(schedules.find(name), on), name)
-
-    async def schedule_runs(
-        self, name: str, *, limit: int = 50, on: object = None
-    ) -> list[ScheduleRun]:
-        """The latest runs of a schedule, at most 50, newest first."""
-        return await self._run(schedules.runs(name, limit=limit), on)
-
-    async def add_schedule(
-        self,
-        name: str,
-        expression: str,
-        job: NewJob,
-        *,
-        tz: str = "UTC",
-        catch_up: CatchUp = "latest",
-        overlap: Overlap = "allow",
-        on: object = None,
-    ) -> None:
-        """Add a schedule, or change the one of this name, as ``app.cron``; raises ConfigError."""
-        when: When = {"cron": expression, "tz": tz, "catch_up": catch_up, "overlap": overlap}
-        return await self._run(schedules.add(new_schedule(name, job, when)), on)
-
-    async def remove_schedule(self, name: str, *, on: object = None) -> None:
-        """Remove a schedule; its runs stay. Raises ScheduleNotFound."""
-        exists(await self._run(schedules.remove(name), on), name)
-
-    async def pause_schedule(self, name: str, *, on: object = None) -> None:
-        """Let a schedule give no jobs; raises ScheduleNotFound."""
-        exists(await self._run(schedules.pause(name), on), name)
-
-    async def resume_schedule(self, name: str, *, on: object = None) -> None:
-        """Let it tick again; its catch_up decides about the ticks missed. Raises ScheduleNotFound."""
-        exists(await self._run(schedules.resume(name), on), name)
-
-    async def run_schedule(self, name: str, *, on: object = None) -> int:
-        """Enqueue a run now, besides its ticks; returns the job's id. Raises ScheduleNotFound."""
-        return exists(await self._run(schedules.run(name), on), name)

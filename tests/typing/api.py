@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, assert_type
 
-from pgqueue import App, Backoff, Context, Encrypted, Handle, Job, Keys, Schedule, Secret, Task, Worker
+from pgqueue import (
+    App,
+    Backoff,
+    Context,
+    Encrypted,
+    Handle,
+    Job,
+    Keys,
+    Schedule,
+    Secret,
+    Task,
+    Worker,
+)
 
 app = App(redact=["iban"], keys=Keys(Keys.generate()))
 

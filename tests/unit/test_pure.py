@@ -137,7 +137,8 @@ def test_both_clients_are_the_same() -> None:
     def face(client: type) -> dict[str, tuple[str, str | None]]:
         return {
             name: (str(inspect.signature(method)), method.__doc__)
-            for name, method in vars(client).items()
+            for base in client.__mro__[:-1]
+            for name, method in vars(base).items()
             if not name.startswith("_")
         }
 
