@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from pgqueue import cron
@@ -92,9 +92,10 @@ class Schedule:
     last_run_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    read_at: datetime
 
     def next_runs(self, count: int = 3, *, after: datetime | None = None) -> list[datetime]:
-        """The next ticks in the schedule's time zone, from now on by this machine's clock.
+        """The next ticks in the schedule's time zone, from when it was read, by the database's clock.
 
         Empty while it is paused.
 
@@ -104,7 +105,7 @@ class Schedule:
         ticks, zone = cron.parse(self.expression, self.tz), cron.zone_of(self.tz)
         if self.paused_at is not None:
             return []
-        start = after or datetime.now(UTC)
+        start = after or self.read_at
         return [tick.astimezone(zone) for tick in cron.upcoming(ticks, start, count)]
 
 
