@@ -18,7 +18,11 @@ app = App()
 SOON = Backoff.exponential("0.5s", cap="4s")
 
 
-@app.task(queue="mail", max_retries=4, backoff=SOON, timeout="10s")
+class MailboxUnavailable(Exception):
+    """The mail server took no mail for an address this time."""
+
+
+@app.task(queue="mail", max_retries=3, backoff=SOON, timeout="10s")
 def send_receipt(number: int, email: str) -> None:
     """Send the receipt by SMTP. A refusal for ever is dead at once, one for now is retried."""
     message = EmailMessage()
@@ -33,7 +37,7 @@ def send_receipt(number: int, email: str) -> None:
             code, reason = refused.recipients[email]
             if code >= 500:
                 raise Dead(f"{code} {reason.decode()}") from None
-            raise
+            raise MailboxUnavailable(f"{code} {reason.decode()}") from None
 
 
 class CallWebhook(Job):
@@ -67,7 +71,7 @@ def render_invoice(number: int, customer: str, lines: list[tuple[str, int, int]]
     )
     total = sum(quantity * cents for _, quantity, cents in lines) / 100
     page = f"<h1>Invoice {number}</h1><p>{escape(customer)}</p><table>{rows}</table>{total:.2f}"
-    seal = hashlib.pbkdf2_hmac("sha256", page.encode(), b"shop", 20_000).hex()
+    seal = hashlib.pbkdf2_hmac("sha256", page.encode(), b"shop", 10_000).hex()
     folder = Path(os.environ["SHOP_INVOICES"])
     draft = folder / f".{number}.{os.getpid()}"
     draft.write_text(f"{page}<footer>{seal}</footer>\n", encoding="utf-8")

@@ -20,7 +20,10 @@ def order_of(email: str) -> int:
 
 
 class Mail:
-    """Refuses every 10th customer for ever, until ``fixed``; every 4th the first time."""
+    """Refuses every 10th customer for ever, every 4th the first time; every 30th mailbox is full.
+
+    ``fixed`` mends the full and the missing mailboxes.
+    """
 
     def __init__(self) -> None:
         self.delivered: Counter[int] = Counter()
@@ -36,6 +39,8 @@ class Mail:
     ) -> str:
         number = order_of(address)
         self.asked[number] += 1
+        if number % 30 == 0 and not self.fixed:
+            return "452 the mailbox is full"
         if number % 10 == 0 and not self.fixed:
             return "550 no such mailbox"
         if number % 4 == 0 and self.asked[number] == 1:
@@ -75,7 +80,9 @@ class Webhook:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
 
     def answer(self, request: BaseHTTPRequestHandler, number: int) -> None:
         """Answer one request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     mark = str(os.getpid())
     return subprocess.Popen(
         [*RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "DEMO_TEST": mark, "COLUMNS": "120"}, start_new_session=True,
+        env={**os.environ, "DEMO_TEST": mark, "COLUMNS": "80"}, start_new_session=True,
         preexec_fn=heed_interrupts,
     )  # fmt: skip
 
@@ -48,31 +49,63 @@ def others() -> set[int]:
 
 
 def test_to_its_end() -> None:
-    demo = start("--orders", "14")
-    printed, _ = demo.communicate(timeout=90)
+    demo = start("--orders", "30")
+    printed, _ = demo.communicate(timeout=110)
     assert demo.returncode == 0, printed
     for line in (
-        "13 orders committed with 3 jobs each, 1 rolled back",
-        "All done: 38 succeeded, 1 dead",
-        "none of the 1 rolled back orders left a trace",
+        "28 orders committed with 3 jobs each, 2 rolled back",
+        "a worker dies with",
+        "All done: 81 succeeded, 3 dead",
+        "28 orders x 3 jobs = 84 jobs = 81 succeeded + 3 dead",
+        "every order exactly once",
+        "2 orders rolled back left no job, no mail, no call and no invoice",
+        "25 receipts delivered, 3 are dead letters",
+        "jobs of the killed worker",
+        "attempt 4",
         "each for a tick of its own",
         "came back from the dead and succeeded",
+        "You have seen",
     ):
         assert line in printed
+    assert re.search(r"all +0 +0 +0 +81 +3 +\d+", printed)
+    assert re.search(r"MailboxUnavailable +1 +\d+", printed)  # dead letters by task and error
+    assert re.search(r"Dead +2 +\d+", printed)
+    bar, done = printed.index("84/84 jobs"), printed.index("All done")
+    assert bar < done
     assert "FAIL" not in printed
+    before, _, _ = printed.partition("$ pgqueue job")
+    assert "Traceback" not in before
+    assert max(map(len, before.splitlines())) <= 80
     assert others() == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_in_the_middle(number: signal.Signals) -> None:
+@pytest.mark.parametrize("said", ["Starting an embedded PostgreSQL", "worker processes under pid"])
+def test_stopped_in_the_middle(number: signal.Signals, said: str) -> None:
     demo = start()
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if "worker processes under pid" in line:
-            break
-    demo.send_signal(number)
-    rest, _ = demo.communicate(timeout=60)
+    rest = stopped_at(said, demo, number)
     assert demo.returncode == 130, rest
     assert "nothing is left behind" in rest
     assert "Traceback" not in rest
     eventually(lambda: others() == set())
+
+
+def test_stopped_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    demo = start()
+    rest = stopped_at("import 'psycopg'", demo, signal.SIGINT)
+    assert demo.returncode == 130, rest
+    assert "nothing is left behind" in rest
+    assert "Traceback" not in rest
+    assert "Starting" not in rest
+
+
+def stopped_at(said: str, demo: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send the signal when the demo has said this; what it says then."""
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if said in line:
+            break
+    demo.send_signal(number)
+    rest, _ = demo.communicate(timeout=60)
+    return rest
