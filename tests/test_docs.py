@@ -65,3 +65,35 @@ def test_links_lead_somewhere() -> None:
     for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "SECURITY.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def cells(page: Path) -> dict[tuple[str, str], str]:
+    """The tables of a page: (row, column) -> cell."""
+    found: dict[tuple[str, str], str] = {}
+    head: list[str] = []
+    for line in page.read_text("utf-8").splitlines():
+        if line.startswith("|"):
+            row = [cell.strip() for cell in line.strip("|").split("|")]
+            if row[0] == "":
+                head = row
+            found |= {(row[0], column): cell for column, cell in zip(head, row, strict=False)}
+    return found
+
+
+def test_the_short_comparison_is_drawn_from_the_whole() -> None:
+    whole = cells(DOCS / "comparison.md")
+    readme = DOCS.parent.joinpath("README.md").read_text("utf-8")
+    part = readme[readme.index("## Beside others") : readme.index("## Documentation")]
+    short = [row for row in part.splitlines() if row.startswith("| ") and row[2] != "|"]
+    head = next(row for row in part.splitlines() if row.startswith("| |"))
+    columns = [cell.strip() for cell in head.strip("|").split("|")]
+    assert len(short) > 8
+    for line in short:
+        name, *row = (cell.strip() for cell in line.strip("|").split("|"))
+        assert [whole[name, column] for column in columns[1:]] == row
+
+
+def test_every_row_of_the_comparison_is_complete() -> None:
+    for line in (DOCS / "comparison.md").read_text("utf-8").splitlines():
+        if line.startswith("|"):
+            assert line.count("|") == 14, line
