@@ -11,6 +11,9 @@ from rich.logging import RichHandler
 
 from pgqueue.text import json_text, lines, one_line
 
+# What pgqueue.worker.report adds to its records.
+OF_A_JOB = ("job", "task", "queue", "attempt", "outcome")
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a line."""
@@ -22,6 +25,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "pid": record.process,
+        }
+        entry |= {
+            name: value for name in OF_A_JOB if (value := getattr(record, name, None)) is not None
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)

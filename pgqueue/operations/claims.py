@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob, Status
@@ -18,6 +18,7 @@ class Finished:
     """The end of an attempt; ``run_seconds`` by the monotonic clock.
 
     ``doubtful``: it may have been recorded already, by a statement or COMMIT without an answer.
+    ``job``: for the log.
     """
 
     id: int
@@ -25,6 +26,14 @@ class Finished:
     outcome: Outcome
     run_seconds: float
     doubtful: bool = False
+    job: ClaimedJob | None = None
+
+
+class Recorded(NamedTuple):
+    """The status a job has now, and in how many seconds it is due if that is pending."""
+
+    status: Status
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,8 @@ def _ended(finished: Sequence[Finished]) -> dict[str, object]:
     }
 
 
-def fail(ended: Sequence[Finished]) -> Operation[dict[int, Status]]:
-    """Record every other outcome; returns the new status of those still this worker's."""
+def fail(ended: Sequence[Finished]) -> Operation[dict[int, Recorded]]:
+    """Record every other outcome; returns what became of those still this worker's."""
     values = _ended(ended) | {
         "outcomes": [f.outcome.kind for f in ended],
         "delays": [f.outcome.delay for f in ended],
@@ -109,7 +118,9 @@ def fail(ended: Sequence[Finished]) -> Operation[dict[int, Status]]:
         "errors": [f.outcome.error for f in ended],
         "tracebacks": [f.outcome.traceback for f in ended],
     }
-    return Operation("fail", values, lambda rows: {r[0]: Status(r[1]) for r in rows})
+    return Operation(
+        "fail", values, lambda rows: {r[0]: Recorded(Status(r[1]), r[2]) for r in rows}
+    )
 
 
 def release(claim_id: UUID) -> Operation[list[int]]:

@@ -194,7 +194,8 @@ update pgqueue.jobs j
        run_seconds = own.run_seconds, claim_id = null, worker_id = null, lease_expires_at = null
   from own
  where j.id = own.id
-returning j.id, j.status, j.run_at;
+returning j.id, j.status,
+          greatest(extract(epoch from j.run_at - clock_timestamp()), 0)::float8 as wait;
 
 -- name: release
 -- Give back everything one claim took and nobody started, with its attempt.

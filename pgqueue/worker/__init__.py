@@ -109,7 +109,9 @@ class Worker:
             ends_process=self._ends_process,
         )
         self._runtime = runtime
-        watch = Signals(runtime.stop)
+        watch = Signals(
+            runtime.stop, lambda: sum(executor.slots.running for executor in runtime.executors)
+        )
         if signals:
             watch.install()
             runtime.services.append(watch)

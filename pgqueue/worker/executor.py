@@ -140,7 +140,6 @@ class Executor:
             if run.started_at:
                 self.slots.took(seconds)
             doubtful = run.context is not None and run.context.doubtful
-            self.ended.append(Finished(run.job.id, run.job.claim_id, outcome, seconds, doubtful))
-            if outcome.error_type is not None:
-                say(log, logging.WARNING, run, "%s after %s", outcome.kind, outcome.error_type)
+            job = run.job
+            self.ended.append(Finished(job.id, job.claim_id, outcome, seconds, doubtful, job))
         self._wake()

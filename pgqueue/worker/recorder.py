@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pgqueue.job import ClaimedJob, Status
-from pgqueue.operations import Operation, claims
+from pgqueue.job import ClaimedJob
+from pgqueue.operations import claims
 from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.outcome import Outcome
 from pgqueue.worker.database import Database, StatementRefused, perhaps_done
+from pgqueue.worker.report import report
 
 log = logging.getLogger("pgqueue.recorder")
 
@@ -104,17 +105,16 @@ class Recorder:
             log.exception("job %d: left to its lease", finished.id)
 
     async def _write_all(self, finished: list[Finished]) -> None:
-        operation: Operation[list[int]] | Operation[dict[int, Status]]
         if finished[0].outcome.kind == "succeeded":
-            operation = claims.complete(finished, delete=self._delete)
-        else:
-            operation = claims.fail(finished)
-        result: list[int] | dict[int, Status] = await self._database.run(operation)  # type: ignore[arg-type]
-        self._count_missing(finished, set(result))
-        if isinstance(result, dict):
-            for job_id, status in result.items():
-                if status is Status.DEAD:
-                    log.error("job %d is dead: see pgqueue job %d", job_id, job_id)
+            done = await self._database.run(claims.complete(finished, delete=self._delete))
+            self._count_missing(finished, set(done))
+            return
+        ended = await self._database.run(claims.fail(finished))
+        self._count_missing(finished, set(ended))
+        for each in finished:
+            recorded = ended.get(each.id)
+            if recorded and each.job and each.outcome.error_type is not None:
+                report(each.job, each.outcome, recorded)
 
     def _count_missing(self, finished: list[Finished], recorded: set[int]) -> None:
         """No row was found: recorded already when that is possible, else the claim was lost."""

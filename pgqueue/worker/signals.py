@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,21 +13,35 @@ from pgqueue.worker.service import Service
 LOOK_EVERY = 1.0
 
 
+def say_waiting(what: str) -> None:
+    """To whom pressed Ctrl-C on a terminal: why it does not end at once, and how it would."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"\nwaiting for {what}; Ctrl-C again to stop now\n")
+
+
 class Signals(Service):
     """Keeps the signal handlers of the process; a job runs in it and may change them."""
 
     name: ClassVar[str] = "signals"
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], running: Callable[[], int]) -> None:
         super().__init__()
-        self._stop = stop
+        self._stop, self._running = stop, running
+        self._interrupts = 0
         self._events = asyncio.get_running_loop()
         self._installed: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._events.add_signal_handler(number, self._stop)
+            self._events.add_signal_handler(number, self._heed, number)
             self._installed[number] = signal.getsignal(number)
+
+    def _heed(self, number: signal.Signals) -> None:
+        if number is signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts == 1 and (running := self._running()):
+                say_waiting(f"{running} job{'' if running == 1 else 's'}")
+        self._stop()
 
     def remove(self) -> None:
         for number in self._installed:
@@ -37,6 +52,6 @@ class Signals(Service):
             if signal.getsignal(number) != handler:
                 self.log.warning("a job changed the handler of %s: put back", number.name)
                 self._events.remove_signal_handler(number)
-                self._events.add_signal_handler(number, self._stop)
+                self._events.add_signal_handler(number, self._heed, number)
                 self._installed[number] = signal.getsignal(number)
         return LOOK_EVERY

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from pgqueue.worker.reload import on_change
+from pgqueue.worker.signals import say_waiting
 
 log = logging.getLogger("pgqueue.supervisor")
 
@@ -99,6 +100,8 @@ class Supervisor:
         return 0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and not self._stopping:
+            say_waiting("the jobs that run")
         self._stopping = True
         for child in self._children:
             child.terminate()

@@ -137,7 +137,7 @@ class Queue(RuleBasedStateMachine):
             status = "cancelled" if held.cancel else "pending"
             if kind == "retry" and not held.cancel and held.attempt > held.max_retries:
                 status = "dead"
-        assert got == {job_id: Status(status)}
+        assert {i: r.status for i, r in got.items()} == {job_id: Status(status)}
         held.end(status)
         held.attempt -= kind == "snooze"
 

@@ -1,0 +1,61 @@
+"""The log's line about an attempt that did not succeed: what happens next, and why. Never arguments."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from pgqueue.job import ClaimedJob, Status
+from pgqueue.operations.claims import Recorded
+from pgqueue.outcome import Outcome
+
+log = logging.getLogger("pgqueue.job")
+
+FIRST_LINE = 300
+AT_ONCE = 0.5
+_LEVELS = {
+    "retry": logging.WARNING,
+    "dead": logging.ERROR,
+    "snooze": logging.INFO,
+    "cancelled": logging.INFO,
+}
+
+
+def report(job: ClaimedJob, outcome: Outcome, recorded: Recorded) -> None:
+    """Log it; a closed stderr or a broken filter must not cost a result."""
+    became = outcome.kind if recorded.status is Status.PENDING else recorded.status.value
+    fields = {
+        "job": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "attempt": job.attempt,
+        "outcome": became,
+    }
+    text = (
+        f"job {job.id} ({job.task}, queue {job.queue}) attempt {job.attempt} of"
+        f" {job.max_retries + 1}: {_next(job, became, recorded.wait)}: {_why(outcome)}"
+    )
+    with suppress(Exception):
+        log.log(_LEVELS[became], "%s", text, extra=fields)
+
+
+def _next(job: ClaimedJob, became: str, wait: float) -> str:
+    match became:
+        case "dead":
+            return f"dead, see pgqueue job {job.id}"
+        case "cancelled":
+            return "cancelled"
+        case _ if wait < AT_ONCE:
+            return f"{became} at once"
+        case "snooze":
+            # By this machine's clock, for people; the database alone decides.
+            due = datetime.now(UTC) + timedelta(seconds=wait)
+            return f"snoozed until {due:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{became} in {wait:.0f} s" if wait >= 1 else f"{became} in {wait:.1f} s"
+
+
+def _why(outcome: Outcome) -> str:
+    first = next(iter((outcome.error or "").strip().splitlines()), "")
+    shown = first if len(first) <= FIRST_LINE else f"{first[:FIRST_LINE]}..."
+    return f"{outcome.error_type}: {shown}" if shown else f"{outcome.error_type}"
