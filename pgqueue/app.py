@@ -62,9 +62,9 @@ class App(Declares):
         self._notified: dict[str, float] = {}
         self._gateway: Gateway | None = None
         self.tasks: dict[str, Definition] = {}
-        self.client = Client(lambda operation, on: self.gateway.run(operation, on), self._edited)
+        self.client = Client(lambda operation, on: self._opened.run(operation, on), self._edited)
         self.aclient = AsyncClient(
-            lambda operation, on: self.gateway.arun(operation, on), self._edited
+            lambda operation, on: self._opened.arun(operation, on), self._edited
         )
 
     @property
@@ -103,7 +103,7 @@ class App(Declares):
         self._gateway = None
 
     @property
-    def gateway(self) -> Gateway:
+    def _opened(self) -> Gateway:
         """The way to the database."""
         if self._gateway is None:
             self._gateway = Gateway(self.dsn, self.schema)
@@ -111,8 +111,8 @@ class App(Declares):
 
     @property
     def connections(self) -> Connections:
-        """The app's own connections."""
-        return self.gateway.connections
+        """Pools for handlers and tests: ``.sync()`` gives a psycopg connection, ``.aio()`` an asyncpg one."""
+        return self._opened.connections
 
     @overload
     def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
@@ -241,13 +241,13 @@ class App(Declares):
         check_jobs(jobs)
         if not jobs:
             return []
-        return self.gateway.insert(jobs, notify=self._may_notify(jobs), on=on)
+        return self._opened.insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
         check_jobs(jobs)
         if not jobs:
             return []
-        return await self.gateway.ainsert(jobs, notify=self._may_notify(jobs), on=on)
+        return await self._opened.ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         # A commit that notifies takes a lock of the whole cluster, so a burst notifies only once

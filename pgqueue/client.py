@@ -111,13 +111,26 @@ class Client(ScheduleClient):
         """Cancel pending jobs, ask running ones to stop; returns the status by id."""
         return self._run(operations.cancel(job_ids), on)
 
-    def count_pending(self, where: Filter = Filter(), *, on: object = None) -> int:
-        """How many pending jobs match."""
-        return self._run(operations.count_pending(where), on)
+    def count(
+        self,
+        where: Filter = Filter(),
+        *,
+        status: Status | str = Status.PENDING,
+        on: object = None,
+    ) -> int:
+        """How many jobs of a status match."""
+        return self._run(operations.count(where, status=status), on)
 
-    def clear(self, where: Filter = Filter(), *, limit: int = 1000, on: object = None) -> list[int]:
-        """Delete up to ``limit`` pending jobs that match; returns their ids."""
-        return self._run(operations.clear(where, limit=limit), on)
+    def clear(
+        self,
+        where: Filter = Filter(),
+        *,
+        status: Status | str = Status.PENDING,
+        limit: int = 1000,
+        on: object = None,
+    ) -> list[int]:
+        """Delete up to ``limit`` jobs of a status, not running ones, that match; returns their ids."""
+        return self._run(operations.clear(where, status=status, limit=limit), on)
 
     def stats(self, *, on: object = None) -> list[QueueStats]:
         """Statistics of every queue."""
@@ -227,15 +240,26 @@ class AsyncClient(AsyncScheduleClient):
         """Cancel pending jobs, ask running ones to stop; returns the status by id."""
         return await self._run(operations.cancel(job_ids), on)
 
-    async def count_pending(self, where: Filter = Filter(), *, on: object = None) -> int:
-        """How many pending jobs match."""
-        return await self._run(operations.count_pending(where), on)
+    async def count(
+        self,
+        where: Filter = Filter(),
+        *,
+        status: Status | str = Status.PENDING,
+        on: object = None,
+    ) -> int:
+        """How many jobs of a status match."""
+        return await self._run(operations.count(where, status=status), on)
 
     async def clear(
-        self, where: Filter = Filter(), *, limit: int = 1000, on: object = None
+        self,
+        where: Filter = Filter(),
+        *,
+        status: Status | str = Status.PENDING,
+        limit: int = 1000,
+        on: object = None,
     ) -> list[int]:
-        """Delete up to ``limit`` pending jobs that match; returns their ids."""
-        return await self._run(operations.clear(where, limit=limit), on)
+        """Delete up to ``limit`` jobs of a status, not running ones, that match; returns their ids."""
+        return await self._run(operations.clear(where, status=status, limit=limit), on)
 
     async def stats(self, *, on: object = None) -> list[QueueStats]:
         """Statistics of every queue."""

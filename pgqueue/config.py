@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
 from pgqueue.sizes import size
+from pgqueue.text import nearest
 
 _DURATIONS = {
     "lease",
@@ -103,7 +104,8 @@ class Settings:
         unknown = sorted(set(given) - known)
         if unknown:
             raise ConfigError(
-                f"no setting {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+                f"no setting {', '.join(unknown)}{nearest(unknown[0], known)}; there are"
+                f" {', '.join(sorted(known))}"
             )
         return replace(self, **{k: _read(k, v) for k, v in given.items()})
 
@@ -148,17 +150,40 @@ def load(directory: Path | None = None, environ: Mapping[str, str] | None = None
     Raises:
         ConfigError: a file cannot be read, or a setting is unknown or wrong.
     """
-    values = _file_values(directory or Path.cwd())
-    if "keys" in values:
-        raise ConfigError("keys of encrypted arguments belong in PGQUEUE_KEYS, not in a file")
-    for key, value in (os.environ if environ is None else environ).items():
-        name = key.removeprefix("PGQUEUE_").lower()
-        if key.startswith("PGQUEUE_") and name in _KEYS:
-            values[name] = value
-    top = {k: _top(k, values.pop(k)) for k in _TOP if k in values}
-    return Config(**top, settings=Settings().with_(**values))
+    file, found = _file_values(directory or Path.cwd())
+    if "keys" in found:
+        raise ConfigError(
+            f"{file}: keys of encrypted arguments belong in PGQUEUE_KEYS, not in a file"
+        )
+    variables = {
+        key: {name: value}
+        for key, value in (os.environ if environ is None else environ).items()
+        if key.startswith(_PREFIX) and (name := key.removeprefix(_PREFIX).lower()) in _KEYS
+    }
+    top: dict[str, Any] = {}
+    settings = Settings()
+    for source, values in {file: found, **variables}.items():
+        try:
+            top |= {k: _top(k, v) for k, v in values.items() if k in _TOP}
+            settings = settings.with_(**{k: v for k, v in values.items() if k not in _TOP})
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+    return Config(**top, settings=settings)
 
 
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A line for each ``PGQUEUE_*`` variable that is none of ours, with the name it is near to."""
+    names = {key.upper() for key in _KEYS}
+    return [
+        f"{key} is no setting and is ignored{nearest(name, names, prefix=_PREFIX)}"
+        for key in sorted(environ)
+        if key.startswith(_PREFIX)
+        and (name := key.removeprefix(_PREFIX).upper()) not in names | _OTHERS
+    ]
+
+
+_PREFIX = "PGQUEUE_"
+_OTHERS = {"SUPERVISED"}
 _TOP = ("dsn", "app", "schema", "redact", "keys")
 _KEYS = {f.name for f in fields(Settings)} | set(_TOP)
 
@@ -174,7 +199,7 @@ def _top(name: str, value: Any) -> Any:
     return value
 
 
-def _file_values(directory: Path) -> dict[str, Any]:
+def _file_values(directory: Path) -> tuple[str, dict[str, Any]]:
     for name, path in (("pgqueue.toml", ()), ("pyproject.toml", ("tool", "pgqueue"))):
         file = directory / name
         if not file.is_file():
@@ -188,5 +213,5 @@ def _file_values(directory: Path) -> dict[str, Any]:
             if not isinstance(table, dict):
                 raise ConfigError(f"{file}: {step} must be a table")
         if table:
-            return dict(table)
-    return {}
+            return str(file), dict(table)
+    return "", {}

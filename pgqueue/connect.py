@@ -23,6 +23,9 @@ _NOT_FOR_ASYNCPG = {
     "require_auth", "requirepeer",
 }  # fmt: skip
 
+NONE_GIVEN = "no database given: set PGQUEUE_DSN or --dsn"
+_LIBPQ_SAYS_WHERE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
+
 # Why a host will not do: silent, refusing, starting up or shutting down, not taking writes.
 CONNECT_ERRORS = (
     OSError, TimeoutError,
@@ -65,9 +68,14 @@ def _check_encoding(rest: str, password: object) -> None:
         )
 
 
+def is_given(dsn: str) -> bool:
+    """Does a DSN or a variable of libpq say where the database is?"""
+    return bool(dsn) or any(name in os.environ for name in _LIBPQ_SAYS_WHERE)
+
+
 @contextmanager
 def without_passwords(dsn: str) -> Iterator[None]:
-    """Take the passwords of a DSN and of the environment out of an error's text."""
+    """Take the passwords of a DSN and of the environment out of an error's text; note if there is no DSN."""
     try:
         yield
     except Exception as error:
@@ -79,6 +87,8 @@ def without_passwords(dsn: str) -> Iterator[None]:
             dsn,
         ]
         conceal = concealer(filter(None, hidden))
+        if not is_given(dsn):
+            error.add_note(NONE_GIVEN)
         for each in _chain(error):
             each.args = tuple(conceal(a) if isinstance(a, str) else a for a in each.args)
         raise

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import psycopg
 
 from pgqueue.errors import ConfigError, PgQueueError
 
+PORT_FILE = "pgqueue.port"
 USER = "embedded_postgres"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
@@ -77,7 +78,7 @@ def embedded_postgres(
     try:
         if not (directory / "PG_VERSION").exists():
             _initdb(programs, directory, owner)
-        port = _free_port()
+        port = _port(data)
         with (home / "log").open("wb") as log:
             server = _start(
                 programs, directory, home, port, dict(settings or {}), owner, log.fileno()
@@ -191,6 +192,29 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         server.send_signal(signal.SIGQUIT)
         server.wait(STOP_TIMEOUT)
+
+
+def _port(data: Path | None) -> int:
+    """A free port; for kept data that of the last start if it is free, so that its DSN stays true."""
+    file = None if data is None else data / PORT_FILE
+    last = 0
+    if file is not None:
+        with suppress(OSError, ValueError):
+            last = int(file.read_text("ascii"))
+    port = last if last and _is_free(last) else _free_port()
+    if file is not None:
+        file.write_text(f"{port}\n", "ascii")
+    return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
 
 
 def _free_port() -> int:

@@ -32,8 +32,8 @@ ROLE_OF: Mapping[str, str] = {
     ),
     **dict.fromkeys(("queue_stats", "list_workers", "list_schedules", "list_runs"), "readonly"),
     **dict.fromkeys(
-        ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_pending",
-         "clear_pending", "pause_queue", "resume_queue", "encrypted_jobs", "replace_args",
+        ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
+         "clear_jobs", "pause_queue", "resume_queue", "encrypted_jobs", "replace_args",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",
     ),

@@ -10,11 +10,12 @@ from threading import Lock
 from typing import Any
 
 import psycopg
+from psycopg.sql import Identifier
 
 from pgqueue.connect import libpq_dsn, without_passwords
 from pgqueue.drivers import sqlstate, translate
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import PgQueueError
+from pgqueue.errors import PgQueueError, PrivilegeMissing
 from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
 from pgqueue.stamp import EXPECTED, MINIMUM, Stamp, check, check_latest, parse
 
@@ -114,12 +115,22 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
                 getattr(command, verb)(config, _revision(to))
 
         try:
-            _patiently(run, wait, lambda: _holders(driver, schema))
+            _patiently(
+                run,
+                wait,
+                lambda: _holders(driver, schema),
+                lambda error: _not_allowed(error, driver, schema),
+            )
         except CommandError as error:
             raise PgQueueError(f"cannot migrate to {to!r}: {error}") from None
 
 
-def _patiently(run: Callable[[], None], wait: float, holders: Callable[[], str]) -> None:
+def _patiently(
+    run: Callable[[], None],
+    wait: float,
+    holders: Callable[[], str],
+    not_allowed: Callable[[Exception], PgQueueError],
+) -> None:
     """Try again while others hold locks: a waiting migration would stop everybody behind it."""
     deadline = time.monotonic() + wait
     while True:
@@ -127,7 +138,7 @@ def _patiently(run: Callable[[], None], wait: float, holders: Callable[[], str])
             return run()
         except Exception as error:
             if sqlstate(error) == NOT_ALLOWED:
-                raise translate(error, "migrate") from error  # type: ignore[misc]
+                raise not_allowed(error) from error
             if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
             if time.monotonic() >= deadline:
@@ -136,6 +147,23 @@ def _patiently(run: Callable[[], None], wait: float, holders: Callable[[], str])
                     f" tables ({holders()}); end them or try again: pgqueue migrate"
                 ) from None
         time.sleep(PAUSE)
+
+
+def _not_allowed(
+    error: Exception, connection: psycopg.Connection[Any], schema: str
+) -> PgQueueError:
+    """Before the first migration there are no roles yet to be granted one of."""
+    if "permission denied for database" in str(error):
+        info = connection.info
+        return PrivilegeMissing(
+            f"{info.user} may not create schema {schema}: as an administrator run: grant create on"
+            f" database {_quoted(info.dbname)} to {_quoted(info.user)}"
+        )
+    return translate(error, "migrate") or PgQueueError(str(error))
+
+
+def _quoted(name: str) -> str:
+    return Identifier(name).as_string(None)
 
 
 def _holders(connection: psycopg.Connection[Any], schema: str) -> str:

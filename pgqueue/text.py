@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 # What JSON may hold as it is, yet ends a line for some readers or steers a terminal.
 _UNSAFE_IN_JSON = re.compile(
     r"[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """``; did you mean list?``, or nothing when no known name is like it."""
+    found = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{found[0]}?" if found else ""
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,9 +20,10 @@ COMMANDS = {
     "dlq": "show",
     "retry": "change",
     "cancel": "change",
-    "clear": "change",
-    "pause": "change",
-    "resume": "change",
+    "clear": "clear",
+    "workers": "workers",
+    "pause": "queues",
+    "resume": "queues",
     "cron": "cron",
     "rekey": "rekey",
     "migrate": "migrate",
@@ -37,7 +40,8 @@ SUMMARIES = {
     "dlq": "List the dead letters.",
     "retry": "Put dead or cancelled jobs back.",
     "cancel": "Cancel pending jobs, stop running ones.",
-    "clear": "Delete pending jobs.",
+    "clear": "Delete pending jobs, or those of another status.",
+    "workers": "Worker processes that are alive.",
     "pause": "Stop claims from queues.",
     "resume": "Let paused queues be claimed from again.",
     "cron": "Schedules: list, add, pause, resume, run, remove.",
@@ -54,6 +58,15 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and args[0][:1].isalnum():
+            from pgqueue.text import nearest
+
+            raise click.UsageError(f"no command {args[0]}{nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -79,9 +92,20 @@ def group() -> None:
     """
 
 
+def _warn_of_unknown_settings() -> None:
+    if "PGQUEUE_SUPERVISED" in os.environ:  # the supervisor has said so
+        return
+    from pgqueue.config import unknown_variables
+
+    for warning in unknown_variables(os.environ):
+        click.echo(f"pgqueue: {warning}", err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line, and an exit code that means something."""
+    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     try:
+        _warn_of_unknown_settings()
         code = group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("aborted", err=True)

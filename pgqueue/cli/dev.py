@@ -11,7 +11,8 @@ import click
 
 from pgqueue import schema as schemas
 from pgqueue.cli import logs
-from pgqueue.cli.options import connection_options, load_app
+from pgqueue.cli.application import load_app
+from pgqueue.cli.options import connection_options
 from pgqueue.connect import describe
 from pgqueue.embedded import embedded_postgres
 from pgqueue.worker.supervisor import Supervisor
@@ -37,10 +38,13 @@ def dev_command(
         if dsn is None and not app.dsn:
             # An App() without a DSN of its own reads it there, in the worker as well.
             os.environ["PGQUEUE_DSN"] = dsn = stack.enter_context(embedded_postgres(data.resolve()))
+            data.joinpath(".gitignore").write_text("*\n", "utf-8")
             click.echo(f"PostgreSQL: PGQUEUE_DSN={dsn}")
+        else:
+            click.echo(f"PostgreSQL: {describe(dsn or app.dsn)}")
         app.use(dsn=dsn, schema=schema)
         schemas.upgrade(app.dsn, schema=app.schema)
-        click.echo(f"working on {describe(app.dsn)}; Ctrl-C ends it")
+        click.echo("working; Ctrl-C ends it")
         for option, value in (("--dsn", dsn), ("--schema", schema)):
             command += [option, value] if value is not None else []
         Supervisor(command, 1, watch=Path.cwd()).run()

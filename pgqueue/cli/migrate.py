@@ -57,6 +57,9 @@ def migrate_command(
             return
         schemas.upgrade(dsn, schema=schema, to=to, wait=wait)
     after = _stamp(dsn, schema)
+    if after == stamp:
+        click.echo(f"schema {schema} is at version {before or 'none'} already: nothing to do")
+        return
     click.echo(
         f"schema {schema}: version {before or 'none'} -> {after.version if after else 'none'}"
     )

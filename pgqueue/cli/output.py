@@ -10,10 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pgqueue.cli.cells import Cut
 from pgqueue.text import json_text, one_line
 
 
@@ -46,14 +48,14 @@ def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[Any]], *, to: Console | None = None
 ) -> None:
     """Print a table; columns that start with # are numbers, aligned right."""
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
         number = column.startswith("#")
         table.add_column(column.lstrip("#"), justify="right" if number else "left",
                          overflow="fold", no_wrap=number)  # fmt: skip
     for row in rows:
         # Text, not markup: names and errors come from elsewhere.
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(c if isinstance(c, Cut) else Text(printable(c)) for c in row))
     (to or Console(highlight=False)).print(table)
 
 
@@ -76,6 +78,11 @@ def ago(moment: datetime) -> str:
             text = f"{int(abs(seconds) // size)}{unit}"
             return f"{text} ago" if seconds > 0 else f"in {text}"
     return "now"
+
+
+def jobs_of(number: int, status: str = "") -> str:
+    """``1 job``, ``2,000 dead jobs``."""
+    return f"{number:,} {status} job{'' if number == 1 else 's'}".replace("  ", " ")
 
 
 def count(number: int) -> str:

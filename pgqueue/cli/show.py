@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import click
 
-from pgqueue.cli.options import (
-    app_option,
-    connection_options,
-    filter_options,
-    json_option,
-    opened,
-    where,
-)
+from pgqueue.app import App
+from pgqueue.cli.cells import error_cell, task_cell
+from pgqueue.cli.options import app_option, filter_options, json_option, on_database
 from pgqueue.cli.output import ago, count, print_json, print_table, printable, to_json
 from pgqueue.cli.viewer import Viewer
 from pgqueue.job import JobRow, Status
+from pgqueue.operations.jobs import Filter
 from pgqueue.text import lines
 
 limit_option = click.option(
@@ -23,16 +19,15 @@ limit_option = click.option(
 
 
 @click.command("list")
-@connection_options
+@on_database
 @json_option
-def list_command(dsn: str | None, schema: str | None, as_json: bool) -> None:
+def list_command(app: App, as_json: bool) -> None:
     """Statistics: jobs by queue and status, and how long the oldest due job has waited.
 
     Counts stop at 10,000. The views pgqueue.queue_stats, throughput, task_stats and dead_jobs
     have more, in SQL.
     """
-    with opened(dsn, schema) as app:
-        queues = app.client.stats()
+    queues = app.client.stats()
     if as_json:
         print_json(queues)
         return
@@ -66,7 +61,7 @@ stats_command = click.Command(
 
 
 @click.command("jobs")
-@connection_options
+@on_database
 @filter_options
 @click.option("--status", type=click.Choice([s.value for s in Status]), help="Only this status.")
 @limit_option
@@ -74,12 +69,8 @@ stats_command = click.Command(
 @app_option
 @json_option
 def jobs_command(
-    dsn: str | None,
-    schema: str | None,
-    queue: str | None,
-    task: str | None,
-    error: str | None,
-    since: str | None,
+    app: App,
+    where: Filter,
     status: str | None,
     limit: int,
     before: int | None,
@@ -87,54 +78,44 @@ def jobs_command(
     as_json: bool,
 ) -> None:
     """List jobs, newest first."""
-    chosen = where(queue, task, error, since)
-    with opened(dsn, schema) as app:
-        jobs = app.client.jobs(chosen, status=status, limit=limit, before=before)
-        view = Viewer(app, path)
-        jobs = [view.job(job) for job in jobs]
-    _print_jobs(jobs, as_json, "no such jobs")
+    jobs = app.client.jobs(where, status=status, limit=limit, before=before)
+    _print_jobs(Viewer(app, path), jobs, as_json, "no such jobs")
 
 
 @click.command("dlq")
-@connection_options
+@on_database
 @filter_options
 @limit_option
 @app_option
 @json_option
 def dlq_command(
-    dsn: str | None,
-    schema: str | None,
-    queue: str | None,
-    task: str | None,
-    error: str | None,
-    since: str | None,
+    app: App,
+    where: Filter,
     limit: int,
     path: str | None,
     as_json: bool,
 ) -> None:
     """List the dead letters: jobs out of retries, newest first. "pgqueue retry ID" puts one back."""
-    chosen = where(queue, task, error, since)
-    with opened(dsn, schema) as app:
-        jobs = app.client.jobs(chosen, status=Status.DEAD, limit=limit)
-        view = Viewer(app, path)
-        jobs = [view.job(job) for job in jobs]
-    _print_jobs(jobs, as_json, "no dead letters")
+    jobs = app.client.jobs(where, status=Status.DEAD, limit=limit)
+    _print_jobs(Viewer(app, path), jobs, as_json, "no dead letters")
 
 
-def _print_jobs(jobs: list[JobRow], as_json: bool, none: str) -> None:
+def _print_jobs(view: Viewer, rows: list[JobRow], as_json: bool, none: str) -> None:
+    jobs = [view.job(row) for row in rows]
     if as_json:
         print_json(jobs)
         return
     if not jobs:
         click.echo(none)
         return
-    columns = ["#id", "task", "queue", "status", "#runs", "when", "last error"]
-    rows = [
-        [j.id, j.task, j.queue, j.status, f"{j.attempt}/{j.max_retries + 1}",
-         _when(j), (j.last_error or "-").splitlines()[0][:120]]
-        for j in jobs
-    ]  # fmt: skip
-    print_table(columns, rows)
+    print_table(
+        ["#id", "task", "queue", "#status", "#runs", "#when", "last error"],
+        [
+            [j.id, task_cell(j.task), j.queue, j.status, f"{j.attempt}/{j.max_retries + 1}",
+             _when(j), error_cell(j.last_error)]
+            for j in jobs
+        ],
+    )  # fmt: skip
 
 
 def _when(job: JobRow) -> str:
@@ -149,23 +130,23 @@ def _when(job: JobRow) -> str:
 
 @click.command("job")
 @click.argument("job_id", metavar="ID", type=int)
-@connection_options
+@on_database
 @click.option("--show-args", is_flag=True, help="Print its arguments as well.")
+@click.option("--tracebacks", is_flag=True, help="Those of all attempts, not only of the last.")
 @app_option
 @json_option
 def job_command(
+    app: App,
     job_id: int,
-    dsn: str | None,
-    schema: str | None,
     show_args: bool,
+    tracebacks: bool,
     path: str | None,
     as_json: bool,
 ) -> None:
     """Show one job with its attempts and their errors. Secret arguments are masked."""
-    with opened(dsn, schema) as app:
-        row = app.client.job(job_id)
-        view = Viewer(app, path)
-        job, attempts = view.job(row), view.attempts(row, app.client.attempts(job_id))
+    row = app.client.job(job_id)
+    view = Viewer(app, path)
+    job, attempts = view.job(row), view.attempts(row, app.client.attempts(job_id))
     if as_json:
         print_json({"job": job, "attempts": attempts})
         return
@@ -181,5 +162,8 @@ def job_command(
         click.echo(f"{'args':12} {printable(to_json(job.args, indent=None))}")
     for a in attempts:
         click.echo(f"\nattempt {a.attempt}: {a.outcome}, {ago(a.ended_at)}")
-        text = (a.traceback or f"{a.error_type}: {a.error}").rstrip()
-        click.echo(f"  {lines(text)}")
+        brief = a is not attempts[-1] and not tracebacks
+        text = (
+            f"{a.error_type}: {a.error}" if brief else a.traceback or f"{a.error_type}: {a.error}"
+        )
+        click.echo(f"  {lines(text.rstrip())}")

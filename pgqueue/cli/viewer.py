@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pgqueue import config
 from pgqueue.app import App
-from pgqueue.cli.options import load_app
+from pgqueue.cli.application import load_app
 from pgqueue.job import Attempt, JobRow
 from pgqueue.redact import MASK
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,12 +13,16 @@ import click
 
 from pgqueue.app import App
 from pgqueue.cli import logs
-from pgqueue.cli.options import connection_options, load_app
+from pgqueue.cli.application import load_app
+from pgqueue.cli.options import connection_options
+from pgqueue.connect import NONE_GIVEN, is_given
 from pgqueue.errors import ConfigError
 from pgqueue.worker import Worker
 from pgqueue.worker.admission import admit
 from pgqueue.worker.database import Database, DatabaseAway
 from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervised
+
+log = logging.getLogger("pgqueue.worker")
 
 
 @click.command("work")
@@ -67,6 +72,8 @@ def work_command(
     app = load_app(path)
     if dsn is not None or schema is not None:
         app.use(dsn=dsn, schema=schema)
+    if not is_given(app.dsn):
+        log.warning("%s; trying what libpq does without", NONE_GIVEN)
     settings = {name: value for name, value in given.items() if value is not None}
     wanted = parse_queues(queues)
     worker = Worker(app, wanted, drain=drain, max_jobs=max_jobs, **settings)

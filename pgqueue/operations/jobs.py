@@ -167,21 +167,24 @@ def cancel(job_ids: Sequence[int]) -> Operation[dict[int, Status]]:
     )
 
 
-def count_pending(where: Filter) -> Operation[int]:
-    values = where.values()
-    return Operation(
-        "count_pending",
-        {"queue": values["queue"], "task": values["task"]},
-        lambda rows: int(rows[0][0]),
-    )
+def count(where: Filter, *, status: Status | str) -> Operation[int]:
+    """How many jobs of a status match."""
+    values = {**where.values(), "status": _status(status)}
+    return Operation("count_jobs", values, lambda rows: int(rows[0][0]))
 
 
-def clear(where: Filter, *, limit: int = 1000) -> Operation[list[int]]:
-    """Delete pending jobs that match, one batch; returns their ids."""
-    values = where.values()
-    return Operation(
-        "clear_pending", {"queue": values["queue"], "task": values["task"], "limit": limit}, ids
-    )
+def clear(
+    where: Filter, *, status: Status | str = Status.PENDING, limit: int = 1000
+) -> Operation[list[int]]:
+    """Delete jobs of a status that match, one batch; returns their ids.
+
+    Raises:
+        ConfigError: the status is running: cancel those.
+    """
+    if _status(status) == Status.RUNNING:
+        raise ConfigError("running jobs cannot be cleared: cancel them")
+    values = {**where.values(), "status": _status(status), "limit": limit}
+    return Operation("clear_jobs", values, ids)
 
 
 def _status(value: Status | str) -> str:

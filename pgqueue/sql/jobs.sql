@@ -111,20 +111,26 @@ update pgqueue.jobs j
  where j.id = chosen.id
 returning j.id, j.status;
 
--- name: count_pending
--- How many pending jobs match.
+-- name: count_jobs
+-- How many jobs of a status match the filters.
 select count(*) from pgqueue.jobs j
- where j.status = 'pending'
+ where j.status = :status::text
    and (:queue::text is null or j.queue = :queue::text)
-   and (:task::text is null or j.task = :task::text);
+   and (:task::text is null or j.task = :task::text)
+   and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+   and (:since::float8 is null
+        or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8));
 
--- name: clear_pending
--- Delete pending jobs that match, one batch.
+-- name: clear_jobs
+-- Delete jobs of a status that match, one batch; never running ones.
 with chosen as materialized (
     select j.id from pgqueue.jobs j
-     where j.status = 'pending'
+     where j.status = :status::text and j.status <> 'running'
        and (:queue::text is null or j.queue = :queue::text)
        and (:task::text is null or j.task = :task::text)
+       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+       and (:since::float8 is null
+            or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
      order by j.id
      limit :limit::integer
      for update of j skip locked

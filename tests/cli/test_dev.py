@@ -71,5 +71,7 @@ def test_it_works_and_takes_up_changed_code(dev: subprocess.Popen[str], project:
     log = dev.stdout.read()
     assert dev.wait(30) == 0, log
     assert "shop.py changed" in log
+    assert dsn[1] not in log  # said once
+    assert (project / ".pgqueue" / ".gitignore").read_text() == "*\n"
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(dsn[1], connect_timeout=2)

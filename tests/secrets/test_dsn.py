@@ -32,7 +32,7 @@ from pgqueue.connections import Quiet
 from pgqueue.embedded import embedded_postgres
 from pgqueue.schema import upgrade
 from pgqueue.worker.database import Database, DatabaseAway
-from tests.cli.test_cli import Cli
+from tests.cli.support import Cli
 
 ODD = "hunter2'\\ @:/?#%&=+ü"
 QUOTED = ODD.replace("\\", "\\\\").replace("'", "\\'")

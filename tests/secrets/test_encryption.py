@@ -15,7 +15,7 @@ import pytest
 from pgqueue import App, ArgumentsError, ConfigError, KeyMissing, Keys, Secret
 from pgqueue.codec import signature_of
 from pgqueue.keys import FIELD, is_encrypted
-from tests.cli.test_cli import Cli
+from tests.cli.support import Cli
 from tests.secrets import tasks
 from tests.secrets.tasks import KEY, OLD, Login, login, login_process
 from tests.support import drain, statuses
@@ -162,7 +162,7 @@ async def test_rotation(
     assert done == {"changed": [i.id for i in ids[:2]], "running": [ids[2].id], "left": {}}
     conn.execute("update pgqueue.jobs set status = 'pending'"
                  " where status = 'running' and id = %s", (ids[2].id,))  # fmt: skip
-    assert Cli(dsn)("rekey").stdout == "encrypted anew: 1 jobs\n"
+    assert Cli(dsn)("rekey").stdout == "encrypted anew: 1 job\n"
     assert Cli(dsn)("rekey").stdout == "encrypted anew: 0 jobs\n"
     await use(dsn, monkeypatch, KEY)
     assert await app.aclient.retry(ids[1].id)

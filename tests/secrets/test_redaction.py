@@ -20,7 +20,7 @@ from pgqueue.connect import connect_async
 from pgqueue.drivers import sqlstate
 from pgqueue.redact import MASK, Redaction, concealer
 from pgqueue.worker.database import forget_detail
-from tests.cli.test_cli import Cli
+from tests.cli.support import Cli
 from tests.secrets.tasks import app as task_app
 from tests.secrets.tasks import own_names
 from tests.support import drain, eventually_async

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.embedded import embedded_postgres
 from tests.support import eventually, heed_interrupts
@@ -65,3 +68,19 @@ def socket_folder(dsn: str) -> Path:
     assert row is not None
     assert Path(row[0]).is_dir()
     return Path(row[0])
+
+
+def test_kept_data_keeps_its_port_while_that_is_free() -> None:
+    # Not tmp_path: PostgreSQL runs as another user when we are root, and pytest keeps others out.
+    with tempfile.TemporaryDirectory(prefix="pgqueue-data-") as folder:
+        data, fast = Path(folder) / "data", {"fsync": "off"}
+        with embedded_postgres(data, settings=fast) as first:
+            pass
+        with embedded_postgres(data, settings=fast) as again:
+            assert again == first
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", int(conninfo_to_dict(first)["port"])))
+            other.listen()
+            with embedded_postgres(data, settings=fast) as elsewhere:
+                assert elsewhere != first

@@ -30,7 +30,7 @@ def produce() -> int:
     """Enqueue in every way until stdin says stop; returns how many jobs it was."""
     count = 0
     while not select.select([sys.stdin], [], [], 0.01)[0]:
-        if app.client.count_pending() > MOST_WAITING:
+        if sum(queue.due for queue in app.client.stats()) > MOST_WAITING:
             continue
         with app.connections.sync() as conn, conn.transaction():
             effect.on(conn).enqueue()

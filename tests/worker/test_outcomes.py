@@ -150,7 +150,7 @@ async def test_cancel_pending_and_clear(app: App, conn: psycopg.Connection) -> N
 
     first, second, third = [(await task.with_queue(q).aenqueue()).id for q in ("a", "a", "b")]
     assert await app.aclient.cancel(first) == {first: "cancelled"}
-    assert await app.aclient.count_pending() == 2
+    assert await app.aclient.count() == 2
     assert await app.aclient.clear(Filter(queue="b")) == [third]
     assert statuses(conn) == {first: "cancelled", second: "pending"}
     with pytest.raises(JobNotFound):

@@ -1,0 +1,33 @@
+"""The command that shows who works."""
+
+from __future__ import annotations
+
+import click
+
+from pgqueue.app import App
+from pgqueue.cli.options import json_option, on_database
+from pgqueue.cli.output import print_json, print_table
+
+
+@click.command("workers")
+@on_database
+@json_option
+def workers_command(app: App, as_json: bool) -> None:
+    """Worker processes that are alive, and when each was last heard of.
+
+    One that died without a word is listed until it has been silent for a while.
+    """
+    workers = app.client.workers()
+    if as_json:
+        print_json(workers)
+    elif not workers:
+        click.echo("no workers")
+    else:
+        print_table(
+            ["id", "host", "#pid", "version", "queues", "since", "last seen"],
+            [
+                [str(w.id)[:8], w.host, w.pid, w.version, ", ".join(w.queues or ["all"]),
+                 w.started_at, w.seen_at]
+                for w in workers
+            ],
+        )  # fmt: skip

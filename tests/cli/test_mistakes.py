@@ -1,0 +1,127 @@
+"""What a user can get wrong: one line that says what to do, and never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tests.cli.support import Cli, clean
+
+
+def run(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgqueue", *arguments], cwd=folder, env=clean() | environ,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("pgqueue.toml", "concurrency = 'many'", "concurrency must be a whole number, got 'many'"),
+        ("pgqueue.toml", "concurrency = 2.5", "concurrency must be a whole number"),
+        ("pgqueue.toml", "lease = [1]", "lease must be seconds"),
+        ("pgqueue.toml", "lease = {a = 1}", "lease must be seconds"),
+        ("pgqueue.toml", "keep_dead = true", "keep_dead must be seconds"),
+        ("pgqueue.toml", "notify = 3", "notify must be true or false"),
+        ("pgqueue.toml", "max_rss = []", "max_rss must be bytes"),
+        ("pgqueue.toml", "dsn = 3", "dsn must be text"),
+        ("pgqueue.toml", "app = []", "app must be text"),
+        ("pgqueue.toml", "concurency = 3", "no setting concurency; did you mean concurrency?"),
+        ("pgqueue.toml", "= =", "Invalid statement"),
+        ("pgqueue.toml", "keys = 'k'", "belong in PGQUEUE_KEYS"),
+        ("pyproject.toml", "[tool]\npgqueue = 3", "pgqueue must be a table"),
+        ("pyproject.toml", "tool = 3", "tool must be a table"),
+        ("pyproject.toml", "[tool.pgqueue]\ngrace = 'x'", "grace must look like"),
+    ],
+)
+def test_files_are_named(tmp_path: Path, file: str, text: str, says: str) -> None:
+    (tmp_path / file).write_text(text)
+    done = run(tmp_path, "list")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"pgqueue: {tmp_path / file}: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_variables_are_named(tmp_path: Path) -> None:
+    done = run(tmp_path, "list", PGQUEUE_LEASE="soon")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("pgqueue: PGQUEUE_LEASE: lease must look like")
+
+
+def test_an_unknown_variable_is_said_once(dsn: str) -> None:
+    done = Cli(dsn)("list", PGQUEUE_CONCURENCY="5", PGQUEUE_ZZZ="1")
+    assert done.stderr == (
+        "pgqueue: PGQUEUE_CONCURENCY is no setting and is ignored;"
+        " did you mean PGQUEUE_CONCURRENCY?\n"
+        "pgqueue: PGQUEUE_ZZZ is no setting and is ignored\n"
+    )
+    work = ("work", "--app", "tests.worker.apps:app", "--workers", "2", "--drain")
+    assert Cli(dsn)(*work, PGQUEUE_CONCURENCY="5").stderr.count("PGQUEUE_CONCURENCY") == 1
+
+
+@pytest.mark.parametrize("command", [["list"], ["migrate"], ["retry", "1"]])
+def test_no_database_given(tmp_path: Path, command: list[str]) -> None:
+    # A socket folder of its own: on this machine libpq's defaults may lead somewhere.
+    nowhere = {"PGUSER": "nobody", "PGPASSWORD": "x", "PGPASSFILE": "/dev/null"}
+    done = run(tmp_path, *command, **nowhere)
+    if "role" in done.stderr or "password" in done.stderr or done.returncode == 0:
+        pytest.skip("a server listens where libpq looks")
+    assert done.returncode == 3
+    assert done.stderr == "pgqueue: no database given: set PGQUEUE_DSN or --dsn\n"
+
+
+def test_a_given_database_is_not_called_missing(tmp_path: Path) -> None:
+    done = run(tmp_path, "list", PGHOST="127.0.0.1", PGPORT="1")
+    assert "cannot reach the database" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("lst", "list"), ("wrok", "work"), ("migrat", "migrate")]
+)
+def test_the_nearest_command(cli: Cli, typed: str, meant: str) -> None:
+    assert f"no command {typed}; did you mean {meant}?" in cli(typed, code=2).stderr
+    assert cli("xyzzy", code=2).stderr.endswith("no command xyzzy\n")
+
+
+def test_migrate_without_the_right_to_create(empty_dsn: str, server: str) -> None:
+    name = str(conninfo_to_dict(empty_dsn)["dbname"])
+    role = f"weak_{name}"
+    with psycopg.connect(empty_dsn, autocommit=True) as admin:
+        admin.execute(f"create role {role} login password 'weak'".encode())
+        try:
+            weak = make_conninfo(empty_dsn, user=role, password="weak")
+            refused = Cli(weak)("migrate", code=1).stderr
+            grant = f'grant create on database "{name}" to "{role}"'
+            assert refused.endswith(f"as an administrator run: {grant}\n")
+            assert refused.count("\n") == 1
+            admin.execute(grant.encode())
+            Cli(weak)("migrate")
+        finally:
+            admin.execute(f"drop owned by {role} cascade".encode())
+            admin.execute(f"drop role {role}".encode())
+
+
+def test_a_server_that_takes_no_writes(dsn: str, conn: psycopg.Connection) -> None:
+    name = conninfo_to_dict(dsn)["dbname"]
+    conn.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+    cli = Cli(dsn)
+    cli("list")
+    for command in (
+        ["retry", "1"],
+        ["cancel", "1"],
+        ["clear", "--yes"],
+        ["pause", "mail"],
+        ["migrate", "--to", "base", "--yes"],
+    ):
+        refused = cli(*command, code=1).stderr
+        assert refused.startswith("pgqueue: this server takes no writes")
+        assert refused.count("\n") == 1
