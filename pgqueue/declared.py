@@ -26,7 +26,7 @@ class Declares:
         self._declared: dict[str, Callable[[], NewSchedule]] = {}
 
     @property
-    def gateway(self) -> Gateway:
+    def _opened(self) -> Gateway:
         """The way to the database."""
         raise NotImplementedError
 
@@ -98,10 +98,15 @@ class Declares:
         # Called later: its annotations may name what is defined below it.
         self._add(task.name, new_schedule(task.name, stub, when), task.call)
 
+    def write_schedules(self) -> list[str]:
+        """Write the declared schedules now, also over changes by hand; the names of those changed."""
+        written = self._opened.run(schedules.declare(self.schedules, force=True), None)
+        return [each.name for each in written if each.written]
+
     def put_schedule(self, schedule: NewSchedule, on: object) -> Schedule:
-        self.gateway.run(schedules.add(schedule), on)
+        self._opened.run(schedules.add(schedule), on)
         return self.client.schedule(schedule.name, on=on)
 
     async def aput_schedule(self, schedule: NewSchedule, on: object) -> Schedule:
-        await self.gateway.arun(schedules.add(schedule), on)
+        await self._opened.arun(schedules.add(schedule), on)
         return await self.aclient.schedule(schedule.name, on=on)

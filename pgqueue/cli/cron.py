@@ -8,19 +8,19 @@ from typing import Any, get_args
 
 import click
 
+from pgqueue.app import App
+from pgqueue.cli.application import load_app
 from pgqueue.cli.change import json_object
 from pgqueue.cli.options import (
     connection_options,
     json_option,
-    load_app,
-    opened,
+    on_database,
     yes_option,
 )
 from pgqueue.cli.output import ago, print_json, print_table
 from pgqueue.codec import check_text
 from pgqueue.cron import zone_of
 from pgqueue.errors import ConfigError
-from pgqueue.operations import schedules
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
 from pgqueue.task import check_name
@@ -34,12 +34,11 @@ def cron_command() -> None:
 
 
 @cron_command.command("list")
-@connection_options
+@on_database
 @json_option
-def list_command(dsn: str | None, schema: str | None, as_json: bool) -> None:
+def list_command(app: App, as_json: bool) -> None:
     """List schedules with their next runs, in their own time zone, and their last run."""
-    with opened(dsn, schema) as app:
-        found = app.client.schedules()
+    found = app.client.schedules()
     if as_json:
         print_json([_plain(each) for each in found])
         return
@@ -87,14 +86,13 @@ def _last(schedule: Schedule) -> str:
 
 @cron_command.command("runs")
 @click.argument("name")
-@connection_options
+@on_database
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 50))
 @json_option
-def runs_command(name: str, dsn: str | None, schema: str | None, limit: int, as_json: bool) -> None:
+def runs_command(name: str, app: App, limit: int, as_json: bool) -> None:
     """List the latest runs of a schedule, newest first."""
-    with opened(dsn, schema) as app:
-        schedule = app.client.schedule(name)
-        runs = app.client.schedule_runs(name, limit=limit)
+    schedule = app.client.schedule(name)
+    runs = app.client.schedule_runs(name, limit=limit)
     if as_json:
         print_json(runs)
         return
@@ -114,7 +112,7 @@ def runs_command(name: str, dsn: str | None, schema: str | None, limit: int, as_
 @click.argument("name")
 @click.argument("expression", metavar="SCHEDULE")
 @click.argument("task")
-@connection_options
+@on_database
 @click.option("--args", "arguments", metavar="JSON", help="Arguments of the task, as an object.")
 @click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="Such as Europe/Oslo.")
 @click.option("--queue", default="default", show_default=True, metavar="NAME")
@@ -130,8 +128,7 @@ def add_command(
     name: str,
     expression: str,
     task: str,
-    dsn: str | None,
-    schema: str | None,
+    app: App,
     arguments: str | None,
     tz: str,
     queue: str,
@@ -151,9 +148,8 @@ def add_command(
     check_text(text)
     options = options_of(queue=queue, priority=priority, max_retries=max_retries, backoff=backoff)
     job = options.new_job(check_name(task), text)
-    with opened(dsn, schema) as app:
-        app.client.add_schedule(name, expression, job, tz=tz, catch_up=catch_up, overlap=overlap)
-        added = app.client.schedule(name)
+    app.client.add_schedule(name, expression, job, tz=tz, catch_up=catch_up, overlap=overlap)
+    added = app.client.schedule(name)
     if as_json:
         print_json(_plain(added))
     else:
@@ -162,34 +158,31 @@ def add_command(
 
 @cron_command.command("pause")
 @names_argument
-@connection_options
-def pause_command(names: tuple[str, ...], dsn: str | None, schema: str | None) -> None:
+@on_database
+def pause_command(names: tuple[str, ...], app: App) -> None:
     """Let schedules give no jobs. Those enqueued already run."""
-    with opened(dsn, schema) as app:
-        for name in names:
-            app.client.pause_schedule(name)
-            click.echo(f"paused: {name}")
+    for name in names:
+        app.client.pause_schedule(name)
+        click.echo(f"paused: {name}")
 
 
 @cron_command.command("resume")
 @names_argument
-@connection_options
-def resume_command(names: tuple[str, ...], dsn: str | None, schema: str | None) -> None:
+@on_database
+def resume_command(names: tuple[str, ...], app: App) -> None:
     """Let paused schedules tick again; catch_up decides about the ticks meanwhile."""
-    with opened(dsn, schema) as app:
-        for name in names:
-            app.client.resume_schedule(name)
-            click.echo(f"resumed: {name}")
+    for name in names:
+        app.client.resume_schedule(name)
+        click.echo(f"resumed: {name}")
 
 
 @cron_command.command("run")
 @names_argument
-@connection_options
+@on_database
 @json_option
-def run_command(names: tuple[str, ...], dsn: str | None, schema: str | None, as_json: bool) -> None:
+def run_command(names: tuple[str, ...], app: App, as_json: bool) -> None:
     """Enqueue a run of each now, besides their ticks; also of paused ones."""
-    with opened(dsn, schema) as app:
-        made = {name: app.client.run_schedule(name) for name in names}
+    made = {name: app.client.run_schedule(name) for name in names}
     if as_json:
         print_json(made)
         return
@@ -199,16 +192,15 @@ def run_command(names: tuple[str, ...], dsn: str | None, schema: str | None, as_
 
 @cron_command.command("remove")
 @names_argument
-@connection_options
+@on_database
 @yes_option
-def remove_command(names: tuple[str, ...], dsn: str | None, schema: str | None, yes: bool) -> None:
+def remove_command(names: tuple[str, ...], app: App, yes: bool) -> None:
     """Remove schedules. Their runs stay. One that the code declares comes back with the next worker."""
     if not yes:
         click.confirm(f"Remove {', '.join(names)}?", abort=True, err=True)
-    with opened(dsn, schema) as app:
-        for name in names:
-            app.client.remove_schedule(name)
-            click.echo(f"removed: {name}")
+    for name in names:
+        app.client.remove_schedule(name)
+        click.echo(f"removed: {name}")
 
 
 @cron_command.command("sync")
@@ -233,9 +225,8 @@ def sync_command(
     if dsn is not None or schema is not None:
         app.use(dsn=dsn, schema=schema)
     with app:
-        declared = app.schedules
-        written = app.gateway.run(schedules.declare(declared, force=True), None)
-        known = {schedule.name for schedule in declared}
+        changed = app.write_schedules()
+        known = {schedule.name for schedule in app.schedules}
         gone = [s.name for s in app.client.schedules()
                 if s.source == "code" and s.paused_at is None and s.name not in known]  # fmt: skip
         if prune and gone:
@@ -243,9 +234,8 @@ def sync_command(
                 click.confirm(f"Pause {', '.join(gone)}?", abort=True, err=True)
             for name in gone:
                 app.client.pause_schedule(name)
-    changed = [each.name for each in written if each.written]
     if as_json:
-        print_json({"declared": len(declared), "written": changed, "gone": gone, "paused": prune})
+        print_json({"declared": len(known), "written": changed, "gone": gone, "paused": prune})
         return
     click.echo(f"written: {', '.join(changed) or 'nothing to change'}")
     for name in gone:
