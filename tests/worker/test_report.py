@@ -130,10 +130,11 @@ def _interrupt_twice(
     assert says in seen
     assert worker.poll() is None  # it waits for its job
 
-    def ended() -> bool:
-        # Again and again: two at once reach a process as one.
-        worker.send_signal(signal.SIGINT)
-        return worker.poll() is not None
+    def interrupted() -> bool:
+        if conn.execute("select from pgqueue.attempts").fetchone() is not None:
+            return True
+        worker.send_signal(signal.SIGINT)  # again, for two at once reach a process as one
+        return False
 
-    eventually(ended)
-    assert worker.returncode == 0
+    eventually(interrupted)
+    assert worker.wait(30) == 0
