@@ -82,7 +82,7 @@ def run(major: int, arguments: list[str]) -> str:
             embedded_postgres(settings=SETTINGS, programs=programs) as dsn,
         ):
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", *arguments],
+                [sys.executable, "-m", "pytest", "-n", "3", "--dist", "worksteal", *arguments],
                 env={**os.environ, "PGQUEUE_DSN": dsn, "PGQUEUE_PROGRAMS": str(programs)}, check=False,
             )  # fmt: skip
             return "passed" if done.returncode == 0 else "FAILED"
