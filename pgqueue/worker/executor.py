@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
@@ -77,13 +77,18 @@ class Executor:
 
     def give_back(self, *, keep: Run | None) -> None:
         """Give back what has not started, with its attempt."""
-        waiting, self.waiting = self.waiting, deque()
-        for run in waiting:
-            if run is keep:
-                self.waiting.append(run)
-            else:
-                self.slots.taken -= 1
-                self._report(run, RELEASED)
+        for run in [run for run in self.waiting if run is not keep]:
+            self._return(run, RELEASED)
+
+    def put_off(self, runs: Iterable[Run], seconds: float) -> None:
+        """Give back some that have not started, to be claimed again after a while."""
+        for run in runs:
+            self._return(run, Outcome("snooze", delay=seconds))
+
+    def _return(self, run: Run, outcome: Outcome) -> None:
+        self.waiting.remove(run)
+        self.slots.taken -= 1
+        self._report(run, outcome)
 
     def resume(self) -> None:
         """Go on after another job ran alone."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 ALONE = 30.0
 LOOK_EVERY = 0.01
+LEAST_OPEN = 1.0
 
 
 class Solitude(Service):
@@ -24,7 +25,8 @@ class Solitude(Service):
     While it waits to be alone, nothing starts, nothing is claimed and what has not started is given
     back, for a crash would be blamed on all that the process holds. It starts once the process holds
     nothing else and has recorded all results, or after 30 s in company; for its first 30 s nothing
-    else starts.
+    else starts. Then the others have as long a time for themselves, a second at least, and suspects
+    met meanwhile are put off: many of them take half of the process and not all of it.
 
     Args:
         max_crashes: crashes that make a job dead.
@@ -41,7 +43,8 @@ class Solitude(Service):
         self._suspect: Run | None = None
         self._pool: Executor | None = None
         self._until = 0.0
-        self._cautious = False
+        self._closed_at = 0.0
+        self._open_until = 0.0
         self.closed = False
 
     def add(self, executor: Executor) -> None:
@@ -49,30 +52,29 @@ class Solitude(Service):
         self._executors.append(executor)
 
     def room(self, room: int) -> int:
-        """What may be claimed of ``room``: one by one after a suspect, for they come in company."""
-        if self.closed:
-            return 0
-        return min(room, 1) if self._cautious else room
+        """What may be claimed of ``room``."""
+        return 0 if self.closed else room
 
     def claimed(self, executor: Executor, jobs: Sequence[ClaimedJob]) -> None:
         """Look at claimed jobs before any of them starts."""
-        suspect = any(job.crashes >= self._last_chance for job in jobs)
-        if not suspect and not self.closed:
-            self._cautious = False
-            return
         if not self.closed:
-            self.closed = self._cautious = True
-            self._pool = executor
-            self._suspect = next(
-                run for run in executor.waiting if run.job.crashes >= self._last_chance
-            )
-            self._until = time.monotonic() + PATIENCE
-            self.log.info("job %d (%s) crashed its worker %d times: now it runs alone",
-                          self._suspect.job.id, self._suspect.job.task,
-                          self._suspect.job.crashes)  # fmt: skip
+            if not any(job.crashes >= self._last_chance for job in jobs):
+                return
+            suspects = [run for run in executor.waiting if run.job.crashes >= self._last_chance]
+            now = time.monotonic()
+            if now < self._open_until:
+                executor.put_off(suspects, self._open_until - now)
+                return
+            self._close(suspects[0], executor, now)
         for each in self._executors:
             each.give_back(keep=self._suspect)
         self.wake()
+
+    def _close(self, suspect: Run, pool: Executor, now: float) -> None:
+        self.closed, self._closed_at, self._until = True, now, now + PATIENCE
+        self._suspect, self._pool = suspect, pool
+        self.log.info("job %d (%s) crashed its worker %d times: now it runs alone",
+                      suspect.job.id, suspect.job.task, suspect.job.crashes)  # fmt: skip
 
     async def run_once(self) -> float:
         suspect, pool = self._suspect, self._pool
@@ -100,5 +102,7 @@ class Solitude(Service):
     def _open(self) -> None:
         self._suspect = self._pool = None
         self.closed = False
+        now = time.monotonic()
+        self._open_until = now + max(now - self._closed_at, LEAST_OPEN)
         for each in self._executors:
             each.resume()
