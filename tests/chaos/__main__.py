@@ -68,7 +68,8 @@ class Run:
     def run(self) -> dict[str, Any]:
         chosen = self.chosen
         self.say(f"seed {chosen.seed}")
-        settings = {"fsync": chosen.fsync, "shared_buffers": "512MB", "max_wal_size": "4GB"}
+        settings = {"fsync": chosen.fsync, "shared_buffers": "512MB", "max_wal_size": "4GB",
+                    "max_connections": "400"}  # fmt: skip
         with server.running(settings) as database:
             prepare(database.dsn)
             parts = conninfo_to_dict(database.dsn)
