@@ -26,7 +26,7 @@ class Solitude(Service):
     back, for a crash would be blamed on all that the process holds. It starts once the process holds
     nothing else and has recorded all results, or after 30 s in company; for its first 30 s nothing
     else starts. Then the others have as long a time for themselves, a second at least, and suspects
-    met meanwhile are put off: many of them take half of the process and not all of it.
+    met meanwhile are put off, unless there is nothing else: many take half of the process, not all.
 
     Args:
         max_crashes: crashes that make a job dead.
@@ -62,7 +62,9 @@ class Solitude(Service):
                 return
             suspects = [run for run in executor.waiting if run.job.crashes >= self._last_chance]
             now = time.monotonic()
-            if now < self._open_until:
+            # Few and nothing else to do: then there is nobody to leave time to.
+            few = len(executor.held) == len(suspects) < executor.slots.concurrency
+            if now < self._open_until and not few:
                 executor.put_off(suspects, self._open_until - now)
                 return
             self._close(suspects[0], executor, now)

@@ -14,6 +14,20 @@ from tests.support import eventually_async, statuses, working
 OTHERS = 50
 
 
+async def test_suspects_without_others_do_not_wait_for_them(
+    app: App, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solitude, "LEAST_OPEN", 3600.0)
+
+    @app.task(name="suspect")
+    async def suspect() -> None: ...
+
+    app.enqueue_many(suspect.call() for _ in range(5))
+    conn.execute("update pgqueue.jobs set crashes = 2")
+    async with working(app, concurrency=10):
+        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
+
+
 async def test_many_suspects_leave_time_for_the_others(
     app: App, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
