@@ -25,7 +25,7 @@ def main() -> int:
     chosen = parser.parse_args()
     path = program()
     if path is None:
-        sys.exit("no pgbouncer here: apt install pgbouncer, or set PGQUEUE_PGBOUNCER")
+        sys.exit("no pgbouncer here: apt install pgbouncer, or set TESTS_PGBOUNCER")
     rates: dict[str, list[float]] = {"direct": [], "pooled": []}
     with embedded_postgres(settings=SETTINGS) as dsn:
         schema.upgrade(dsn)

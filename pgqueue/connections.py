@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from threading import Lock
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -14,10 +14,12 @@ import asyncpg
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from pgqueue.connect import connect_async, connect_sync, libpq_dsn, without_passwords
+from pgqueue.connect import connect_async, connect_sync, libpq_dsn, parse, without_passwords
+from pgqueue.liveness import KEEPALIVES, answers, answers_async, keep_alive
 from pgqueue.pooler import is_pooled, is_pooled_async
 
 CHECK_AFTER = 5.0
+CLOSE_WITHIN = 5.0
 CONNECT_TIMEOUT = 5  # seconds, for each host
 
 
@@ -50,10 +52,12 @@ class Connections:
             if self._pool is None:
                 # Fail at once and in the server's words; the pool would only time out.
                 connect_sync(self._dsn, timeout=CONNECT_TIMEOUT).close()
+                given = parse(self._dsn)
                 self._pool = ConnectionPool(
                     libpq_dsn(self._dsn),
                     connection_class=Quiet,
                     kwargs={
+                        **{k: v for k, v in KEEPALIVES.items() if k not in given},
                         "autocommit": True,
                         "application_name": "pgqueue",
                         "connect_timeout": CONNECT_TIMEOUT,
@@ -78,21 +82,30 @@ class Connections:
             self._loops[loop] = pool
         if not pool._initialized:
             await pool
-        async with pool.acquire() as connection:
-            try:
-                yield connection
-            except asyncpg.PostgresError as error:
-                if _refuses_writes(error):
-                    await pool.expire_connections()
-                raise
+        connection = await pool.acquire()
+        try:
+            while connection.idle() > CHECK_AFTER and not await answers_async(connection):
+                await pool.release(connection)
+                connection = await pool.acquire()
+            yield connection
+            connection.used()
+        except asyncpg.PostgresError as error:
+            if _refuses_writes(error):
+                await pool.expire_connections()
+            raise
+        finally:
+            # With a limit: it asks the server, which may be gone.
+            await pool.release(connection, timeout=CLOSE_WITHIN)
 
     async def _connect(self, _: object, **options: Any) -> asyncpg.Connection[Any]:
         """For asyncpg's pool: no prepared statements that would stay behind in a pooler."""
+        options["connection_class"] = _Dated
         connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT, **options)
         if await is_pooled_async(connection):
             await connection.close()
             options |= {"connection_class": _Shared, "statement_cache_size": 0}
             connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT, **options)
+        keep_alive(connection)
         return connection
 
     def _check(self, connection: Any) -> None:
@@ -100,7 +113,7 @@ class Connections:
         if connection._pgqueue_born < self._demoted_at:
             raise psycopg.OperationalError("it may lead to a server that refuses writes")
         if time.monotonic() - connection._pgqueue_used > CHECK_AFTER:
-            ConnectionPool.check_connection(connection)
+            answers(connection)
 
     def close(self) -> None:
         """Close the sync pool."""
@@ -113,7 +126,9 @@ class Connections:
         """Close both the sync pool and this loop's async pool."""
         pool = self._loops.pop(asyncio.get_running_loop(), None)
         if pool is not None:
-            await pool.close()
+            # It waits for handlers that hold a connection, and for servers to say goodbye.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(pool.close(), CLOSE_WITHIN)
         self.close()
 
 
@@ -137,7 +152,19 @@ class Quiet(psycopg.Connection[Any]):
             return super().connect(conninfo, **options)
 
 
-class _Shared(asyncpg.Connection):  # type: ignore[misc]
+class _Dated(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that knows how long it has not been used."""
+
+    _used = 0.0
+
+    def used(self) -> None:
+        self._used = time.monotonic()
+
+    def idle(self) -> float:
+        return time.monotonic() - self._used if self._used else 0.0
+
+
+class _Shared(_Dated):
     """A connection through a pooler, whose sessions are not ours to reset."""
 
     def get_reset_query(self) -> str:

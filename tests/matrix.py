@@ -83,7 +83,7 @@ def run(major: int, arguments: list[str]) -> str:
         ):
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-n", "3", "--dist", "worksteal", *arguments],
-                env={**os.environ, "PGQUEUE_DSN": dsn, "PGQUEUE_PROGRAMS": str(programs)}, check=False,
+                env={**os.environ, "PGQUEUE_DSN": dsn, "TESTS_PROGRAMS": str(programs)}, check=False,
             )  # fmt: skip
             return "passed" if done.returncode == 0 else "FAILED"
     except NotAtHand as reason:

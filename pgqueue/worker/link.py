@@ -8,8 +8,6 @@ then carries its settings along, in a transaction that goes and returns as one m
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ import asyncpg
 import psycopg
 
 from pgqueue.connect import connect_async, connect_pipelined
+from pgqueue.liveness import shut
 from pgqueue.operations import Row
 from pgqueue.pooler import inlined
 from pgqueue.sql import Statement
@@ -166,7 +165,7 @@ class Pooled:
             self._connection.pgconn.finish()
         else:
             self._work.add_done_callback(self._terminated)
-            _shut(self._connection.pgconn.socket)
+            shut(self._connection.pgconn.socket)
 
     def _terminated(self, work: asyncio.Task[Sequence[Row]]) -> None:
         if not work.cancelled():
@@ -181,9 +180,3 @@ async def _send(cursor: psycopg.AsyncRawCursor[Any], statement: Statement, value
     await cursor.execute(
         statement.numbered.encode(), [values[name] for name in statement.parameters]
     )
-
-
-def _shut(descriptor: int) -> None:
-    """Break a connection under its library, which then sees that it is lost and ends its wait."""
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-        connection.shutdown(socket.SHUT_RDWR)

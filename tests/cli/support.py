@@ -20,7 +20,7 @@ class Cli:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "pgqueue", *arguments], input=stdin, capture_output=True,
-            text=True, check=False, env={**settings(), "PGQUEUE_DSN": self.dsn, "COLUMNS": "160", **environ},
+            text=True, check=False, env={**os.environ, "PGQUEUE_DSN": self.dsn, "COLUMNS": "160", **environ},
         )  # fmt: skip
         assert done.returncode == code, done.stderr + done.stdout
         assert "Traceback" not in done.stderr
@@ -33,9 +33,3 @@ class Cli:
 def clean() -> dict[str, str]:
     """The environment without settings of pgqueue or libpq."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("PGQUEUE_", "PG"))}
-
-
-def settings() -> dict[str, str]:
-    """The environment without the variables of the tests themselves, which are no settings."""
-    of_tests = ("PGQUEUE_PROGRAMS", "PGQUEUE_EXAMPLES", "PGQUEUE_PGBOUNCER")
-    return {k: v for k, v in os.environ.items() if k not in of_tests}

@@ -49,6 +49,11 @@ class Proxy:
         """Break every open connection with a TCP reset, on both sides."""
         self._run(self._reset())
 
+    def cut(self) -> None:
+        """Carry nothing more on the connections that are open now, and tell neither side."""
+        for link in list(self._links):
+            link.cut = True
+
     @property
     def connections(self) -> int:
         """How many connections are open."""
@@ -65,7 +70,7 @@ class Proxy:
         self._links.add(link)
         try:
             await link.carry(*await asyncio.open_connection(self._host, self._to))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # cancelled by _close: nobody awaits this task
             _abort(writer)
         finally:
             self._links.discard(link)
@@ -95,6 +100,7 @@ class _Link:
         self._client = (reader, writer)
         self._writers = [writer]
         self._answered = False
+        self.cut = False
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
@@ -116,7 +122,7 @@ class _Link:
             self._proxy.watch(data)
             if self._proxy.error is not None:
                 self._answer(data, self._proxy.error)
-            elif self._proxy.mode != "blackhole":
+            elif self._proxy.mode != "blackhole" and not self.cut:
                 writer.write(data)
                 await writer.drain()
 
@@ -124,7 +130,7 @@ class _Link:
         while data := await reader.read(65536):
             if self._proxy.delay:
                 await asyncio.sleep(self._proxy.delay)
-            if self._proxy.mode == "pass":
+            if self._proxy.mode == "pass" and not self.cut:
                 writer.write(data)
                 await writer.drain()
 

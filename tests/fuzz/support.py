@@ -29,11 +29,11 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 def fuzz(examples: int) -> settings:
-    """``examples`` in ``make test``, PGQUEUE_EXAMPLES in ``make fuzz``."""
+    """``examples`` in ``make test``, TESTS_EXAMPLES in ``make fuzz``."""
     return settings(
-        max_examples=int(os.environ.get("PGQUEUE_EXAMPLES", examples)),
+        max_examples=int(os.environ.get("TESTS_EXAMPLES", examples)),
         deadline=None,
-        derandomize="PGQUEUE_EXAMPLES" not in os.environ,
+        derandomize="TESTS_EXAMPLES" not in os.environ,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

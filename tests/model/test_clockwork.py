@@ -1,4 +1,4 @@
-"""Runs the state machine of schedules: 60 examples of each kind, or PGQUEUE_EXAMPLES."""
+"""Runs the state machine of schedules: 60 examples of each kind, or TESTS_EXAMPLES."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def test_a_tick_gives_at_most_one_job(
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Clockwork(conn, catch_up, overlap),
         settings=settings(
-            max_examples=int(os.environ.get("PGQUEUE_EXAMPLES", "60")),
+            max_examples=int(os.environ.get("TESTS_EXAMPLES", "60")),
             stateful_step_count=25,
             deadline=None,
-            derandomize="PGQUEUE_EXAMPLES" not in os.environ,
+            derandomize="TESTS_EXAMPLES" not in os.environ,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -23,8 +23,8 @@ PAGE = Path(__file__).parents[2] / "docs/howto/pgbouncer.md"
 
 
 def program() -> str | None:
-    """Where PgBouncer is: PGQUEUE_PGBOUNCER, or on the path."""
-    given = os.environ.get("PGQUEUE_PGBOUNCER")
+    """Where PgBouncer is: TESTS_PGBOUNCER, or on the path."""
+    given = os.environ.get("TESTS_PGBOUNCER")
     return given or shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 

@@ -18,7 +18,7 @@ POOL = 3
 def pgbouncer_program() -> str:
     path = bouncer.program()
     if path is None:
-        pytest.skip("no pgbouncer here: apt install pgbouncer, or set PGQUEUE_PGBOUNCER")
+        pytest.skip("no pgbouncer here: apt install pgbouncer, or set TESTS_PGBOUNCER")
     return path
 
 
@@ -35,6 +35,6 @@ def pooled_dsn(pgbouncer_program: str, dsn: str) -> Iterator[str]:
 @pytest.fixture
 def servers() -> Iterator[Pair]:
     """A primary and its standby, of the same major version as the usual server."""
-    programs = os.environ.get("PGQUEUE_PROGRAMS")
+    programs = os.environ.get("TESTS_PROGRAMS")
     with pair(Path(programs) if programs else None) as both:
         yield both

@@ -67,7 +67,7 @@ async def test_the_worker_is_read_committed_and_has_its_own_time_limit(
 @pytest.fixture
 def full(request: pytest.FixtureRequest) -> Iterator[tuple[str, ExitStack]]:
     """A migrated server of eight connections, and a stack that holds those that are taken."""
-    programs = os.environ.get("PGQUEUE_PROGRAMS")
+    programs = os.environ.get("TESTS_PROGRAMS")
     settings = {"max_connections": "8", "superuser_reserved_connections": "0", "fsync": "off",
                 "max_wal_senders": "0", "autovacuum": "off"}  # fmt: skip
     with embedded_postgres(settings=settings, programs=Path(programs) if programs else None) as dsn:

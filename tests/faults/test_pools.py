@@ -1,0 +1,115 @@
+"""The pools of an application, when the other end of their connections is gone without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgqueue import App, Context, Worker, connections, liveness
+from pgqueue.job import NewJob
+from tests.faults.proxy import Proxy
+from tests.support import statuses
+
+Enqueue = Callable[[App], Awaitable[object]]
+
+
+async def sync(app: App) -> None:
+    await asyncio.to_thread(app.client.insert, [NewJob("noop", "{}")])
+
+
+async def aio(app: App) -> None:
+    await app.aclient.insert([NewJob("noop", "{}")])
+
+
+@pytest.fixture
+async def far(through: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
+    """An app behind the proxy that always asks whether a connection is of use, for a second."""
+    monkeypatch.setattr(connections, "CHECK_AFTER", 0.0)
+    monkeypatch.setattr(connections, "CLOSE_WITHIN", 1.0)
+    monkeypatch.setattr(liveness, "PATIENCE", 1.0)
+    app = App(through)
+    yield app
+    await app.aclose()
+
+
+@pytest.mark.parametrize("enqueue", [sync, aio])
+async def test_a_dead_connection_is_replaced_before_it_is_handed_out(
+    far: App, proxy: Proxy, conn: psycopg.Connection, enqueue: Enqueue
+) -> None:
+    await enqueue(far)
+    proxy.cut()
+    async with asyncio.timeout(20):
+        await enqueue(far)
+    assert len(statuses(conn)) == 2
+
+
+async def test_a_live_connection_is_kept(far: App) -> None:
+    pids = set()
+    for _ in range(3):
+        with far.connections.sync() as connection:
+            connection.execute("select 1")
+        async with far.connections.aio() as other:
+            pids.add(other.get_server_pid())
+    assert len(pids) == 1
+    assert far.connections._pool is not None
+    assert "connections_lost" not in far.connections._pool.get_stats()
+
+
+@pytest.mark.parametrize("enqueue", [sync, aio])
+async def test_closing_does_not_wait_for_the_dead(far: App, proxy: Proxy, enqueue: Enqueue) -> None:
+    await enqueue(far)
+    proxy.cut()
+    async with asyncio.timeout(20):
+        await far.aclose()
+
+
+async def test_a_worker_ends_though_a_handler_holds_a_dead_connection(
+    far: App, proxy: Proxy, conn: psycopg.Connection
+) -> None:
+    held = asyncio.Event()
+
+    @far.task(name="holds")
+    async def holds(ctx: Context) -> None:
+        async with far.connections.aio() as connection:
+            held.set()
+            proxy.cut()
+            await connection.execute("select 1")
+
+    await holds.aenqueue()
+    worker = Worker(far, grace=0)
+    running = asyncio.create_task(worker.arun())
+    await held.wait()
+    worker.stop()
+    async with asyncio.timeout(40):
+        await running
+    assert list(statuses(conn).values()) == ["pending"]
+
+
+async def test_the_kernel_watches_over_statements_that_wait(far: App) -> None:
+    with far.connections.sync() as connection:
+        assert keepalive(os.dup(connection.pgconn.socket)) == (5, 10_000)
+    async with far.connections.aio() as connection:
+        own = connection._transport.get_extra_info("socket")
+        assert keepalive(os.dup(own.fileno())) == (5, 10_000)
+
+
+async def test_a_dsn_may_say_otherwise(through: str) -> None:
+    app = App(make_conninfo(through, keepalives_idle=60))
+    with app.connections.sync() as connection:
+        assert keepalive(os.dup(connection.pgconn.socket)) == (60, 10_000)
+    app.close()
+
+
+def keepalive(descriptor: int) -> tuple[int, int]:
+    with socket.socket(fileno=descriptor) as own:
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return (
+            own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        )
