@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from pgqueue.worker.supervisor import REPLACE
+
 ROOT = Path(__file__).parents[2]
 END_WITHIN = 60.0
 
@@ -69,7 +71,8 @@ class Fleet:
                 code = process.poll()
                 if code is None:
                     continue
-                if process.pid not in self._told:
+                # One with a thread that cannot be stopped asks to be replaced.
+                if code != REPLACE and process.pid not in self._told:
                     self.gave_up.append(f"process {process.pid} ended by itself with code {code}")
                 self._start(slot)
 
