@@ -22,14 +22,13 @@ from pgqueue.keys import Keys
 from pgqueue.options import options_of
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
+from pgqueue.limiter import NotifyLimiter
 from pgqueue.retry import BackoffLike
 from pgqueue.schedule import When
 from pgqueue.task import Definition, Handle, RunIn, Task, TaskDecorator
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-NOTIFY_INTERVAL = 0.01
 
 
 class App(Declares):
@@ -59,7 +58,7 @@ class App(Declares):
         self._redact, self._given_keys = redact, keys
         Redaction().plus(redact)
         self._notify = notify
-        self._notified: dict[str, float] = {}
+        self._limiter = NotifyLimiter()
         self._gateway: Gateway | None = None
         self.tasks: dict[str, Definition] = {}
         self.client = Client(lambda operation, on: self._opened.run(operation, on), self._edited)
@@ -250,16 +249,8 @@ class App(Declares):
         return await self._opened.ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
-        # A commit that notifies takes a lock of the whole cluster, so a burst notifies only once
-        # in a while; workers that are awake look again by themselves.
-        if not self._notify:
-            return False
-        now = time.monotonic()
         queues = {job.queue for job in jobs}
-        if all(now - self._notified.get(queue, -1.0) < NOTIFY_INTERVAL for queue in queues):
-            return False
-        self._notified.update(dict.fromkeys(queues, now))
-        return True
+        return self._notify and self._limiter.allows(queues, time.monotonic())
 
     def close(self) -> None:
         """Close the app's own connections; it may be used again."""

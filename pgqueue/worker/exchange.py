@@ -17,7 +17,7 @@ from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
 from pgqueue.worker.unanswered import Unanswered
 
-FIRST_IDLE_WAIT = 0.02
+FIRST_IDLE_WAIT = 0.01
 
 
 class Exchange(Service):

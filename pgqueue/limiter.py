@@ -1,0 +1,34 @@
+"""How often a process notifies the workers of a queue. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+SPARSE = 0.04
+BETWEEN = 0.1
+
+
+class NotifyLimiter:
+    """Notifies of every job where they are sparse, of a burst ten times a second.
+
+    A commit that notifies takes a lock of the whole cluster until it is on disk, so that many of
+    them wait for each other; a worker that was woken looks again by itself for a while.
+    """
+
+    def __init__(self) -> None:
+        self._enqueued: dict[str, float] = {}
+        self._notified: dict[str, float] = {}
+
+    def allows(self, queues: AbstractSet[str], now: float) -> bool:
+        """May an enqueue to these queues notify? ``now`` in monotonic seconds."""
+        due = any(self._due(queue, now) for queue in queues)
+        self._enqueued.update(dict.fromkeys(queues, now))
+        if due:
+            self._notified.update(dict.fromkeys(queues, now))
+        return due
+
+    def _due(self, queue: str, now: float) -> bool:
+        return (
+            now - self._enqueued.get(queue, -BETWEEN) >= SPARSE
+            or now - self._notified.get(queue, -BETWEEN) >= BETWEEN
+        )
