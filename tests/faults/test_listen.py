@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -62,7 +63,7 @@ async def test_it_is_said_once_when_notifications_do_not_arrive(
 
 
 async def test_polling_goes_on_without_notifications(
-    app: App, often: None, conn: psycopg.Connection
+    app: App, often: None, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @app.task
     async def noop() -> None: ...
@@ -71,7 +72,8 @@ async def test_polling_goes_on_without_notifications(
         await eventually_async(lambda: runtime.notifier and runtime.notifier.works)
         notifier = runtime.notifier
         assert notifier is not None
-        notifier._own = "not what it listens to"
+        elsewhere = property(lambda self: f"pgqueue_{uuid4().hex}")  # never what it listens to
+        monkeypatch.setattr(module.Notifier, "_own", elsewhere, raising=False)
         await eventually_async(lambda: notifier.works is False)
         await noop.aenqueue()
         await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
