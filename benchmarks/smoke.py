@@ -13,6 +13,8 @@ import platform
 import statistics
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -24,7 +26,7 @@ from pgqueue import App, Worker, schema
 from pgqueue.connect import asyncpg_uri, libpq_dsn
 from pgqueue.embedded import embedded_postgres
 from pgqueue.operations import Operation, claims
-from pgqueue.operations.claims import Finished
+from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.sql import load
 from pgqueue.worker.link import pin
@@ -72,12 +74,15 @@ async def bare(dsn: str, batch: int) -> float:
         return rows
 
     done, start = 0, time.perf_counter()
+    lane = Lane("default", 0, datetime.fromtimestamp(0, UTC), 0)
     common: dict[str, Any] = {"limit": batch, "worker_id": uuid4(), "lease": 60.0}
     while True:
         claim_id = uuid4()
-        rows = await run(claims.sweep(["default"], claim_id=claim_id, **common))
+        rows = await run(claims.claim([lane], claim_id=claim_id, **common))
         if not rows:
             break
+        after_at, after_id = max((row[-1], row[0]) for row in rows)
+        lane = replace(lane, after_at=after_at, after_id=after_id)
         await run(
             claims.complete([Finished(r[0], claim_id, SUCCEEDED, 0.0) for r in rows], delete=False)
         )

@@ -19,10 +19,10 @@ from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.job import JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
+from pgqueue.limiter import NotifyLimiter
 from pgqueue.options import options_of
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
-from pgqueue.limiter import NotifyLimiter
 from pgqueue.retry import BackoffLike
 from pgqueue.schedule import When
 from pgqueue.task import Definition, Handle, RunIn, Task, TaskDecorator

@@ -12,6 +12,8 @@ from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import Operation, Row, ids
 from pgqueue.outcome import Outcome
 
+MOST_LANES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -62,10 +64,27 @@ def claim(lanes: Sequence[Lane], **taking: Unpack[Taking]) -> Operation[list[Cla
     )
 
 
-def sweep(queues: Sequence[str] | None, **taking: Unpack[Taking]) -> Operation[list[ClaimedJob]]:
+class Swept(NamedTuple):
+    """What a sweep claimed, and the (queue, priority) of lanes with pending jobs."""
+
+    jobs: list[ClaimedJob]
+    lanes: list[tuple[str, int]]
+
+
+def sweep(queues: Sequence[str] | None, **taking: Unpack[Taking]) -> Operation[Swept]:
     """Claim due jobs from the start of every lane of the queues (None: all)."""
-    values = {"queues": None if queues is None else list(queues), **taking}
-    return Operation("sweep", values, lambda rows: _claimed(rows, taking["claim_id"]))
+
+    def decode(rows: Sequence[Row]) -> Swept:
+        (names, priorities, *_), *claimed = map(tuple, rows)
+        jobs = _claimed([row[2:] for row in claimed], taking["claim_id"])
+        return Swept(jobs, list(zip(names or [], priorities or [], strict=True)))
+
+    values = {
+        "queues": None if queues is None else list(queues),
+        "lanes": MOST_LANES,
+        **taking,
+    }
+    return Operation("sweep", values, decode)
 
 
 def trade(
@@ -74,8 +93,8 @@ def trade(
     """Record success and claim from the cursors on: the ids as ``complete``, the jobs as ``claim``."""
 
     def decode(rows: Sequence[Row]) -> tuple[list[int], list[ClaimedJob]]:
-        claimed = [row[1:] for row in map(tuple, rows) if row[1] is not None]
-        return rows[0][0] or [], _claimed(claimed, taking["claim_id"])
+        (recorded, *_), *claimed = map(tuple, rows)
+        return recorded or [], _claimed([row[1:] for row in claimed], taking["claim_id"])
 
     values = _ended(done) | _cursors(lanes) | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode)

@@ -56,9 +56,12 @@ logged as (
 )
 
 -- part: traded
--- Every row has the ids that were recorded; the first also when nothing was claimed.
-select (select array_agg(done.id) from done) as done, claimed.*
-  from (select) as always left join claimed on true
+-- The first row has the ids that were recorded, the others what was claimed.
+select (select array_agg(done.id) from done) as done,
+       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
+       null as max_retries, null as crashes, null as run_at
+union all
+select null, claimed.* from claimed
 
 -- name: claim
 -- Claim due jobs lane by lane, each lane from its cursor on.
@@ -69,7 +72,7 @@ with
 
 -- name: sweep
 -- Claim due jobs from the start of every lane, finding the lanes by loose index scans; a null list
--- of queues means all. Finds what appeared behind the cursors.
+-- of queues means all. Finds what appeared behind the cursors. The first row has the lanes.
 with recursive name(queue) as (
     (select j.queue from pgqueue.jobs j
       where :queues::text[] is null and j.status = 'pending' order by j.queue limit 1)
@@ -93,10 +96,12 @@ with recursive name(queue) as (
              order by j.priority desc limit 1)
       from lane where lane.priority is not null
 ),
-pick as materialized (
+ordered as materialized (
+    select l.queue, l.priority from lane l
+     where l.priority is not null order by l.priority desc, random()
+), pick as materialized (
     select found.id
-      from (select l.queue, l.priority from lane l
-             where l.priority is not null order by l.priority desc, random()) ordered
+      from ordered
      cross join lateral (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
@@ -106,9 +111,15 @@ pick as materialized (
           limit :limit::integer
           for update of j skip locked) found
      limit :limit::integer
-)
+), claimed as (
 -- include: take
-;
+)
+select (select array_agg(o.queue) from (select queue from ordered limit :lanes::integer) o) as queues,
+       (select array_agg(o.priority) from (select priority from ordered limit :lanes::integer) o) as priorities,
+       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
+       null as max_retries, null as crashes, null as run_at
+union all
+select null, null, claimed.* from claimed;
 
 -- name: complete
 -- Record success of running jobs, each fenced by its claim; rows not returned were lost.

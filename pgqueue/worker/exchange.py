@@ -93,30 +93,33 @@ class Exchange(Service):
             "lease": self._lease,
         }
         try:
-            jobs = await self._take(taking, sweep=sweep)
+            jobs = await (self._sweep(taking) if sweep else self._go_on(taking))
         except BaseException as error:
             self.empty = False
             if perhaps_done(error):
                 self._unanswered.add(taking["claim_id"], until=sent_at + self._lease)
             raise
-        now = time.monotonic()
-        if sweep:
-            self._lanes.swept(jobs, full=len(jobs) == room, now=now, took=now - sent_at)
-        else:
-            self._lanes.claimed(jobs)
         if jobs:
             if self._queues is None:
                 self._learned({job.queue for job in jobs})
             self._executor.submit(jobs, sent_at)
         return jobs
 
-    async def _take(self, taking: Taking, *, sweep: bool) -> list[ClaimedJob]:
-        if sweep:
-            return await self._database.run(claims.sweep(self._queues, **taking))
+    async def _sweep(self, taking: Taking) -> list[ClaimedJob]:
+        begun = time.monotonic()
+        found = await self._database.run(claims.sweep(self._queues, **taking))
+        now, full = time.monotonic(), len(found.jobs) == taking["limit"]
+        self._lanes.swept(found, full=full, now=now, took=now - begun)
+        return found.jobs
+
+    async def _go_on(self, taking: Taking) -> list[ClaimedJob]:
         lanes = self._lanes.in_order()
         if self._executor.ended:
-            return await self.recorder.trade(self._executor.ended, lanes, taking)
-        return await self._database.run(claims.claim(lanes, **taking))
+            jobs = await self.recorder.trade(self._executor.ended, lanes, taking)
+        else:
+            jobs = await self._database.run(claims.claim(lanes, **taking))
+        self._lanes.claimed(jobs)
+        return jobs
 
     async def _undo_unanswered(self) -> None:
         for claim_id in self._unanswered.due(time.monotonic()):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pgqueue.job import ClaimedJob
-from pgqueue.operations.claims import Lane
+from pgqueue.operations.claims import MOST_LANES, Lane, Swept
 
 SWEEP_SHARE = 0.05
 LONGEST_BETWEEN_SWEEPS = 5.0
-MOST_LANES = 256
+FRONT = (datetime.fromtimestamp(0, UTC), 0)
 
 
 class Lanes:
@@ -47,13 +47,15 @@ class Lanes:
         for key, place in _last(jobs).items():
             self._cursors[key] = max(place, self._cursors.get(key, place))
 
-    def swept(self, jobs: Sequence[ClaimedJob], *, full: bool, now: float, took: float) -> None:
+    def swept(self, found: Swept, *, full: bool, now: float, took: float) -> None:
         """Take note of a sweep that ended at ``now`` after ``took`` seconds.
 
         A ``full`` one may have left more behind the old cursors, so these go back to where it ended.
         """
-        for key, place in _last(jobs).items():
+        for key, place in _last(found.jobs).items():
             self._cursors[key] = place if full else max(place, self._cursors.get(key, place))
+        for key in found.lanes:  # where a full sweep has not been
+            self._cursors.setdefault(key, FRONT)
         while len(self._cursors) > MOST_LANES:
             self._cursors.pop(next(iter(self._cursors)))
         self._next_sweep = now + min(took / SWEEP_SHARE, LONGEST_BETWEEN_SWEEPS)

@@ -62,9 +62,8 @@ async def beating(dsn: str, run: Run | None, lease: float) -> AsyncIterator[None
 
 async def claimed(app: App, database: Database, lease: float) -> ClaimedJob:
     await app.aclient.insert([NewJob("t", "{}")])
-    (job,) = await database.run(
-        claims.sweep(None, limit=1, claim_id=uuid4(), worker_id=uuid4(), lease=lease)
-    )
+    sweep = claims.sweep(None, limit=1, claim_id=uuid4(), worker_id=uuid4(), lease=lease)
+    (job,) = (await database.run(sweep)).jobs
     return job
 
 

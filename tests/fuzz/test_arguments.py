@@ -56,9 +56,8 @@ def fuzz_app(dsn: str) -> Any:
 
 def run_one(app: App, conn: psycopg.Connection) -> None:
     """Claim one job and run its handler, as a worker does."""
-    (job,) = perform(
-        conn, claims.sweep(None, limit=5, claim_id=uuid4(), worker_id=uuid4(), lease=60)
-    )
+    sweep = claims.sweep(None, limit=5, claim_id=uuid4(), worker_id=uuid4(), lease=60)
+    (job,) = perform(conn, sweep).jobs
     definition = app.definition(job.task)
     assert definition is not None
     definition.invoke(None, definition.signature.decode(job.args, task=job.task, keys=app.keys))

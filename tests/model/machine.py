@@ -88,7 +88,7 @@ class Queue(RuleBasedStateMachine):
         due = self.ids("status = 'pending' and run_at <= clock_timestamp()")
         claim = uuid4()
         operation = claims.sweep(None, limit=limit, claim_id=claim, worker_id=uuid4(), lease=LEASE)
-        got = perform(self.conn, operation)
+        got = perform(self.conn, operation).jobs
         assert {job.id for job in got} <= due
         assert len(got) == (0 if self.paused else min(limit, len(due)))
         for job in got:

@@ -110,12 +110,13 @@ HOSTILE = [empty_statistics, all_finished, many_future, stale]
 async def test_a_claim_costs_what_it_claims(dsn: str, conn: psycopg.Connection, make: Any) -> None:
     make(conn)
     lanes = [Lane("default", p, START, 0) for p in (2, 1, 0)]
-    for operation in (
-        claims.claim(lanes, claim_id=uuid4(), **COMMON),
-        claims.sweep(None, claim_id=uuid4(), **COMMON),
+    for operation, headings in (
+        (claims.claim(lanes, claim_id=uuid4(), **COMMON), 0),
+        (claims.sweep(None, claim_id=uuid4(), **COMMON), 1),
+        (claims.trade([], lanes, delete=False, claim_id=uuid4(), **COMMON), 1),
     ):
         plan = await explain(dsn, operation)
-        assert plan["Actual Rows"] == LIMIT
+        assert plan["Actual Rows"] == LIMIT + headings
         assert buffers(plan) < 40 * LIMIT, make.__name__
         assert scans(plan) == set()
 
@@ -133,7 +134,7 @@ async def test_a_completion_costs_what_it_completes(
         statement.numbered, *[operation.values[n] for n in statement.parameters]
     )
     await connection.close()
-    done = [Finished(row[0], claim_id, SUCCEEDED, 0.1) for row in rows]
+    done = [Finished(job.id, claim_id, SUCCEEDED, 0.1) for job in operation.decode(rows).jobs]
     plan = await explain(dsn, claims.complete(done, delete=False))
     assert plan["Actual Rows"] == LIMIT
     assert buffers(plan) < 40 * LIMIT

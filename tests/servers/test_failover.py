@@ -43,10 +43,10 @@ async def test_a_claim_that_the_failover_lost_cannot_complete_the_next(servers: 
     servers.replicated()
     servers.cut()
     old, new = Database(servers.primary, "pgqueue"), Database(servers.standby, "pgqueue")
-    (first,) = await old.run(sweep())
+    (first,) = (await old.run(sweep())).jobs
     servers.kill_primary()
     servers.promote()
-    (second,) = await new.run(sweep())
+    (second,) = (await new.run(sweep())).jobs
     assert (second.id, second.attempt) == (first.id, first.attempt) == (first.id, 1)
     with psycopg.connect(servers.standby) as conn:  # what a weaker fence would have let through
         assert conn.execute(BY_ATTEMPT, (first.id, first.attempt)).rowcount == 1

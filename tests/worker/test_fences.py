@@ -25,7 +25,7 @@ async def database(app: App) -> Database:
 
 async def claim(database: Database, *, lease: float = 60, limit: int = 10) -> list[ClaimedJob]:
     operation = claims.sweep(None, limit=limit, claim_id=uuid4(), worker_id=WORKER, lease=lease)
-    return await database.run(operation)
+    return (await database.run(operation)).jobs
 
 
 def lapse(conn: psycopg.Connection) -> None:

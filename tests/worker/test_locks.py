@@ -97,7 +97,7 @@ def test_claims_wait_for_nobody(
     elif name == "claim":
         claimed = perform(worker, claims.claim(START, **taking(uuid4())))
     else:
-        claimed = perform(worker, claims.sweep(None, **taking(uuid4())))
+        claimed = perform(worker, claims.sweep(None, **taking(uuid4()))).jobs
     assert [job.id for job in claimed] == ids[1:]
 
 

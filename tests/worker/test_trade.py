@@ -107,8 +107,9 @@ async def test_a_refused_result_does_not_stop_the_claims(
 def test_the_claimed_are_in_order() -> None:
     row = (7, "t", "{}", "default", 0, 1, 3, 0, datetime(2026, 1, 1, tzinfo=UTC))
     operation = claims.trade([], START, delete=False, **taking())
-    assert operation.decode([([1, 2], *row)])[0] == [1, 2]
-    assert operation.decode([(None, *[None] * len(row))]) == ([], [])
-    (job,) = operation.decode([(None, *row)])[1]
+    heading = [None] * len(row)
+    assert operation.decode([([1, 2], *heading)]) == ([1, 2], [])
+    done, (job,) = operation.decode([(None, *heading), (None, *row)])
+    assert done == []
     assert isinstance(job, ClaimedJob)
     assert job.id == 7
