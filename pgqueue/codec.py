@@ -72,6 +72,10 @@ class Signature:
             else:
                 fields.append((name, kind, msgspec.field(default_factory=_constant(parameter))))
         self._names = tuple(parameters)
+        self._positional = [
+            name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
+        self._required = {name for name, p in parameters.items() if p.default is p.empty}
         self._struct = msgspec.defstruct(
             "Arguments",
             [(f"p{i}", *field[1:]) for i, field in enumerate(fields)],
@@ -92,7 +96,7 @@ class Signature:
             ConfigError: some are to be encrypted, and there are no keys.
         """
         try:
-            bound = self._signature.bind(*args, **kwargs).arguments
+            bound = self._bind(args, kwargs)
             plain = msgspec.to_builtins(bound, enc_hook=_from_pydantic, str_keys=True)
             text = _dump(plain)
             check_text(text)
@@ -108,6 +112,14 @@ class Signature:
             reason = concealer(scalars([args, kwargs]))(str(error)).replace("`", "'")
             raise ArgumentsError(f"arguments of {task}: {reason}") from None
         return self._sealed(task, plain, keys) if self.encrypted else text
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if len(args) <= len(self._positional):
+            bound = dict(zip(self._positional, args, strict=False)) | kwargs
+            each_once = len(bound) == len(args) + len(kwargs)
+            if each_once and self._required <= bound.keys() <= set(self._names):
+                return bound
+        return self._signature.bind(*args, **kwargs).arguments  # slower, and says what is wrong
 
     def _sealed(self, task: str, plain: dict[str, Any], keys: Keys | None) -> str:
         if keys is None:

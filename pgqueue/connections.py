@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from threading import Lock
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-import asyncpg
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from pgqueue.connect import connect_async, connect_sync, libpq_dsn, parse, without_passwords
-from pgqueue.liveness import KEEPALIVES, answers, answers_async, keep_alive
-from pgqueue.pooler import is_pooled, is_pooled_async
-
-CHECK_AFTER = 5.0
-CLOSE_WITHIN = 5.0
-CONNECT_TIMEOUT = 5  # seconds, for each host
+from pgqueue.async_pool import CHECK_AFTER, CONNECT_TIMEOUT, READ_ONLY, AsyncPool
+from pgqueue.connect import connect_sync, libpq_dsn, parse, without_passwords
+from pgqueue.liveness import KEEPALIVES, answers
+from pgqueue.pooler import is_pooled
 
 
 class Connections:
@@ -31,7 +27,7 @@ class Connections:
         self._lock = Lock()
         self._demoted_at = 0.0
         self._pool: ConnectionPool[Any] | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncpg.Pool[Any]]
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool]
         self._loops = WeakKeyDictionary()
 
     @contextmanager
@@ -41,7 +37,7 @@ class Connections:
             try:
                 yield connection
             except psycopg.Error as error:
-                if _refuses_writes(error):
+                if error.sqlstate == READ_ONLY:
                     self._demoted_at = time.monotonic()
                     connection.close()
                 raise
@@ -72,41 +68,17 @@ class Connections:
                 )
             return self._pool
 
-    @asynccontextmanager
-    async def aio(self) -> AsyncIterator[Any]:
-        """An asyncpg connection, for the length of the block."""
+    def aio(self, *, ours: bool = False) -> AbstractAsyncContextManager[Any]:
+        """An asyncpg connection, for the length of the block.
+
+        Args:
+            ours: it will run statements of pgqueue only, which leave nothing behind in the session.
+        """
         loop = asyncio.get_running_loop()
         pool = self._loops.get(loop)
         if pool is None:
-            pool = asyncpg.create_pool(min_size=0, max_size=self._size, connect=self._connect)
-            self._loops[loop] = pool
-        if not pool._initialized:
-            await pool
-        connection = await pool.acquire()
-        try:
-            while connection.idle() > CHECK_AFTER and not await answers_async(connection):
-                await pool.release(connection)
-                connection = await pool.acquire()
-            yield connection
-            connection.used()
-        except asyncpg.PostgresError as error:
-            if _refuses_writes(error):
-                await pool.expire_connections()
-            raise
-        finally:
-            # With a limit: it asks the server, which may be gone.
-            await pool.release(connection, timeout=CLOSE_WITHIN)
-
-    async def _connect(self, _: object, **options: Any) -> asyncpg.Connection[Any]:
-        """For asyncpg's pool: no prepared statements that would stay behind in a pooler."""
-        options["connection_class"] = _Dated
-        connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT, **options)
-        if await is_pooled_async(connection):
-            await connection.close()
-            options |= {"connection_class": _Shared, "statement_cache_size": 0}
-            connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT, **options)
-        keep_alive(connection)
-        return connection
+            pool = self._loops[loop] = AsyncPool(self._dsn, size=self._size)
+        return pool.connection(ours=ours)
 
     def _check(self, connection: Any) -> None:
         """For psycopg's pool, before it hands out a connection: is it of use?"""
@@ -126,15 +98,8 @@ class Connections:
         """Close both the sync pool and this loop's async pool."""
         pool = self._loops.pop(asyncio.get_running_loop(), None)
         if pool is not None:
-            # It waits for handlers that hold a connection, and for servers to say goodbye.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(pool.close(), CLOSE_WITHIN)
+            await pool.close()
         self.close()
-
-
-def _refuses_writes(error: psycopg.Error | asyncpg.PostgresError) -> bool:
-    """Is it a standby, or a primary that was demoted? Others may still lead there, and answer."""
-    return error.sqlstate == "25006"
 
 
 def _configure(connection: Any) -> None:
@@ -150,22 +115,3 @@ class Quiet(psycopg.Connection[Any]):
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
         with without_passwords(conninfo):
             return super().connect(conninfo, **options)
-
-
-class _Dated(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that knows how long it has not been used."""
-
-    _used = 0.0
-
-    def used(self) -> None:
-        self._used = time.monotonic()
-
-    def idle(self) -> float:
-        return time.monotonic() - self._used if self._used else 0.0
-
-
-class _Shared(_Dated):
-    """A connection through a pooler, whose sessions are not ours to reset."""
-
-    def get_reset_query(self) -> str:
-        return ""

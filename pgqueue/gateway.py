@@ -34,34 +34,52 @@ class Gateway:
 
     def run(self, operation: Operation[T], on: object) -> T:
         """Run one operation; ``on`` is the caller's connection or None."""
-        statement = self._statements[operation.statement]
-        with self._driver(on, operation.statement) as driver:
-            return operation.decode(driver.fetch(statement, operation.values))
+        statement, values = self._statements[operation.statement], operation.values
+        try:
+            if on is not None:
+                return operation.decode(sync_driver(on).fetch(statement, values))
+            with self.connections.sync() as connection:
+                return operation.decode(sync_driver(connection).fetch(statement, values))
+        except Exception as error:
+            _explain(error, operation.statement)
+            raise
 
     async def arun(self, operation: Operation[T], on: object) -> T:
         """The same, awaited."""
-        statement = self._statements[operation.statement]
-        async with self._adriver(on, operation.statement) as driver:
-            return operation.decode(await driver.fetch(statement, operation.values))
+        statement, values = self._statements[operation.statement], operation.values
+        try:
+            if on is not None:
+                return operation.decode(await async_driver(on).fetch(statement, values))
+            async with self.connections.aio(ours=True) as connection:
+                return operation.decode(await async_driver(connection).fetch(statement, values))
+        except Exception as error:
+            _explain(error, operation.statement)
+            raise
 
     @contextmanager
     def _driver(self, on: object, statement: str) -> Iterator[Driver]:
         """The driver of the caller's connection, or of one of our own in autocommit mode."""
-        with _explaining(statement):
+        try:
             if on is not None:
                 yield sync_driver(on)
             else:
                 with self.connections.sync() as connection:
                     yield sync_driver(connection)
+        except Exception as error:
+            _explain(error, statement)
+            raise
 
     @asynccontextmanager
     async def _adriver(self, on: object, statement: str) -> AsyncIterator[AsyncDriver]:
-        with _explaining(statement):
+        try:
             if on is not None:
                 yield async_driver(on)
             else:
-                async with self.connections.aio() as connection:
+                async with self.connections.aio(ours=True) as connection:
                     yield async_driver(connection)
+        except Exception as error:
+            _explain(error, statement)
+            raise
 
     def _copy(self, jobs: Sequence[NewJob], notify: bool, on: object) -> list[int] | None:
         """Insert by COPY; None if this connection cannot."""
@@ -106,13 +124,8 @@ class Gateway:
         return await self.arun(operations.enqueue(jobs, notify=notify), on)
 
 
-@contextmanager
-def _explaining(statement: str) -> Iterator[None]:
-    """Raise our own error for the SQLSTATEs we explain; pass on all others as they are."""
-    try:
-        yield
-    except Exception as error:
-        known = translate(error, statement)
-        if known is not None:
-            raise known from error
-        raise
+def _explain(error: Exception, statement: str) -> None:
+    """Raise our own error for the SQLSTATEs we explain."""
+    known = translate(error, statement)
+    if known is not None:
+        raise known from error

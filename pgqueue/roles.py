@@ -22,7 +22,7 @@ ROLES: Mapping[str, str] = {
 
 # The role that is meant for a statement; those not named here are for everybody.
 ROLE_OF: Mapping[str, str] = {
-    **dict.fromkeys(("enqueue", "enqueue_one", "reserve_ids", "copy_jobs"), "producer"),
+    **dict.fromkeys(("enqueue", "enqueue_one", "enqueue_plain", "reserve_ids", "copy_jobs"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
          "release", "heartbeat",

@@ -40,7 +40,7 @@ def migrations_path() -> Path:
 
 def stamp(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA) -> Stamp | None:
     """The stamp on the schema; None if there is none."""
-    statement = load(schema)["schema_comment"].numbered.encode()
+    statement = load(schema)["schema_comment"].encoded
     row = psycopg.RawCursor(connection).execute(statement, [check_schema(schema)]).fetchone()
     return parse(row[0] if row else None)
 
@@ -167,7 +167,7 @@ def _quoted(name: str) -> str:
 
 
 def _holders(connection: psycopg.Connection[Any], schema: str) -> str:
-    statement = load(schema)["lock_holders"].numbered.encode()
+    statement = load(schema)["lock_holders"].encoded
     rows = psycopg.RawCursor(connection).execute(statement, [schema]).fetchall()
     connection.rollback()
     return "; ".join(row[0] for row in rows) or "gone by now"

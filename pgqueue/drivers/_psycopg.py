@@ -22,12 +22,12 @@ class PsycopgDriver:
 
     def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
         with psycopg.RawCursor(self._connection, row_factory=tuple_row) as cursor:
-            cursor.execute(statement.numbered.encode(), [values[n] for n in statement.parameters])
+            cursor.execute(statement.encoded, [values[n] for n in statement.parameters])
             return cursor.fetchall()
 
     def copy(self, statement: Statement, data: bytes) -> None:
         with psycopg.RawCursor(self._connection) as cursor:
-            with cursor.copy(statement.numbered.encode()) as copy:
+            with cursor.copy(statement.encoded) as copy:
                 copy.write(data)
 
 
@@ -41,14 +41,12 @@ class PsycopgAsyncDriver:
         self, statement: Statement, values: Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
         async with psycopg.AsyncRawCursor(self._connection, row_factory=tuple_row) as cursor:
-            await cursor.execute(
-                statement.numbered.encode(), [values[n] for n in statement.parameters]
-            )
+            await cursor.execute(statement.encoded, [values[n] for n in statement.parameters])
             return await cursor.fetchall()
 
     async def acopy(self, statement: Statement, data: bytes) -> None:
         async with psycopg.AsyncRawCursor(self._connection) as cursor:
-            async with cursor.copy(statement.numbered.encode()) as copy:
+            async with cursor.copy(statement.encoded) as copy:
                 await copy.write(data)
 
 

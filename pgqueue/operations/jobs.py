@@ -55,6 +55,8 @@ def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[in
 
 
 def _enqueue_one(job: NewJob) -> Operation[list[int]]:
+    if job == NewJob(job.task, job.args):
+        return Operation("enqueue_plain", {"task": job.task, "args": job.args}, ids)
     values = {
         "task": job.task,
         "args": job.args,

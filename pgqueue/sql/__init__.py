@@ -33,6 +33,7 @@ class Statement:
     named: str  # :name, for SQLAlchemy's text()
     pyformat: str  # %(name)s: Django's cursors
     parameters: tuple[str, ...]
+    encoded: bytes  # numbered, as psycopg takes it
 
 
 def check_schema(name: str) -> str:
@@ -84,6 +85,7 @@ def compile_statement(name: str, source: str) -> Statement:
         _PARAMETER.sub(r"(:\1)", text),
         _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%")),
         tuple(names),
+        numbered.encode(),
     )
 
 

@@ -177,6 +177,4 @@ class Pooled:
 
 
 async def _send(cursor: psycopg.AsyncRawCursor[Any], statement: Statement, values: Values) -> None:
-    await cursor.execute(
-        statement.numbered.encode(), [values[name] for name in statement.parameters]
-    )
+    await cursor.execute(statement.encoded, [values[name] for name in statement.parameters])

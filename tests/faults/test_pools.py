@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import App, Context, Worker, connections, liveness
+from pgqueue import App, Context, Worker, async_pool, connections, liveness
 from pgqueue.job import NewJob
 from tests.faults.proxy import Proxy
 from tests.support import statuses
@@ -30,8 +30,9 @@ async def aio(app: App) -> None:
 @pytest.fixture
 async def far(through: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
     """An app behind the proxy that always asks whether a connection is of use, for a second."""
-    monkeypatch.setattr(connections, "CHECK_AFTER", 0.0)
-    monkeypatch.setattr(connections, "CLOSE_WITHIN", 1.0)
+    for module in (connections, async_pool):
+        monkeypatch.setattr(module, "CHECK_AFTER", 0.0)
+    monkeypatch.setattr(async_pool, "CLOSE_WITHIN", 1.0)
     monkeypatch.setattr(liveness, "PATIENCE", 1.0)
     app = App(through)
     yield app

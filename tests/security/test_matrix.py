@@ -22,7 +22,7 @@ EVERYBODY = {*ROLES}
 
 # statement -> the roles that may run it; owner and migrator may all.
 ALLOWED: Mapping[str, set[str]] = {
-    "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
+    "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "enqueue_plain": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
     "claim": WORKER, "sweep": WORKER, "complete": WORKER, "complete_and_delete": WORKER,
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
@@ -47,7 +47,7 @@ ID = uuid4()
 VALUES: dict[str, Any] = {
     "jobs": '[{"task": "t", "args": {}, "queue": "q", "priority": 0, "max_retries": 1}]',
     "notify": True, "channel": "c", "count": 2, "queues": ["q"], "priorities": [0], "after_at": ["2000-01-01"],
-    "after_ids": [0], "limit": 5, "claim_id": ID, "worker_id": ID, "lease": 60.0, "claim_ids": [ID],
+    "after_ids": [0], "lanes": 9, "limit": 5, "claim_id": ID, "worker_id": ID, "lease": 60.0, "claim_ids": [ID],
     "run_seconds": [0.1], "outcomes": ["retry"], "delays": [None], "error_types": ["E"],
     "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "age": 1e6, "host": "h", "pid": 1,
     "version": "0", "forget": 300.0, "queue": "q", "task": None, "error": None, "since": None,
@@ -99,8 +99,10 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
         **values,
         "id": str(ID) if name.startswith("worker_") else values["id"],
         "status": "succeeded" if name == "prune" else None,
-        "args": '{"a": 1}' if name in ("retry_jobs", "enqueue_one", "add_schedule") else None,
-        "task": "t" if name in ("enqueue_one", "add_schedule") else None,
+        "args": '{"a": 1}'
+        if name in ("retry_jobs", "enqueue_one", "enqueue_plain", "add_schedule")
+        else None,
+        "task": "t" if name in ("enqueue_one", "enqueue_plain", "add_schedule") else None,
         "limit": "5s" if name == "pin_session" else values["limit"],
     }
     try:

@@ -1,0 +1,124 @@
+"""An asyncpg pool of one event loop that gives out only connections that answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from pgqueue.connect import connect_async
+from pgqueue.liveness import answers_async, keep_alive
+from pgqueue.pooler import is_pooled_async
+
+CHECK_AFTER = 5.0
+CLOSE_WITHIN = 5.0
+CONNECT_TIMEOUT = 5  # seconds, for each host
+# A standby, or a primary that was demoted: other connections may still lead there, and answer.
+READ_ONLY = "25006"
+
+
+class AsyncPool:
+    """At most ``size`` connections. One that ran a statement of ours is kept out for the next.
+
+    asyncpg's own giving out and taking back costs as much as the statement.
+    """
+
+    def __init__(self, dsn: str, *, size: int) -> None:
+        self._dsn = dsn
+        self._pool = asyncpg.create_pool(min_size=0, max_size=size, connect=self._connect)
+        self._spare: Any = None
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def connection(self, *, ours: bool) -> AsyncIterator[Any]:
+        """A connection, for the length of the block.
+
+        Args:
+            ours: it will run statements of pgqueue only, which leave nothing behind in the session.
+        """
+        connection = await self._take()
+        keep = False
+        try:
+            while connection.idle() > CHECK_AFTER and not await answers_async(connection):
+                await self._pool.release(connection)
+                connection = await self._take()
+            yield connection
+            connection.used()
+            keep = ours and self._spare is None and not self._waiting
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == READ_ONLY:
+                await self._pool.expire_connections()
+            raise
+        finally:
+            connection.lent(clean=ours)
+            if keep:
+                self._spare = connection
+            else:
+                # With a limit: it asks the server, which may be gone.
+                await self._pool.release(connection, timeout=CLOSE_WITHIN)
+
+    async def _take(self) -> Any:
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.is_closed():
+            return spare
+        if spare is not None:
+            await self._pool.release(spare)
+        if not self._pool._initialized:
+            await self._pool
+        self._waiting += 1
+        try:
+            return await self._pool.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def _connect(self, _: object, **options: Any) -> asyncpg.Connection[Any]:
+        """For asyncpg's pool: no prepared statements that would stay behind in a pooler."""
+        options["connection_class"] = _Dated
+        connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT, **options)
+        if await is_pooled_async(connection):
+            await connection.close()
+            options |= {"connection_class": _Shared, "statement_cache_size": 0}
+            connection = await connect_async(self._dsn, timeout=CONNECT_TIMEOUT, **options)
+        keep_alive(connection)
+        return connection
+
+    async def close(self) -> None:
+        """Close all connections; those in use, and those that do not answer, after 5 s."""
+        if not self._pool._initialized:
+            return
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await self._pool.release(spare)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._pool.close(), CLOSE_WITHIN)
+
+
+class _Dated(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that knows how long it has not been used, and what for."""
+
+    _used = 0.0
+    _clean = False
+
+    def lent(self, *, clean: bool) -> None:
+        self._clean = clean
+
+    def used(self) -> None:
+        self._used = time.monotonic()
+
+    def idle(self) -> float:
+        return time.monotonic() - self._used if self._used else 0.0
+
+    def get_reset_query(self) -> str:
+        """For the pool, which spends a round trip on it."""
+        return "" if self._clean else str(super().get_reset_query())
+
+
+class _Shared(_Dated):
+    """A connection through a pooler, whose sessions are not ours to reset."""
+
+    def get_reset_query(self) -> str:
+        return ""
