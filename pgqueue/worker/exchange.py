@@ -78,11 +78,11 @@ class Exchange(Service):
 
     def _idle_wait(self, swept: bool) -> float:
         # Producers limit their notifications, so for a moment after activity look often.
-        if not swept:
-            return max(self._lanes.until_sweep(time.monotonic()), 0.001)
-        wait = FIRST_IDLE_WAIT * float(2 ** min(self._idle, 16))
+        wait = min(FIRST_IDLE_WAIT * float(2 ** min(self._idle, 16)), self._poll)
         self._idle += 1
-        return float(min(wait, self._poll))
+        if swept:
+            return wait
+        return max(min(wait, self._lanes.until_sweep(time.monotonic())), 0.001)
 
     async def _claim(self, room: int, *, sweep: bool) -> list[ClaimedJob]:
         sent_at = time.monotonic()
