@@ -20,7 +20,7 @@ TESTS = [
     "tests/worker/test_locks.py",
     "tests/model",
     "tests/plans",
-    "tests/schedules/test_firing.py",
+    "tests/schedules",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"

@@ -14,7 +14,7 @@ from pgqueue.operations import schedules
 from pgqueue.operations.schedules import Declared
 from pgqueue.schedule import NewSchedule, new_schedule
 from tests.schedules import declaring
-from tests.schedules.test_firing import Passes, age, entry, ticks, until_idle
+from tests.schedules.firing import Passes, age, entry, ticks, until_idle
 from tests.support import drain
 
 JOB = NewJob("t", "{}")

@@ -1,11 +1,8 @@
-"""One tick gives at most one job: with many workers, steps of the clock, restarts; missed ticks by policy."""
+"""A schedule fires at its ticks; missed ones by policy; what is broken stops no other."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import logging
-from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -14,63 +11,9 @@ import pytest
 
 from pgqueue import App, schema
 from pgqueue.job import NewJob
-from pgqueue.operations import schedules
-from pgqueue.schedule import Firing, NewSchedule, fire, new_schedule
-from pgqueue.worker.database import Database
-from pgqueue.worker.scheduler import Scheduler
-from tests.model.machine import perform
-from tests.support import drain, eventually_async, statuses, working
-
-JOB = NewJob("t", "{}")
-
-
-def entry(name: str = "s", cron: str = "* * * * *", **when: Any) -> NewSchedule:
-    return new_schedule(name, JOB, {"cron": cron, **when})
-
-
-def age(conn: psycopg.Connection, length: str, name: str = "s") -> None:
-    """Move a schedule and its runs back in time, as if that much had passed since."""
-    conn.execute(
-        "update pgqueue.schedules set last_tick = last_tick - %s::interval,"
-        " next_tick = next_tick - %s::interval where name = %s",
-        [length, length, name],
-    )
-    conn.execute(
-        "update pgqueue.jobs set tick = tick - %s::interval where schedule = %s", [length, name]
-    )
-
-
-def ticks(conn: psycopg.Connection, name: str = "s") -> list[Any]:
-    rows = conn.execute(
-        "select tick from pgqueue.jobs where schedule = %s order by tick", [name]
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-def one(conn: psycopg.Connection, query: str) -> Any:
-    row = conn.execute(query.encode()).fetchone()
-    assert row is not None
-    return row[0]
-
-
-class Passes:
-    """A worker's scheduler, one pass at a time."""
-
-    def __init__(self, dsn: str, *declared: NewSchedule) -> None:
-        self.database = Database(dsn, "pgqueue")
-        self.scheduler = Scheduler(database=self.database, declared=declared)
-
-    async def __aenter__(self) -> Scheduler:
-        return self.scheduler
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.database.close()
-
-
-async def until_idle(scheduler: Scheduler) -> float:
-    while (wait := await scheduler.run_once()) == 0:
-        pass
-    return wait
+from pgqueue.schedule import new_schedule
+from tests.schedules.firing import JOB, Passes, age, entry, one, ticks, until_idle
+from tests.support import drain, eventually_async, working
 
 
 async def test_a_new_schedule_fires_first_at_its_next_tick(
@@ -146,116 +89,6 @@ async def test_on_resume_catch_up_decides(
         await until_idle(scheduler)
     expected = {"none": (0, 1), "latest": (1,), "all": (12,)}[catch_up]
     assert len(ticks(conn)) in expected  # one tick may be less than a minute old
-
-
-async def test_a_pause_between_the_look_and_the_firing_holds(
-    dsn: str, conn: psycopg.Connection, app: App
-) -> None:
-    app.client.add_schedule("s", "* * * * *", JOB)
-    age(conn, "5 minutes")
-    database = Database(dsn, "pgqueue")
-    look = await database.run(schedules.look(limit=10))
-    app.client.pause_schedule("s")
-    firing = fire(look.due[0], look.now)  # type: ignore[arg-type]
-    assert firing.ticks
-    assert await database.run(schedules.fire([firing])) == {}
-    await database.close()
-    assert ticks(conn) == []
-
-
-async def test_a_laggard_fires_no_old_tick(dsn: str, conn: psycopg.Connection, app: App) -> None:
-    app.client.add_schedule("s", "* * * * *", JOB, catch_up="all")
-    age(conn, "5 minutes")
-    database = Database(dsn, "pgqueue")
-    look = await database.run(schedules.look(limit=10))
-    old = fire(look.due[0], look.now)  # type: ignore[arg-type]
-    assert await database.run(schedules.fire([old])) == {"s": 5}
-    assert await database.run(schedules.fire([old])) == {}
-    age(conn, "2 minutes")
-    assert await database.run(schedules.fire([old])) == {}
-    await database.close()
-    assert len(ticks(conn)) == 5
-
-
-async def test_two_at_the_same_moment(dsn: str, conn: psycopg.Connection, app: App) -> None:
-    """The second neither waits for the first nor fires as well."""
-    app.client.add_schedule("s", "* * * * *", JOB)
-    age(conn, "5 minutes")
-    database = Database(dsn, "pgqueue")
-    look = await database.run(schedules.look(limit=10))
-    firing = fire(look.due[0], look.now)  # type: ignore[arg-type]
-    with psycopg.connect(dsn) as first:
-        assert perform(first, schedules.fire([firing])) == {"s": 1}
-        assert await database.run(schedules.fire([firing])) == {}
-    assert await database.run(schedules.fire([firing])) == {}
-    await database.close()
-    assert len(ticks(conn)) == 1
-
-
-async def test_no_tick_of_the_future_or_the_past_is_inserted(
-    dsn: str, conn: psycopg.Connection, app: App
-) -> None:
-    """Whatever a worker with a bug would ask for."""
-    app.client.add_schedule("s", "* * * * *", JOB)
-    database = Database(dsn, "pgqueue")
-    look = await database.run(schedules.look(limit=10))
-    assert look.now is not None
-    seen = look.due[0].last_tick
-    day = timedelta(days=1)
-    bad = Firing("s", seen, [seen - day, seen, look.now + day], seen - day, look.now + day)
-    assert await database.run(schedules.fire([bad])) == {"s": 0}
-    assert one(conn, "select last_tick from pgqueue.schedules") == seen
-    await database.close()
-
-
-async def test_eight_workers_and_steps_of_the_clock(dsn: str, conn: psycopg.Connection) -> None:
-    names = [f"s{i}" for i in range(20)]
-    declared = [entry(name, "* * * * *", catch_up="all") for name in names]
-    workers = [Passes(dsn, *declared) for _ in range(8)]
-    for worker in workers:
-        await until_idle(worker.scheduler)
-    for step in ("1 minute", "3 minutes", "-2 minutes", "1 minute", "-10 minutes", "15 minutes"):
-        for name in names:
-            age(conn, step, name)
-        await asyncio.gather(*(until_idle(worker.scheduler) for worker in workers))
-        await eventually_async(lambda: not one(conn, DUE))
-    for worker in workers:
-        await worker.database.close()
-    for name in names:
-        found = ticks(conn, name)
-        assert found
-        assert max(Counter(found).values()) == 1
-        in_order = conn.execute(
-            "select tick from pgqueue.jobs where schedule = %s order by id", [name]
-        ).fetchall()
-        assert [row[0] for row in in_order] == found
-
-
-DUE = "select exists (select from pgqueue.schedules where next_tick <= clock_timestamp())"
-
-
-async def test_whole_workers_that_stop_and_start(dsn: str, conn: psycopg.Connection) -> None:
-    def make() -> App:
-        app = App(dsn)
-
-        @app.task(name="t", every="1s", catch_up="all")
-        async def tick() -> None: ...
-
-        return app
-
-    apps = [make() for _ in range(4)]
-    for wanted in (2, 4):
-        async with working(apps[0]), working(apps[1]), working(apps[2]), working(apps[3]):
-            await eventually_async(lambda wanted=wanted: len(ticks(conn, "t")) >= wanted)
-        for app in apps:
-            await app.aclose()
-    await drain(apps[0])
-    found = ticks(conn, "t")
-    gaps = {b - a for a, b in itertools.pairwise(found)}
-    assert gaps == {timedelta(seconds=1)}  # none twice, and with catch_up="all" none lost
-    assert set(statuses(conn).values()) == {"succeeded"}
-    for app in apps:
-        await app.aclose()
 
 
 async def test_overlap(dsn: str, conn: psycopg.Connection) -> None:
@@ -375,20 +208,3 @@ async def test_a_worker_on_an_older_schema_does_without(empty_dsn: str) -> None:
     await drain(app)
     assert ran == [1]
     await app.aclose()
-
-
-async def test_a_thousand_schedules_at_once(dsn: str, conn: psycopg.Connection) -> None:
-    conn.execute(
-        "insert into pgqueue.schedules (name, expression, task, next_tick)"
-        " select 's' || i, '0 0 * * *', 't', clock_timestamp() + interval '1 hour'"
-        " from generate_series(1, 1000) i"
-    )
-    async with Passes(dsn) as scheduler:
-        assert await scheduler.run_once() > 1
-        conn.execute(
-            "update pgqueue.schedules set last_tick = now() - interval '25 hours', next_tick = now()"
-        )
-        await until_idle(scheduler)
-    assert one(conn, "select count(*) from pgqueue.jobs") == 1000
-    assert one(conn, "select count(distinct schedule) from pgqueue.jobs") == 1000
-    assert one(conn, "select min(next_tick) > now() from pgqueue.schedules")
