@@ -124,13 +124,18 @@ def overlaps(history: History) -> Iterator[tuple[str, str]]:
                 yield claim, other
 
 
-def ran_again(history: History) -> Iterator[tuple[str, float]]:
-    """For each worker that lost this job to a lapsed lease: when the job was next started."""
+def ran_again(history: History) -> Iterator[tuple[str, float, bool]]:
+    """For each worker that lost this job to a lapsed lease: when the job was next started.
+
+    True with those after which it was on its last chance, and so had to wait until it could run alone.
+    """
+    crashes = 0
     for outcome in history.outcomes:
         if outcome.worker is not None and outcome.became == "pending" and outcome.lapsed:
+            crashes += 1
             later = [at for at in history.starts.values() if at >= outcome.at]
             if later:
-                yield outcome.worker, min(later)
+                yield outcome.worker, min(later), crashes >= MAX_CRASHES - 1
 
 
 def histories(batches: Iterable[Batch], events: Iterable[tuple[Any, ...]]) -> Iterator[History]:

@@ -26,7 +26,7 @@ class Tally:
         self.finished: Counter[str] = Counter()
         self.found: Counter[str] = Counter(dict.fromkeys(MUST_BE_ZERO, 0))
         self.examples: list[str] = []
-        self.again: defaultdict[str, list[float]] = defaultdict(list)
+        self.again: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
         self.runs = self.lapsed = 0
         for history in histories:
             self._add(history)
@@ -37,8 +37,8 @@ class Tally:
             self.finished[str(history.status)] += 1
         self.runs += len(history.starts)
         self.lapsed += sum(o.lapsed and o.became not in FINISHED for o in history.outcomes)
-        for worker, at in ran_again(history):
-            self.again[worker].append(at)
+        for worker, at, last_chance in ran_again(history):
+            self.again[worker, last_chance].append(at)
         for finding in judge(history):
             self.found[finding] += 1
             if len(self.examples) < EXAMPLES:
@@ -50,13 +50,6 @@ def report(
     ended: float, lease: float, gave_up: Sequence[str], settings: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The whole run as one object."""
-    again = [
-        max(tally.again[worker]) - fault.since
-        for fault in faults
-        if fault.kind == "kill"
-        for worker in fault.workers
-        if tally.again[worker]
-    ]
     return {
         "enqueued": sum(tally.enqueued.values()) - tally.enqueued["rolled back"],
         "commit_unknown": tally.enqueued["unknown"],
@@ -70,11 +63,23 @@ def report(
         "jobs_per_s": round(calm),
         "faults": len(faults),
         "recovery": recoveries(faults, finished, calm, ended),
-        "killed_jobs_ran_again_s": summary(again),
+        "killed_jobs_ran_again_s": summary(again(tally, faults, last_chance=False)),
+        "last_chances_ran_again_s": summary(again(tally, faults, last_chance=True)),
         "killed_jobs_ran_again_within_s": lease + RERUN_GRACE,
         "examples": [*tally.examples, *gave_up],
         "settings": {**settings, **versions()},
     }
+
+
+def again(tally: Tally, faults: Sequence[Fault], *, last_chance: bool) -> list[float]:
+    """For each killed worker, the seconds until the last of its jobs had been started again."""
+    return [
+        max(tally.again[worker, last_chance]) - fault.since
+        for fault in faults
+        if fault.kind == "kill"
+        for worker in fault.workers
+        if tally.again[worker, last_chance]
+    ]
 
 
 def recoveries(
@@ -130,9 +135,15 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(
             f"{kind:<14}{each['count']:>6}{_s(each['median'])}{_s(each['worst'])}{missing}"
         )
-    again = result["killed_jobs_ran_again_s"]
-    lines.append(f"{'jobs of killed':<14}{again['count']:>6}{_s(again['median'])}{_s(again['worst'])}"
-                 f"   ran again (wanted: {result['killed_jobs_ran_again_within_s']:g})")  # fmt: skip
+    for name, label, note in (
+        ("killed_jobs_ran_again_s", "jobs of killed",
+         f"ran again (wanted: {result['killed_jobs_ran_again_within_s']:g})"),
+        ("last_chances_ran_again_s", "last chances", "ran again, one by one, alone"),
+    ):  # fmt: skip
+        each = result[name]
+        lines.append(
+            f"{label:<14}{each['count']:>6}{_s(each['median'])}{_s(each['worst'])}   {note}"
+        )
     lines += result["examples"]
     return "\n".join(lines)
 

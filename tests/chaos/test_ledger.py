@@ -159,12 +159,13 @@ def test_what_the_database_notes_is_read_back(dsn: str) -> None:
 
 
 def test_when_the_jobs_of_a_killed_worker_ran_again() -> None:
-    again = dict(ran_again(changed(lapsed_thrice(), starts={"a": 1.0, "b": 4.0, "c": 7.5})))
-    assert again == {"worker of a": 4.0, "worker of b": 7.5}
-    fault = Fault("kill", "", 2.0, ("worker of a",))
-    result = report(Tally([lapsed_thrice()]), [fault], {}, calm=0, ended=0, lease=1, gave_up=[],
+    again = list(ran_again(changed(lapsed_thrice(), starts={"a": 1.0, "b": 4.0, "c": 7.5})))
+    assert again == [("worker of a", 4.0, False), ("worker of b", 7.5, True)]
+    faults = [Fault("kill", "", 2.0, ("worker of a",)), Fault("kill", "", 3.0, ("worker of b",))]
+    result = report(Tally([lapsed_thrice()]), faults, {}, calm=0, ended=0, lease=1, gave_up=[],
                     settings={})  # fmt: skip
     assert result["killed_jobs_ran_again_s"] == {"count": 1, "median": 2.0, "worst": 2.0}
+    assert result["last_chances_ran_again_s"]["count"] == 1
 
 
 def test_recovery_is_the_first_second_at_95_percent() -> None:
