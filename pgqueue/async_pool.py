@@ -46,6 +46,7 @@ class AsyncPool:
             while connection.idle() > CHECK_AFTER and not await answers_async(connection):
                 await self._pool.release(connection)
                 connection = await self._take()
+            connection.lent(clean=ours)
             yield connection
             connection.used()
             keep = ours and self._spare is None and not self._waiting
@@ -54,7 +55,6 @@ class AsyncPool:
                 await self._pool.expire_connections()
             raise
         finally:
-            connection.lent(clean=ours)
             if keep:
                 self._spare = connection
             else:
