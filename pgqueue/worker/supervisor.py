@@ -31,6 +31,7 @@ class Child:
         self._fast_deaths = 0
         self.start_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
+        self._told: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         # Its own session: a Ctrl-C in the terminal reaches it once, through the supervisor.
@@ -50,7 +51,13 @@ class Child:
     def terminate(self) -> None:
         """Ask it to end as by SIGTERM."""
         if self.process is not None and self.process.poll() is None:
+            self._told = self.process
             self.process.send_signal(signal.SIGTERM)
+
+    @property
+    def untold(self) -> bool:
+        """Has it not been asked to end since it was started?"""
+        return self._told is not self.process
 
     def reload(self) -> None:
         """Start it again with the new code, at once if the old code kept it from starting."""
@@ -122,6 +129,8 @@ class Supervisor:
             return False
         code = child.process.poll()
         if code is None:
+            if self._stopping and child.untold:  # the signal came while it was being started
+                child.terminate()
             return False
         if self._stopping or (code == 0 and self._watch is None):
             return True
