@@ -144,6 +144,20 @@ async def test_a_locked_row_is_alive(app: App, database: Database, dsn: str) -> 
     await database.close()
 
 
+async def test_rescue_waits_for_no_lock(
+    app: App, database: Database, conn: psycopg.Connection, dsn: str
+) -> None:
+    """A handler in its transaction, or another rescuer, holds the row: it is somebody's."""
+    await app.aclient.insert([NewJob("t", "{}"), NewJob("t", "{}")])
+    first, second = await claim(database)
+    lapse(conn)
+    with psycopg.connect(dsn) as handler:
+        handler.execute("select from pgqueue.jobs where id = %s for update", (first.id,))
+        assert [r.id for r in await rescue(database)] == [second.id]
+    assert [r.id for r in await rescue(database)] == [first.id]
+    await database.close()
+
+
 async def test_claims_skip_locked_rows_and_paused_queues(
     app: App, database: Database, dsn: str
 ) -> None:
