@@ -12,6 +12,7 @@ from pgqueue import config
 from pgqueue.client import AsyncClient, Client
 from pgqueue.connections import Connections
 from pgqueue.context import Context
+from pgqueue.databases import check_dsns, current
 from pgqueue.declared import Declares
 from pgqueue.dispatch import Dispatch, Job
 from pgqueue.durations import Duration, seconds
@@ -36,7 +37,8 @@ class App(Declares):
 
     Args:
         dsn: any DSN that libpq reads; else ``PGQUEUE_DSN``, ``pgqueue.toml``, ``[tool.pgqueue]``,
-            or the ``PG*`` variables of libpq.
+            or the ``PG*`` variables of libpq. A list of several is for an application of several
+            databases: workers serve all, and jobs are enqueued on connections of its own.
         schema: the PostgreSQL schema of the queue.
         notify: wake idle workers when jobs are enqueued; without it they poll.
         redact: names of arguments to mask besides the usual ones (``password``, ``token``, ...) and
@@ -46,7 +48,7 @@ class App(Declares):
 
     def __init__(
         self,
-        dsn: str | None = None,
+        dsn: str | Sequence[str] | None = None,
         *,
         schema: str | None = None,
         notify: bool = True,
@@ -54,24 +56,34 @@ class App(Declares):
         keys: Keys | None = None,
     ) -> None:
         super().__init__()
-        self._dsn, self._schema = dsn, schema
+        self._dsns = None if dsn is None else check_dsns(dsn)
+        self._schema = schema
         self._redact, self._given_keys = redact, keys
         Redaction().plus(redact)
         self._notify = notify
         self._limiter = NotifyLimiter()
-        self._gateway: Gateway | None = None
+        self._gateways: dict[str, Gateway] = {}
         self.tasks: dict[str, Definition] = {}
-        self.client = Client(lambda operation, on: self._opened.run(operation, on), self._edited)
+        self.client = Client(lambda operation, on: self._way(on).run(operation, on), self._edited)
         self.aclient = AsyncClient(
-            lambda operation, on: self._opened.arun(operation, on), self._edited
+            lambda operation, on: self._way(on).arun(operation, on), self._edited
         )
 
     @property
+    def dsns(self) -> tuple[str, ...]:
+        """The DSNs of all databases; they may hold passwords."""
+        if self._dsns is None:
+            self._dsns = (config.load().dsn or "",)
+        return self._dsns
+
+    @property
     def dsn(self) -> str:
-        """The DSN in use; it may hold a password."""
-        if self._dsn is None:
-            self._dsn = config.load().dsn or ""
-        return self._dsn
+        """The DSN in use; of several, that of the job that runs.
+
+        Raises:
+            ConfigError: there are several, and no job runs.
+        """
+        return current(self.dsns)
 
     @property
     def schema(self) -> str:
@@ -94,24 +106,24 @@ class App(Declares):
         """The keys of encrypted arguments, if there are any."""
         return self.privacy.keys
 
-    def use(self, *, dsn: str | None = None, schema: str | None = None) -> None:
-        """Go to another database or schema from now on; None leaves each as it is."""
-        self._dsn = self._dsn if dsn is None else dsn
+    def use(self, *, dsn: str | Sequence[str] | None = None, schema: str | None = None) -> None:
+        """Go to other databases or another schema from now on; None leaves each as it is."""
+        self._dsns = self._dsns if dsn is None else check_dsns(dsn)
         self._schema = self._schema if schema is None else schema
         self.close()
-        self._gateway = None
+        self._gateways = {}
 
-    @property
-    def _opened(self) -> Gateway:
-        """The way to the database."""
-        if self._gateway is None:
-            self._gateway = Gateway(self.dsn, self.schema)
-        return self._gateway
+    def _way(self, on: object) -> Gateway:
+        """The way to the database; to any, if the caller gave a connection ``on`` one."""
+        dsn = self.dsn if on is None else self.dsns[0]
+        if (gateway := self._gateways.get(dsn)) is None:
+            gateway = self._gateways[dsn] = Gateway(dsn, self.schema)
+        return gateway
 
     @property
     def connections(self) -> Connections:
         """Pools for handlers and tests: ``.sync()`` gives a psycopg connection, ``.aio()`` an asyncpg one."""
-        return self._opened.connections
+        return self._way(None).connections
 
     @overload
     def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
@@ -240,13 +252,13 @@ class App(Declares):
         check_jobs(jobs)
         if not jobs:
             return []
-        return self._opened.insert(jobs, notify=self._may_notify(jobs), on=on)
+        return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
         check_jobs(jobs)
         if not jobs:
             return []
-        return await self._opened.ainsert(jobs, notify=self._may_notify(jobs), on=on)
+        return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         queues = {job.queue for job in jobs}
@@ -254,13 +266,13 @@ class App(Declares):
 
     def close(self) -> None:
         """Close the app's own connections; it may be used again."""
-        if self._gateway is not None:
-            self._gateway.connections.close()
+        for gateway in self._gateways.values():
+            gateway.connections.close()
 
     async def aclose(self) -> None:
         """Close the app's own connections, those of the running event loop as well."""
-        if self._gateway is not None:
-            await self._gateway.connections.aclose()
+        for gateway in self._gateways.values():
+            await gateway.connections.aclose()
 
     def __enter__(self) -> Self:
         return self

@@ -25,9 +25,8 @@ class Declares:
     def __init__(self) -> None:
         self._declared: dict[str, Callable[[], NewSchedule]] = {}
 
-    @property
-    def _opened(self) -> Gateway:
-        """The way to the database."""
+    def _way(self, on: object) -> Gateway:
+        """The way to the database; to any, if the caller gave a connection ``on`` one."""
         raise NotImplementedError
 
     @property
@@ -100,13 +99,13 @@ class Declares:
 
     def write_schedules(self) -> list[str]:
         """Write the declared schedules now, also over changes by hand; the names of those changed."""
-        written = self._opened.run(schedules.declare(self.schedules, force=True), None)
+        written = self._way(None).run(schedules.declare(self.schedules, force=True), None)
         return [each.name for each in written if each.written]
 
     def put_schedule(self, schedule: NewSchedule, on: object) -> Schedule:
-        self._opened.run(schedules.add(schedule), on)
+        self._way(on).run(schedules.add(schedule), on)
         return self.client.schedule(schedule.name, on=on)
 
     async def aput_schedule(self, schedule: NewSchedule, on: object) -> Schedule:
-        await self._opened.arun(schedules.add(schedule), on)
+        await self._way(on).arun(schedules.add(schedule), on)
         return await self.aclient.schedule(schedule.name, on=on)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.logging import RichHandler
 
+from pgqueue.connect import describe
+from pgqueue.databases import CURRENT
 from pgqueue.text import json_text, lines, one_line
 
 # What pgqueue.worker.report adds to its records.
@@ -26,6 +28,8 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             "pid": record.process,
         }
+        if (dsn := CURRENT.get()) is not None:
+            entry["database"] = describe(dsn)
         entry |= {
             name: value for name in OF_A_JOB if (value := getattr(record, name, None)) is not None
         }
@@ -38,7 +42,8 @@ class PlainLines(logging.Formatter):
     """Text whose control characters are escaped; only tracebacks have more lines, indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record))
+        where = "" if (dsn := CURRENT.get()) is None else f"[{describe(dsn)}] "
+        return one_line(where + super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
         return lines(super().format(record))

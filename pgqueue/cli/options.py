@@ -9,11 +9,16 @@ from typing import Any, TypeVar
 import click
 
 from pgqueue.app import App
+from pgqueue.connect import describe
+from pgqueue.errors import ConfigError
 from pgqueue.operations.jobs import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 dsn_option = click.option("--dsn", metavar="DSN", help="The database; default PGQUEUE_DSN.")
+databases_option = click.option(
+    "--dsn", multiple=True, metavar="DSN", help="The database; default PGQUEUE_DSN. Repeatable."
+)
 schema_option = click.option("--schema", metavar="NAME", help="Its schema; default pgqueue.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 app_option = click.option(
@@ -28,13 +33,22 @@ def connection_options(command: F) -> F:
 
 
 def on_database(command: Callable[..., None]) -> Callable[..., None]:
-    """--dsn and --schema; the command gets ``app``, an app without tasks, for its length."""
+    """--dsn and --schema; the command gets ``app``, an app without tasks, for its length.
 
-    @connection_options
+    With several it runs for one after the other, under headings that go to stderr.
+    """
+
+    @databases_option
+    @schema_option
     @wraps(command)
-    def opened(*, dsn: str | None, schema: str | None, **others: Any) -> None:
-        with App(dsn, schema=schema) as app:
-            command(app=app, **others)
+    def opened(*, dsn: tuple[str, ...], schema: str | None, **others: Any) -> None:
+        if len(dsn) > 1 and (others.get("job_id") or others.get("job_ids")):
+            raise ConfigError("an id belongs to one database: give one --dsn")
+        for each in dsn or (None,):
+            if len(dsn) > 1:
+                click.echo(f"{describe(str(each))}:", err=True)
+            with App(each, schema=schema) as app:
+                command(app=app, **others)
 
     return opened
 

@@ -14,7 +14,7 @@ import click
 from pgqueue.app import App
 from pgqueue.cli import logs
 from pgqueue.cli.application import load_app
-from pgqueue.cli.options import connection_options
+from pgqueue.cli.options import databases_option, schema_option
 from pgqueue.connect import NONE_GIVEN, is_given
 from pgqueue.errors import ConfigError
 from pgqueue.worker import Worker
@@ -27,7 +27,8 @@ log = logging.getLogger("pgqueue.worker")
 
 @click.command("work")
 @click.option("--app", "path", metavar="MODULE:NAME", help="Your App; default PGQUEUE_APP.")
-@connection_options
+@databases_option
+@schema_option
 @click.option("--queue", "-q", "queues", multiple=True, metavar="NAME[:N]",
               help="A queue, with N jobs at once; repeatable. Default: all queues.")  # fmt: skip
 @click.option("--workers", "-w", default=1, show_default=True, type=click.IntRange(1, 256),
@@ -56,7 +57,7 @@ log = logging.getLogger("pgqueue.worker")
 )
 def work_command(
     path: str | None,
-    dsn: str | None,
+    dsn: tuple[str, ...],
     schema: str | None,
     queues: tuple[str, ...],
     workers: int,
@@ -70,9 +71,8 @@ def work_command(
     """Run jobs until SIGTERM or Ctrl-C. A second signal does not wait for the jobs that run."""
     logs.set_up(log_format, log_level)
     app = load_app(path)
-    if dsn is not None or schema is not None:
-        app.use(dsn=dsn, schema=schema)
-    if not is_given(app.dsn):
+    app.use(dsn=dsn or None, schema=schema)
+    if not all(map(is_given, app.dsns)):
         log.warning("%s; trying what libpq does without", NONE_GIVEN)
     settings = {name: value for name, value in given.items() if value is not None}
     wanted = parse_queues(queues)
@@ -119,7 +119,12 @@ def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
 
 
 async def check(app: App) -> None:
-    """Say once what is wrong, before processes are started that would each say it."""
+    """Say once what is wrong, before processes are started that would each say it.
+
+    Of several databases each is seen to by the processes themselves: one may serve while others do not.
+    """
+    if len(app.dsns) > 1:
+        return
     database = Database(app.dsn, app.schema)
     with suppress(DatabaseAway):  # reported; they will wait for it
         await admit(database, app.schema)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from pgqueue import config
 from pgqueue.config import Given, Settings
-from pgqueue.errors import ConfigError
-from pgqueue.job import check_queue
+from pgqueue.worker.pools import Queues, pools
 from pgqueue.worker.supervisor import REPLACE, supervised
 
 if TYPE_CHECKING:
     from pgqueue.app import App
     from pgqueue.worker.runtime import Runtime
-
-Queues = Mapping[str, int] | Sequence[str] | None
+    from pgqueue.worker.several import Several
 
 
 class Worker:
@@ -51,6 +49,7 @@ class Worker:
         pools(queues, 1)
         self._drain, self._max_jobs = drain, max_jobs
         self._runtime: Runtime | None = None
+        self._serving: Runtime | Several | None = None
         self._ends_process = False
         self.settings  # noqa: B018  a wrong setting is reported here and now
 
@@ -92,15 +91,33 @@ class Worker:
             with suppress(ValueError, OSError, AttributeError):  # a handler may have closed it
                 stream.flush()
         # Here and now: leaving the loop would wait for handlers that swallow their cancellation.
-        recycled = self._runtime is not None and self._runtime.shutdown.recycled
+        recycled = self._serving is not None and self._serving.recycled
         os._exit(REPLACE if recycled and supervised() else 0)
 
     async def arun(self, *, signals: bool = False) -> None:
         """The same in a running event loop, which keeps its own signal handlers."""
-        from pgqueue.worker.runtime import Runtime
+        from pgqueue.worker.several import Several
         from pgqueue.worker.signals import Signals
 
-        runtime = Runtime(
+        dsns = self.app.dsns
+        serving = Several(dsns, self._make) if len(dsns) > 1 else self._make()
+        self._serving = serving
+        if not signals:
+            await serving.run()
+            return
+        watch = Signals(serving.stop, lambda: serving.running)
+        watch.install()
+        watching = asyncio.create_task(watch.run())
+        try:
+            await serving.run()
+        finally:
+            watching.cancel()
+            watch.remove()
+
+    def _make(self) -> Runtime:
+        from pgqueue.worker.runtime import Runtime
+
+        self._runtime = Runtime(
             self.app,
             self.settings,
             pools(self._queues, self.settings.concurrency),
@@ -108,46 +125,12 @@ class Worker:
             max_jobs=self._max_jobs,
             ends_process=self._ends_process,
         )
-        self._runtime = runtime
-        watch = Signals(
-            runtime.stop, lambda: sum(executor.slots.running for executor in runtime.executors)
-        )
-        if signals:
-            watch.install()
-            runtime.services.append(watch)
-        try:
-            await runtime.run()
-        finally:
-            watch.remove()
+        return self._runtime
 
     def stop(self) -> None:
         """Ask a worker that runs in this event loop to end; again, to end without waiting."""
-        if self._runtime is not None:
-            self._runtime.stop()
-
-
-def pools(queues: Queues, concurrency: int) -> dict[tuple[str, ...] | None, int]:
-    """Which queues share how many slots; None stands for all queues.
-
-    Raises:
-        ConfigError: a queue name or its concurrency is wrong.
-    """
-    if queues is None:
-        return {None: concurrency}
-    if isinstance(queues, str):
-        raise ConfigError(
-            f'queues takes a list or a dict, got the text {queues!r}: use ["{queues}"]'
-        )
-    if not isinstance(queues, Mapping):
-        return (
-            {tuple(check_queue(name) for name in queues): concurrency}
-            if queues
-            else {None: concurrency}
-        )
-    for name, size in queues.items():
-        check_queue(name)
-        Settings().with_(concurrency=size)
-    return {(name,): size for name, size in queues.items()}
+        if self._serving is not None:
+            self._serving.stop()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import ClassVar
@@ -18,6 +19,7 @@ from pgqueue.worker.service import Service
 from pgqueue.worker.unanswered import Unanswered
 
 FIRST_IDLE_WAIT = 0.01
+REST = 0.005
 
 
 class Exchange(Service):
@@ -45,12 +47,16 @@ class Exchange(Service):
         self._learned = learned
         self._lanes = Lanes()
         self._idle = 0
+        self._rest_until = 0.0
         self._unanswered = Unanswered()
         self.claiming = True
         self.empty = False
         self.busy = False
 
     async def run_once(self) -> float:
+        # A flood of notifications, or of producers, must not become one of claims that find nothing.
+        if (rest := self._rest_until - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
         self.busy = True
         try:
             return await self._exchange()
@@ -74,6 +80,7 @@ class Exchange(Service):
             self._idle, self.empty = 0, False
             return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)
         self.empty = sweep
+        self._rest_until = time.monotonic() + REST
         return self._idle_wait(sweep)
 
     def _idle_wait(self, swept: bool) -> float:

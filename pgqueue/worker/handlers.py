@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from pgqueue.context import Context
@@ -97,7 +98,7 @@ class Handlers:
                 await definition.invoke(context, arguments)
             elif definition.run == "thread":
                 return await self._loop.run_in_executor(
-                    self._threads, _caught, definition, context, arguments
+                    self._threads, copy_context().run, _caught, definition, context, arguments
                 )
             else:
                 context.completed = await self._processes.call(definition, job)

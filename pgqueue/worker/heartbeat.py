@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from typing import ClassVar
 
 from pgqueue.operations import Operation, claims
@@ -120,7 +121,9 @@ class Heartbeat:
         self._jobs = loop
         self._ready = threading.Event()
         self._ended = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="pgqueue-heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=[self._run], name="pgqueue-heartbeat", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()

@@ -15,6 +15,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from pgqueue.connections import Connections
 from pgqueue.context import Context
+from pgqueue.databases import CURRENT
 from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
@@ -108,6 +109,7 @@ def run_here(
     module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy
 ) -> tuple[Outcome, bool]:
     """Run one job in this process; returns its outcome and whether it completed itself."""
+    CURRENT.set(dsn)
     connections = Connections(dsn, size=1)
     context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
     definition = find(module, qualname)

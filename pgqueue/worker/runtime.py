@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from pgqueue.worker.heartbeat import Heartbeat
 from pgqueue.worker.maintenance import Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
+from pgqueue.worker.pools import Pools, summary
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.recorder import Recorder
 from pgqueue.worker.recycler import Recycler
@@ -55,7 +56,7 @@ class Runtime:
         self,
         app: App,
         settings: Settings,
-        queues: Mapping[tuple[str, ...] | None, int],
+        queues: Pools,
         *,
         drain: bool = False,
         max_jobs: int | None = None,
@@ -217,6 +218,16 @@ class Runtime:
         for exchange in self.exchanges:
             exchange.wake()
 
+    @property
+    def recycled(self) -> bool:
+        """Is the process to be replaced?"""
+        return self.shutdown.recycled
+
+    @property
+    def running(self) -> int:
+        """How many handlers run."""
+        return sum(executor.slots.running for executor in self.executors)
+
     def stop(self) -> None:
         """Stop claiming and end when running jobs have; called again, do not wait for them."""
         self.shutdown.stop()
@@ -231,12 +242,16 @@ class Runtime:
             ConnectionRefusedError: a wrong password, or no such database.
         """
         self.recycler.check()
-        await self._admitted()
+        try:
+            await self._admitted()
+        except BaseException:
+            await self.database.close()
+            raise
         if self.database.pooled:
             log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
         if not self.shutdown.stopping.is_set():
-            log.info("worker %s: %s", self.id, self._summary())
+            log.info("worker %s: %s", self.id, summary(self._queues))
         try:
             async with asyncio.TaskGroup() as group:
                 for service in self.services:
@@ -248,7 +263,7 @@ class Runtime:
             await asyncio.to_thread(self.heartbeat.stop)
             await self._say_goodbye()
             await self.database.close()
-            await self.app.aclose()
+            await self.app.connections.aclose()
             self._processes.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -274,13 +289,6 @@ class Runtime:
         with suppress(DatabaseTrouble, TimeoutError):
             async with asyncio.timeout(GOODBYE):
                 await self.database.run(maintenance.worker_gone(self.id))
-
-    def _summary(self) -> str:
-        parts = [
-            f"{'all queues' if names is None else ', '.join(names)}: {size} at a time"
-            for names, size in self._queues.items()
-        ]
-        return "; ".join(parts)
 
 
 def _declared(app: App) -> set[str]:

@@ -90,11 +90,11 @@ async def test_a_worker_writes_them_when_it_starts(app: App, conn: psycopg.Conne
 
 async def _until_declared(app: App) -> None:
     """A drained worker may have ended before its scheduler's first pass."""
-    await app._opened.arun(schedules.declare(app.schedules), None)
+    await app._way(None).arun(schedules.declare(app.schedules), None)
 
 
 def declare(app: App, schedule: NewSchedule, *, force: bool = False) -> Declared:
-    (each,) = app._opened.run(schedules.declare([schedule], force=force), None)
+    (each,) = app._way(None).run(schedules.declare([schedule], force=force), None)
     return each
 
 

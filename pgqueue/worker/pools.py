@@ -1,0 +1,44 @@
+"""Which queues share how many slots of a worker. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pgqueue.config import Settings
+from pgqueue.errors import ConfigError
+from pgqueue.job import check_queue
+
+Queues = Mapping[str, int] | Sequence[str] | None
+Pools = Mapping[tuple[str, ...] | None, int]
+
+
+def pools(queues: Queues, concurrency: int) -> dict[tuple[str, ...] | None, int]:
+    """Which queues share how many slots; None stands for all queues.
+
+    Raises:
+        ConfigError: a queue name or its concurrency is wrong.
+    """
+    if queues is None:
+        return {None: concurrency}
+    if isinstance(queues, str):
+        raise ConfigError(
+            f'queues takes a list or a dict, got the text {queues!r}: use ["{queues}"]'
+        )
+    if not isinstance(queues, Mapping):
+        return (
+            {tuple(check_queue(name) for name in queues): concurrency}
+            if queues
+            else {None: concurrency}
+        )
+    for name, size in queues.items():
+        check_queue(name)
+        Settings().with_(concurrency=size)
+    return {(name,): size for name, size in queues.items()}
+
+
+def summary(pools: Pools) -> str:
+    """In words, for the log."""
+    return "; ".join(
+        f"{'all queues' if names is None else ', '.join(names)}: {size} at a time"
+        for names, size in pools.items()
+    )
