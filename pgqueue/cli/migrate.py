@@ -7,13 +7,14 @@ import psycopg
 
 from pgqueue import config
 from pgqueue import schema as schemas
-from pgqueue.cli.options import connection_options
+from pgqueue.cli.options import databases_option, one_by_one, schema_option
 from pgqueue.connect import connect_sync
 from pgqueue.errors import SchemaError
 
 
 @click.command("migrate")
-@connection_options
+@databases_option
+@schema_option
 @click.option(
     "--check", is_flag=True, help="Only say whether it is up to date; exit code 4 if not."
 )
@@ -25,7 +26,7 @@ from pgqueue.errors import SchemaError
     "--yes", "-y", is_flag=True, help="Do not ask before --to base, which drops all jobs."
 )
 def migrate_command(
-    dsn: str | None,
+    dsn: tuple[str, ...],
     schema: str | None,
     check: bool,
     as_sql: bool,
@@ -35,15 +36,25 @@ def migrate_command(
 ) -> None:
     """Create or upgrade the schema. Safe to run twice, and at once from many places."""
     settings = config.load()
-    dsn, schema = dsn or settings.dsn or "", schema or settings.schema
+    schema = schema or settings.schema
     if as_sql:
         click.echo(schemas.sql(schema=schema, to=to), nl=False)
         return
-    if check:
-        found = _stamp(dsn, schema)
-        schemas.check_latest(found)
-        click.echo(f"schema {schema} is at version {found.version if found else 0}, as needed")
-        return
+    for each in one_by_one(dsn):
+        database = each or settings.dsn or ""
+        if check:
+            _check(database, schema)
+        else:
+            _bring(database, schema, to=to, wait=wait, yes=yes)
+
+
+def _check(dsn: str, schema: str) -> None:
+    found = _stamp(dsn, schema)
+    schemas.check_latest(found)
+    click.echo(f"schema {schema} is at version {found.version if found else 0}, as needed")
+
+
+def _bring(dsn: str, schema: str, *, to: str, wait: str, yes: bool) -> None:
     stamp = _stamp(dsn, schema)
     before = None if stamp is None else stamp.version
     if to == "base" or (before is not None and to.isdigit() and int(to) < before):

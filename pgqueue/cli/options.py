@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -44,13 +44,19 @@ def on_database(command: Callable[..., None]) -> Callable[..., None]:
     def opened(*, dsn: tuple[str, ...], schema: str | None, **others: Any) -> None:
         if len(dsn) > 1 and (others.get("job_id") or others.get("job_ids")):
             raise ConfigError("an id belongs to one database: give one --dsn")
-        for each in dsn or (None,):
-            if len(dsn) > 1:
-                click.echo(f"{describe(str(each))}:", err=True)
+        for each in one_by_one(dsn):
             with App(each, schema=schema) as app:
                 command(app=app, **others)
 
     return opened
+
+
+def one_by_one(dsns: tuple[str, ...]) -> Iterator[str | None]:
+    """Each database, with a heading if there are several; None for the one nobody named."""
+    for dsn in dsns or (None,):
+        if len(dsns) > 1:
+            click.echo(f"{describe(str(dsn))}:", err=True)
+        yield dsn
 
 
 def filter_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -169,6 +169,8 @@ def test_the_command_line(dsns: list[str], tmp_path: Path) -> None:
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
+    assert pgqueue("migrate").stdout.count("nothing to do") == 2
+    assert pgqueue("migrate", "--check").stdout.count("as needed") == 2
     for dsn in dsns[:2]:
         enqueue(dsn, "noop", 3)
     worked = pgqueue("work", "--app", "several_jobs", "--drain", "--workers", "2")

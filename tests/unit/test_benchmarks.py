@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ledger, report
+from benchmarks import ledger, profile, report
 from benchmarks.ledger import Ledger, merge
 from benchmarks.measurement import Collector, Measurement, from_json, percentile, windows
 from benchmarks.reach import Figures, Target
@@ -118,3 +118,13 @@ def test_the_page_has_every_target_every_figure_and_what_it_means() -> None:
         "fsync on",
     ):
         assert expected in page
+
+
+def test_samples_are_counted_at_the_innermost_place_that_is_known() -> None:
+    stacks = """run (uvloop/loop.pyx);run_once (pgqueue/worker/exchange.py);decode (pgqueue/operations/claims.py) 3
+run (uvloop/loop.pyx);run_once (pgqueue/worker/exchange.py);fetch (asyncpg/connection.py);send (libc.so) 5
+run (uvloop/loop.pyx);epoll_wait (libc.so) 900
+run (threading.py);wait (threading.py) 70"""
+    assert profile.places(stacks) == {
+        "rows to jobs, jobs to values": 3, "asyncpg: encode, send, receive, decode": 5,
+    }  # fmt: skip
