@@ -37,6 +37,6 @@ def current(dsns: Sequence[str]) -> str:
     if here not in dsns:
         raise ConfigError(
             f"this app has {len(dsns)} databases, and nothing says which: enqueue on a connection to"
-            " one of them, as in task.on(connection).enqueue(...)"
+            " one of them, as in task.on(connection).enqueue(...); give a command one --dsn"
         )
     return str(here)

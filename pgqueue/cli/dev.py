@@ -35,15 +35,16 @@ def dev_command(
     app = load_app(path)
     command = [sys.executable, "-m", "pgqueue", "work", "--app", path, "-c", str(concurrency)]
     with ExitStack() as stack:
-        if dsn is None and not app.dsn:
+        if dsn is None and not any(app.dsns):
             # An App() without a DSN of its own reads it there, in the worker as well.
             os.environ["PGQUEUE_DSN"] = dsn = stack.enter_context(embedded_postgres(data.resolve()))
             data.joinpath(".gitignore").write_text("*\n", "utf-8")
             click.echo(f"PostgreSQL: PGQUEUE_DSN={dsn}")
         else:
-            click.echo(f"PostgreSQL: {describe(dsn or app.dsn)}")
+            click.echo(f"PostgreSQL: {', '.join(map(describe, [dsn] if dsn else app.dsns))}")
         app.use(dsn=dsn, schema=schema)
-        schemas.upgrade(app.dsn, schema=app.schema)
+        for each in app.dsns:
+            schemas.upgrade(each, schema=app.schema)
         click.echo("working; Ctrl-C ends it")
         for option, value in (("--dsn", dsn), ("--schema", schema)):
             command += [option, value] if value is not None else []

@@ -100,7 +100,7 @@ class Worker:
         from pgqueue.worker.signals import Signals
 
         dsns = self.app.dsns
-        serving = Several(dsns, self._make) if len(dsns) > 1 else self._make()
+        serving = Several(dsns, self._make, drain=self._drain) if len(dsns) > 1 else self._make()
         self._serving = serving
         if not signals:
             await serving.run()

@@ -80,7 +80,8 @@ class Exchange(Service):
             self._idle, self.empty = 0, False
             return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)
         self.empty = sweep
-        self._rest_until = time.monotonic() + REST
+        if self.woken:
+            self._rest_until = time.monotonic() + REST
         return self._idle_wait(sweep)
 
     def _idle_wait(self, swept: bool) -> float:

@@ -33,6 +33,7 @@ class Service(ABC):
         self._wake = asyncio.Event()
         self._press = asyncio.Event()
         self._stopping = False
+        self.woken = False
         self._seldom = Seldom()
 
     @abstractmethod
@@ -67,6 +68,7 @@ class Service(ABC):
     async def _loop(self) -> None:
         failures = 0
         while not self._stopping:
+            self.woken = self._wake.is_set()
             self._wake.clear()  # before the pass: a wake during it is kept
             try:
                 wait = await self.run_once()

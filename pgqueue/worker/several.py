@@ -25,10 +25,13 @@ class Several:
 
     Args:
         make: a runtime for the current database.
+        drain: one that refuses is not tried again, so that the others' end is the end.
     """
 
-    def __init__(self, dsns: Sequence[str], make: Callable[[], Runtime]) -> None:
-        self._dsns, self._make = dsns, make
+    def __init__(
+        self, dsns: Sequence[str], make: Callable[[], Runtime], *, drain: bool = False
+    ) -> None:
+        self._dsns, self._make, self._drain = dsns, make, drain
         self._runtimes: dict[str, Runtime] = {}
         self._stopping = asyncio.Event()
         self._refused: dict[str, Exception] = {}
@@ -37,13 +40,13 @@ class Several:
         """Return when all have ended.
 
         Raises:
-            PgQueueError: none of the databases can be worked on.
+            PgQueueError: none of the databases can be worked on; or, draining, one of them.
             ConnectionRefusedError: the same.
         """
         async with asyncio.TaskGroup() as group:
             for dsn in self._dsns:  # each task has a context, and so a current database, of its own
                 group.create_task(self._serve(dsn), name=describe(dsn))
-        if len(self._refused) == len(self._dsns):
+        if self._refused and (self._drain or len(self._refused) == len(self._dsns)):
             raise next(iter(self._refused.values()))
 
     async def _serve(self, dsn: str) -> None:
@@ -57,6 +60,9 @@ class Several:
                 self._refused[dsn] = error
                 if len(self._refused) == len(self._dsns):
                     self.stop()
+                    return
+                if self._drain:
+                    log.error("%s: %s", describe(dsn), error)
                     return
                 log.error("%s: %s; trying again every minute", describe(dsn), error)
                 await either(self._stopping, timeout=AGAIN)

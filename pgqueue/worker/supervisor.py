@@ -13,6 +13,7 @@ from types import FrameType
 
 from pgqueue.worker.reload import on_change
 from pgqueue.worker.signals import say_waiting
+from pgqueue.worker.wakeup import Wakeup
 
 log = logging.getLogger("pgqueue.supervisor")
 
@@ -84,7 +85,7 @@ class Supervisor:
         self._children = [Child(arguments, number) for number in range(1, count + 1)]
         self._watch = watch
         self._stopping = False
-        self._wake = threading.Event()
+        self._wake = Wakeup()
 
     def run(self) -> int:
         """Returns the exit code.
@@ -103,7 +104,7 @@ class Supervisor:
             child.start()
         while alive := [child for child in self._children if not self._ended(child)]:
             self._wake.wait(0.2 if any(c.process is None for c in alive) else 5.0)
-            self._wake.clear()
+        self._wake.close()
         return 0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:

@@ -144,6 +144,15 @@ async def test_when_none_can_be_worked_on_it_ends(dsns: list[str]) -> None:
             await Worker(app_of(dsns[:2])).arun()
 
 
+async def test_draining_does_not_wait_for_one_that_refuses(dsns: list[str]) -> None:
+    schema.downgrade(dsns[1])
+    enqueue(dsns[0], "noop")
+    with pytest.raises(PgQueueError, match="schema"):
+        async with asyncio.timeout(30):
+            await Worker(app_of(dsns[:2]), drain=True).arun()
+    assert counts(dsns[0]) == {("noop", "succeeded"): 1}
+
+
 def test_an_enqueue_must_say_where(dsns: list[str]) -> None:
     app = app_of(dsns)
     with pytest.raises(ConfigError, match="3 databases, and nothing says which"):
