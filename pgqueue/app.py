@@ -235,7 +235,7 @@ class App(Declares):
         """Insert jobs made by ``task.call(...)``, all or none; handles in the same order.
 
         Args:
-            jobs: any number; from 2,000 on they are copied in where the connection can.
+            jobs: any number; from 500 on they are copied in where the connection can.
             on: the caller's connection; without it they are a transaction of their own.
         """
         jobs = list(jobs)

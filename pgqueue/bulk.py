@@ -13,7 +13,7 @@ from functools import cache
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation, Row
 
-COPY_FROM = 2000
+COPY_FROM = 500
 
 
 def reserve(count: int) -> Operation[tuple[list[int], datetime]]:

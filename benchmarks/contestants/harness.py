@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from importlib import import_module
@@ -29,6 +30,7 @@ URL = os.environ.get("BENCH_URL", "")
 FOLDER = Path(os.environ.get("BENCH_FOLDER", "."))
 JOBS = int(os.environ.get("BENCH_JOBS", "0"))
 _ledger: Ledger | None = None
+_making = threading.Lock()
 _sent: list[tuple[int, int]] = []
 
 
@@ -42,9 +44,10 @@ os.register_at_fork(after_in_child=_forget)
 
 def _own() -> Ledger:
     global _ledger
-    if _ledger is None:
-        _ledger = Ledger(FOLDER, JOBS)
-    return _ledger
+    with _making:  # a second one would cut off the file that the first has mapped
+        if _ledger is None:
+            _ledger = Ledger(FOLDER, JOBS)
+        return _ledger
 
 
 def run(number: int) -> None:
