@@ -37,7 +37,7 @@ format: .venv/ready ## Format the code and mend what ruff can
 test-matrix: .venv/ready ## Run all tests on every PostgreSQL at hand, 14 to 18
 	@$(BIN)/python -m tests.matrix
 
-bench: .venv/ready ## Measure everything beside the peers, about 40 minutes, and write docs/benchmarks.md
+bench: .venv/ready ## Measure everything beside the peers, an hour or more, and write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks all --scale full
 	@$(BIN)/python -m benchmarks report
 
