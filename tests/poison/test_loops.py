@@ -55,7 +55,6 @@ async def test_a_worker_inside_another_program_goes_on_without_the_slot(
     tasks.let_go.set()
     worker.stop()
     await running
-    tasks.let_go.clear()
 
 
 def test_a_blocked_event_loop_keeps_its_job(workers: Workers, ledger: psycopg.Connection) -> None:
