@@ -639,5 +639,333 @@ comment on schema pgqueue is 'pgqueue schema 3, serves schema 1';;
 
 UPDATE pgqueue.alembic_version SET version_num='pgqueue_0003' WHERE pgqueue.alembic_version.version_num = 'pgqueue_0002';
 
+-- Running upgrade pgqueue_0003 -> pgqueue_0004
+
+alter table pgqueue.jobs
+    add column unique_key text,
+    add column unique_until text,
+    add column unique_expires_at timestamptz,
+    add column expires_at timestamptz;
+comment on column pgqueue.jobs.unique_key is 'No other job that holds its key has the same key and until';
+comment on column pgqueue.jobs.unique_until is
+    'How long it holds its key: until it started, finished, succeeded, was removed, or for a time (expired)';
+comment on column pgqueue.jobs.unique_expires_at is 'With until expired: when a new job may take the key';
+comment on column pgqueue.jobs.expires_at is 'It is not started after this';
+
+-- Closed under all moves between statuses but one, dead or cancelled to pending (retry_keyed): so no
+-- move of a worker can ever meet a key that another job holds.
+create function pgqueue.held_key(unique_key text, unique_until text, status text, claimed_at timestamptz) returns text
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select case unique_until
+               when 'started' then case when status = 'pending' and claimed_at is null then 'started:' || unique_key end
+               when 'finished' then case when status in ('pending', 'running') then 'finished:' || unique_key end
+               when 'succeeded' then case when status <> 'succeeded' then 'succeeded:' || unique_key end
+               else unique_until || ':' || unique_key
+           end
+$$;
+comment on function pgqueue.held_key is 'The key that a job holds as it is, so that no other may hold it; null if it holds none';
+create unique index jobs_unique on pgqueue.jobs (pgqueue.held_key(unique_key, unique_until, status, claimed_at))
+    where unique_key is not null;
+create index jobs_expiring on pgqueue.jobs (expires_at) where status = 'pending' and expires_at is not null;
+
+create function pgqueue.check_job(
+    task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,
+    backoff jsonb, unique_key text, unique_until text, unique_for interval, on_conflict text, expires interval
+) returns void
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    size integer := octet_length(args::text);
+    -- Checked here, not by constraints, whose errors print the row with its arguments.
+    wrong text := case
+        when task is null or length(task) not between 1 and 200 then
+            'task must have 1 to 200 characters, got ' || coalesce(length(task)::text, 'null')
+        when jsonb_typeof(args) is distinct from 'object' then
+            'args must be a JSON object with one key per parameter of the task, got '
+            || coalesce(jsonb_typeof(args), 'null')
+        when size > 1048576 then
+            format('args of task %s are over 1 MB: store the document and pass its id', task)
+        when size > 128 and jsonb_path_exists(args,
+                'strict $.**{64} ? (@.type() == "object" || @.type() == "array")') then
+            format('args of task %s are nested deeper than 64', task)
+        when queue is null or queue !~ '^[A-Za-z0-9_.:-]{1,64}$' then
+            format('queue %L is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -', left(queue, 80))
+        when priority is null or priority not between -32768 and 32767 then
+            'priority must be from -32768 to 32767, got ' || coalesce(priority::text, 'null')
+        when max_retries is null or max_retries not between 0 and 1000 then
+            'max_retries must be from 0 to 1000, got ' || coalesce(max_retries::text, 'null')
+        when not isfinite(run_at) then 'run_at must be a time, got ' || run_at::text
+        when delay not between interval '0' and interval '365 days' then
+            'delay must be from 0 to 365 days, got ' || delay::text
+        when not pgqueue.is_backoff(backoff) then
+            'backoff must be a JSON object of numbers: base and cap from 0 to 31536000 (seconds),'
+            || ' factor from 1 to 100, jitter from 0 to 1'
+        when expires not between interval '0' and interval '365 days' then
+            'expires must be from 0 to 365 days, got ' || expires::text
+        when length(unique_key) not between 1 and 300 then
+            'unique_key must have 1 to 300 characters, got ' || length(unique_key)
+        when unique_key is null and unique_for is not null then 'unique_for needs a unique_key'
+        when unique_for not between interval '1 millisecond' and interval '365 days' then
+            'unique_for must be from 1 ms to 365 days, got ' || unique_for::text
+        when unique_until is null or unique_until not in ('started', 'finished', 'succeeded', 'removed') then
+            format('unique_until must be started, finished, succeeded or removed, got %L', unique_until)
+        when on_conflict is null or on_conflict not in ('ignore', 'replace', 'reschedule', 'raise') then
+            format('on_conflict must be ignore, replace, reschedule or raise, got %L', on_conflict)
+        when on_conflict in ('replace', 'reschedule') and (unique_until <> 'started' or unique_for is not null) then
+            format('on_conflict %s changes the waiting job, so it needs unique_until started', on_conflict)
+    end;
+begin
+    if wrong is not null then
+        raise exception using message = wrong, errcode = '22023';
+    end if;
+end $$;
+comment on function pgqueue.check_job is 'Raises what is wrong with a job to be enqueued';
+
+create function pgqueue.insert_job(job pgqueue.jobs) returns bigint
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+    insert into pgqueue.jobs (task, args, queue, priority, run_at, max_retries, backoff, expires_at,
+                              unique_key, unique_until, unique_expires_at)
+    values (job.task, job.args, job.queue, job.priority, job.run_at, job.max_retries, job.backoff, job.expires_at,
+            job.unique_key, job.unique_until, job.unique_expires_at)
+    on conflict do nothing
+    returning id
+$$;
+comment on function pgqueue.insert_job is 'Inserts a job; null if another holds its key';
+
+-- Each statement in the loop has a snapshot of its own, so the job that a conflict was with is found by
+-- the next one, unless it has let its key go meanwhile: then the key is free.
+create function pgqueue.place_job(job pgqueue.jobs, on_conflict text, out id bigint, out placed text)
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    held constant text := job.unique_until || ':' || job.unique_key;
+begin
+    for try in 1 .. 1000 loop
+        if job.unique_until = 'expired' then
+            update pgqueue.jobs as j set unique_key = null
+             where j.unique_key is not null
+               and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held
+               and j.unique_expires_at <= clock_timestamp();
+        end if;
+        placed := 'inserted';
+        if current_setting('transaction_isolation') = 'read committed' then
+            id := pgqueue.insert_job(job);
+        else
+            begin
+                id := pgqueue.insert_job(job);
+            exception when serialization_failure then
+                -- The other job is newer than this transaction's snapshot, so its id cannot be read.
+                placed := 'existing';
+                return;
+            end;
+        end if;
+        exit when id is not null;
+        if on_conflict in ('replace', 'reschedule') then
+            placed := on_conflict || 'd';
+            update pgqueue.jobs as j
+               set args = job.args, queue = job.queue, priority = job.priority, max_retries = job.max_retries,
+                   backoff = job.backoff, expires_at = job.expires_at,
+                   run_at = case when on_conflict = 'reschedule' then job.run_at else j.run_at end
+             where j.unique_key is not null
+               and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held
+            returning j.id into id;
+        else
+            placed := 'existing';
+            select j.id into id from pgqueue.jobs j
+             where j.unique_key is not null
+               and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held;
+        end if;
+        exit when id is not null;
+    end loop;
+    if id is null then
+        raise exception 'could not take the unique key of task %: others took and left it 1000 times', job.task
+            using errcode = '55P03';
+    end if;
+end $$;
+comment on function pgqueue.place_job is 'Inserts a job that holds a key, or finds or changes the one that holds it';
+
+create function pgqueue.add_job(
+    task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,
+    backoff jsonb, unique_key text, unique_until text, unique_for interval, on_conflict text, expires interval,
+    out id bigint, out placed text, out due boolean
+)
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    job pgqueue.jobs;
+begin
+    perform pgqueue.check_job(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
+                              unique_until, unique_for, on_conflict, expires);
+    job.task := task;
+    job.args := args;
+    job.queue := queue;
+    job.priority := priority;
+    job.run_at := coalesce(run_at, clock_timestamp() + coalesce(delay, interval '0'));
+    job.max_retries := max_retries;
+    job.backoff := backoff;
+    job.expires_at := job.run_at + expires;
+    if unique_key is null then
+        placed := 'inserted';
+        id := pgqueue.insert_job(job);
+    else
+        job.unique_key := task || ':' || unique_key;
+        job.unique_until := case when unique_for is null then unique_until else 'expired' end;
+        job.unique_expires_at := clock_timestamp() + unique_for;
+        select p.id, p.placed into id, placed from pgqueue.place_job(job, on_conflict) p;
+    end if;
+    due := placed <> 'existing' and job.run_at <= clock_timestamp();
+end $$;
+comment on function pgqueue.add_job is 'Checks a job, inserts it or finds the one that holds its key, and wakes nobody';
+
+create function pgqueue.enqueue(
+    task text, args jsonb default '{}', queue text default 'default', priority integer default 0,
+    run_at timestamptz default null, delay interval default null, max_retries integer default 10,
+    backoff jsonb default null, notify boolean default true, unique_key text default null,
+    unique_until text default 'finished', unique_for interval default null, on_conflict text default 'ignore',
+    expires interval default null
+) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    added record;
+begin
+    added := pgqueue.add_job(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
+                             unique_until, unique_for, on_conflict, expires);
+    if added.placed = 'existing' and on_conflict = 'raise' then
+        raise exception 'job % has the unique key of this one', coalesce(added.id::text, 'of another transaction')
+            using errcode = 'PQ002';
+    end if;
+    if notify and added.due then
+        perform pg_notify(pgqueue.channel(queue), '');
+    end if;
+    return added.id;
+end $$;
+
+-- Keys are taken in one order by everybody.
+create function pgqueue.add_jobs(jobs jsonb, notify boolean) returns table (ordinal bigint, id bigint, placed text)
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    each record;
+    added record;
+    queues text[] := '{}';
+begin
+    for each in
+        select e.ordinality, r.*
+          from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
+         cross join lateral jsonb_to_record(e.job) as r(
+               task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
+               run_at timestamptz, delay float8, unique_key text, unique_until text, unique_for float8,
+               on_conflict text, expires float8)
+         order by r.task, r.unique_key nulls first, e.ordinality
+    loop
+        added := pgqueue.add_job(
+            each.task, each.args, each.queue, each.priority, each.run_at, make_interval(secs => each.delay),
+            each.max_retries, each.backoff, each.unique_key, coalesce(each.unique_until, 'finished'),
+            make_interval(secs => each.unique_for), coalesce(each.on_conflict, 'ignore'),
+            make_interval(secs => each.expires));
+        ordinal := each.ordinality;
+        id := added.id;
+        placed := added.placed;
+        if placed = 'existing' and each.on_conflict = 'raise' then
+            raise exception 'taken' using errcode = 'PQ002', detail = coalesce(id::text, '');
+        end if;
+        if added.due then
+            queues := queues || each.queue;
+        end if;
+        return next;
+    end loop;
+    if notify then
+        perform pg_notify(pgqueue.channel(q.queue), '') from (select distinct unnest(queues) as queue) q;
+    end if;
+end $$;
+comment on function pgqueue.add_jobs is 'Adds jobs; raises PQ002 at a conflict that is to raise';
+
+create function pgqueue.enqueue_jobs(jobs jsonb, notify boolean default true)
+    returns table (ordinal bigint, id bigint, placed text)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    holder text;
+begin
+    if jsonb_path_exists(jobs, '$[*] ? (@.on_conflict == "raise")') then
+        begin
+            return query select a.ordinal, a.id, a.placed from pgqueue.add_jobs(jobs, notify) a;
+        exception when sqlstate 'PQ002' then
+            -- Nothing was inserted, and the caller's transaction can go on.
+            get stacked diagnostics holder = pg_exception_detail;
+            return query select 0::bigint, nullif(holder, '')::bigint, 'refused';
+            return;
+        end;
+    else
+        return query select a.ordinal, a.id, a.placed from pgqueue.add_jobs(jobs, notify) a;
+    end if;
+end $$;
+comment on function pgqueue.enqueue_jobs is
+    'Enqueue jobs, all or none; a conflict that is to raise gives one row, refused, with the id of the job that holds the key';
+
+create function pgqueue.retry_keyed(job_id bigint, args jsonb default null) returns boolean
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update pgqueue.jobs as j
+       set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(), finished_at = null,
+           cancel_requested = false, run_seconds = null, expires_at = null,
+           args = coalesce(retry_keyed.args, j.args)
+     where j.id = job_id and j.status in ('dead', 'cancelled');
+    return found;
+exception when unique_violation then
+    return false;
+end $$;
+comment on function pgqueue.retry_keyed is
+    'Puts a dead or cancelled job with a unique key back; false if another job holds the key now';
+
+revoke execute on function
+    pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval),
+    pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.retry_keyed(bigint, jsonb),
+    pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval),
+    pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs)
+    from public;
+-- Whoever could insert a column of jobs, or call enqueue(), may call the new ones.
+do $$
+declare
+    command text;
+begin
+    for command in
+        select distinct format('grant execute on function %s to %s', f.signature,
+                      case when acl.grantee = 0 then 'public' else acl.grantee::regrole::text end)
+          from (values ('INSERT', 'pgqueue.enqueue_jobs(jsonb, boolean)'),
+                       ('EXECUTE', 'pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval)'))
+               as f(privilege, signature)
+          join (select (aclexplode(relacl)).* from pg_class where oid = 'pgqueue.jobs'::regclass
+                union all
+                select (aclexplode(attacl)).* from pg_attribute where attrelid = 'pgqueue.jobs'::regclass
+                union all
+                select (aclexplode(proacl)).* from pg_proc
+                 where oid = 'pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean)'::regprocedure) acl
+            on acl.privilege_type = f.privilege
+    loop
+        execute command;
+    end loop;
+end $$;
+drop function pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean);
+comment on function pgqueue.enqueue is
+    'Enqueue a job in the caller''s transaction; returns its id, or that of the job that holds its unique key';
+
+comment on schema pgqueue is 'pgqueue schema 4, serves schema 1';;
+
+UPDATE pgqueue.alembic_version SET version_num='pgqueue_0004' WHERE pgqueue.alembic_version.version_num = 'pgqueue_0003';
+
 COMMIT;
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         ClaimLost,
         ConfigError,
         ConnectionUnusable,
+        JobExists,
         JobNotFound,
         KeyMissing,
         PgQueueError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pgqueue.retry import Backoff
     from pgqueue.schedule import Schedule, ScheduleRun
     from pgqueue.task import Handle, Task
+    from pgqueue.unique import Unique
     from pgqueue.worker import Worker
 
 __version__ = "0.1.0"
@@ -46,6 +48,7 @@ __all__ = [
     "Filter",
     "Handle",
     "Job",
+    "JobExists",
     "JobNotFound",
     "JobRow",
     "KeyMissing",
@@ -62,6 +65,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskError",
+    "Unique",
     "Worker",
 ]
 
@@ -81,6 +85,7 @@ _MODULES = {
     "Filter": "pgqueue.operations.jobs",
     "Handle": "pgqueue.task",
     "Job": "pgqueue.dispatch",
+    "JobExists": "pgqueue.errors",
     "JobNotFound": "pgqueue.errors",
     "JobRow": "pgqueue.job",
     "KeyMissing": "pgqueue.errors",
@@ -97,6 +102,7 @@ _MODULES = {
     "Status": "pgqueue.job",
     "Task": "pgqueue.task",
     "TaskError": "pgqueue.errors",
+    "Unique": "pgqueue.unique",
     "Worker": "pgqueue.worker",
 }
 

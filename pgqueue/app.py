@@ -14,19 +14,21 @@ from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.databases import check_dsns, current
 from pgqueue.declared import Declares
+from pgqueue.definition import Definition, TaskOptions, function_definition
 from pgqueue.dispatch import Dispatch, Job
-from pgqueue.durations import Duration, seconds
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
-from pgqueue.job import JobRow, NewJob, check_jobs
+from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
-from pgqueue.options import options_of
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
-from pgqueue.retry import BackoffLike
-from pgqueue.schedule import When
-from pgqueue.task import Definition, Handle, RunIn, Task, TaskDecorator
+from pgqueue.task import (
+    Handle,
+    Task,
+    TaskDecorator,
+    handle,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,41 +136,14 @@ class App(Declares):
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
-    def task(
-        self,
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        priority: int = 0,
-        max_retries: int = 10,
-        backoff: BackoffLike | None = None,
-        timeout: Duration | None = None,
-        run: RunIn | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-        aliases: Sequence[str] = (),
-        redact: Sequence[str] = (),
-        **when: Unpack[When],
-    ) -> TaskDecorator: ...
+    def task(self, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
     def task(  # type: ignore[misc]
-        self,
-        function: Any = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        priority: int = 0,
-        max_retries: int = 10,
-        backoff: BackoffLike | None = None,
-        timeout: Duration | None = None,
-        run: RunIn | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-        aliases: Sequence[str] = (),
-        redact: Sequence[str] = (),
-        **when: Unpack[When],
+        self, function: Any = None, /, **options: Unpack[TaskOptions]
     ) -> Any:
         """Make a function a task.
 
         Args:
+            function: as plain ``@app.task``, without options.
             name: stored with each job; default ``module.function``. Keep it when you move the function.
             queue: where its jobs go.
             priority: higher runs first, -32768 to 32767.
@@ -179,6 +154,9 @@ class App(Declares):
             retry_on: exceptions that are retried; any other is dead at once. Default: all.
             aliases: earlier names, whose jobs it runs as well.
             redact: names of arguments to mask besides the app's.
+            unique: no second job of the same arguments (True), of the same chosen ones (names), or as a
+                ``Unique`` says, while the first has not finished.
+            expires: do not start it later than this after it was due; it is cancelled instead.
             when: ``cron`` or ``every``, ``tz``, ``catch_up``, ``overlap``: a schedule of its name, as by
                 ``cron()``; the task then needs no arguments.
 
@@ -186,24 +164,12 @@ class App(Declares):
             ConfigError: an option is out of range, or the schedule cannot be read.
             TaskError: the function cannot be a task, or the name is taken.
         """
-        options = options_of(
-            queue=queue, priority=priority, max_retries=max_retries, backoff=backoff
-        )
-        longest = None if timeout is None else seconds(timeout, name="timeout")
+        define, when = function_definition(options)
 
         def register(function: Callable[..., Any]) -> Task[Any, Any]:
             if not callable(function) or isinstance(function, type):
                 raise TaskError(f"@app.task takes a function, got {function!r}")
-            definition = Definition(
-                function,
-                name=name,
-                options=options,
-                timeout=longest,
-                run=run,
-                retry_on=retry_on,
-                aliases=aliases,
-                redact=redact,
-            )
+            definition = define(function)
             for each in (definition.name, *definition.aliases):
                 if self.definition(each) is not None:
                     raise TaskError(f"two tasks are named {each}: give one of them another name=")
@@ -239,22 +205,22 @@ class App(Declares):
             on: the caller's connection; without it they are a transaction of their own.
         """
         jobs = list(jobs)
-        return _handles(self.send(jobs, on), jobs)
+        return list(map(handle, jobs, self.send(jobs, on)))
 
     async def aenqueue_many(
         self, jobs: Iterable[NewJob], *, on: object = None
     ) -> list[Handle[Any]]:
         """The same, awaited."""
         jobs = list(jobs)
-        return _handles(await self.asend(jobs, on), jobs)
+        return list(map(handle, jobs, await self.asend(jobs, on)))
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> list[int]:
+    def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
         if not jobs:
             return []
         return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> list[int]:
+    async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
         if not jobs:
             return []
@@ -287,7 +253,3 @@ class App(Declares):
         self, *_: type[BaseException] | BaseException | TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _handles(ids: Sequence[int], jobs: Sequence[NewJob]) -> list[Handle[Any]]:
-    return [Handle(job_id, job.task) for job_id, job in zip(ids, jobs, strict=True)]

@@ -16,6 +16,11 @@ from pgqueue.operations import Operation, Row
 COPY_FROM = 500
 
 
+def worth_it(jobs: Sequence[NewJob]) -> bool:
+    """Are they many enough, and of the kind that COPY can insert?"""
+    return len(jobs) >= COPY_FROM and all(job.plain for job in jobs)
+
+
 def reserve(count: int) -> Operation[tuple[list[int], datetime]]:
     """Ids for ``count`` jobs, ascending, and the database's time."""
     return Operation("reserve_ids", {"count": count}, _reserved)

@@ -40,7 +40,7 @@ class Client(ScheduleClient):
         self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None
     ) -> list[int]:
         """Insert prepared jobs in one round trip; returns their ids in order."""
-        return self._run(operations.enqueue(jobs, notify=notify), on)
+        return [added.id for added in self._run(operations.enqueue(jobs, notify=notify), on)]
 
     def notify(self, queues: Iterable[str], *, on: object = None) -> None:
         """Wake the workers of these queues."""
@@ -167,7 +167,7 @@ class AsyncClient(AsyncScheduleClient):
         self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None
     ) -> list[int]:
         """Insert prepared jobs in one round trip; returns their ids in order."""
-        return await self._run(operations.enqueue(jobs, notify=notify), on)
+        return [added.id for added in await self._run(operations.enqueue(jobs, notify=notify), on)]
 
     async def notify(self, queues: Iterable[str], *, on: object = None) -> None:
         """Wake the workers of these queues."""

@@ -25,7 +25,7 @@ _BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def _from_pydantic(value: Any) -> Any:
+def from_pydantic(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(mode="json")
@@ -71,11 +71,12 @@ class Signature:
                 fields.append((name, kind))
             else:
                 fields.append((name, kind, msgspec.field(default_factory=_constant(parameter))))
-        self._names = tuple(parameters)
+        self.names = tuple(parameters)
         self._positional = [
             name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD
         ]
-        self._required = {name for name, p in parameters.items() if p.default is p.empty}
+        self.defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+        self._required = parameters.keys() - self.defaults.keys()
         self._struct = msgspec.defstruct(
             "Arguments",
             [(f"p{i}", *field[1:]) for i, field in enumerate(fields)],
@@ -97,7 +98,7 @@ class Signature:
         """
         try:
             bound = self._bind(args, kwargs)
-            plain = msgspec.to_builtins(bound, enc_hook=_from_pydantic, str_keys=True)
+            plain = msgspec.to_builtins(bound, enc_hook=from_pydantic, str_keys=True)
             text = _dump(plain)
             check_text(text)
             self._decoder.decode(text)
@@ -117,7 +118,7 @@ class Signature:
         if len(args) <= len(self._positional):
             bound = dict(zip(self._positional, args, strict=False)) | kwargs
             each_once = len(bound) == len(args) + len(kwargs)
-            if each_once and self._required <= bound.keys() <= set(self._names):
+            if each_once and self._required <= bound.keys() <= set(self.names):
                 return bound
         return self._signature.bind(*args, **kwargs).arguments  # slower, and says what is wrong
 
@@ -155,7 +156,7 @@ class Signature:
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
             reason = concealer(_scalars_of(text, task, keys))(str(error))
             raise ArgumentsError(f"the stored arguments do not fit: {reason}") from None
-        return {name: getattr(values, f"p{i}") for i, name in enumerate(self._names)}
+        return {name: getattr(values, f"p{i}") for i, name in enumerate(self.names)}
 
 
 def opened(text: str, *, task: str, keys: Keys | None) -> str:

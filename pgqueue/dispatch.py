@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
+from pgqueue.definition import Definition, RunIn, first_is_context, module_of, run_in
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import TaskError
 from pgqueue.job import NewJob
@@ -17,16 +18,8 @@ from pgqueue.options import Options, Verbs, options_of
 from pgqueue.recurring import Recurring, Scheduling
 from pgqueue.retry import BackoffLike
 from pgqueue.schedule import CatchUp, Overlap
-from pgqueue.task import (
-    Definition,
-    Handle,
-    RunIn,
-    Sender,
-    first_is_context,
-    given,
-    module_of,
-    run_in,
-)
+from pgqueue.task import Handle, Sender, given, handle
+from pgqueue.unique import UniqueLike
 
 
 @dataclass_transform()
@@ -48,6 +41,8 @@ class Job:
     retry_on: ClassVar[tuple[type[BaseException], ...] | None] = None
     aliases: ClassVar[Sequence[str]] = ()
     redact: ClassVar[Sequence[str]] = ()
+    unique: ClassVar[UniqueLike | None] = None
+    expires: ClassVar[Duration | None] = None
     definition: ClassVar[ClassDefinition]
     classes: ClassVar[dict[str, type[Job]]] = {}
 
@@ -93,7 +88,12 @@ class ClassDefinition(Definition):
         own: Any = getattr(cls, "backoff", None)
         backoff: BackoffLike | None = None if callable(own) else own
         options = options_of(
-            queue=cls.queue, priority=cls.priority, max_retries=cls.max_retries, backoff=backoff
+            queue=cls.queue,
+            priority=cls.priority,
+            max_retries=cls.max_retries,
+            backoff=backoff,
+            unique=cls.unique,
+            expires=cls.expires,
         )
         handle: Callable[..., Any] = cls.handle  # type: ignore[attr-defined]
         super().__init__(
@@ -198,17 +198,17 @@ class Dispatch(Verbs["Dispatch"]):
         arguments = self.definition.arguments_of(self._job)
         name = self.definition.name
         text = self.definition.signature.encode(name, (), arguments, self._app.keys)
-        return options.new_job(name, text)
+        return options.new_job(name, text, self.definition.signature)
 
     def enqueue(self) -> Handle[Any]:
         """Insert the job; raises as ``Task.enqueue`` does."""
         job = self.call()
-        return Handle(self._app.send([job], self._connection)[0], job.task)
+        return handle(job, self._app.send([job], self._connection)[0])
 
     async def aenqueue(self) -> Handle[Any]:
         """The same, awaited."""
         job = self.call()
-        return Handle((await self._app.asend([job], self._connection))[0], job.task)
+        return handle(job, (await self._app.asend([job], self._connection))[0])
 
     def __await__(self) -> Generator[Any, None, Handle[Any]]:
         return self.aenqueue().__await__()

@@ -10,6 +10,7 @@ PgQueueError
 ├── PrivilegeMissing    the database role may not do this
 ├── ClaimLost           the job is no longer this worker's
 ├── JobNotFound         no job has this id
+├── JobExists           another job holds the unique key, and that was to raise
 └── ScheduleNotFound    no schedule has this name
 """
 
@@ -54,6 +55,20 @@ class ClaimLost(PgQueueError):
 
 class JobNotFound(PgQueueError, LookupError):
     """No job has this id."""
+
+
+class JobExists(PgQueueError):
+    """Another job holds the unique key of this one, and ``on_conflict`` is "raise"; nothing was inserted.
+
+    ``job_id`` is the job that holds it; None if this transaction cannot see it.
+    """
+
+    def __init__(self, task: str, job_id: int | None) -> None:
+        holder = "a job this transaction cannot see" if job_id is None else f"job {job_id}"
+        super().__init__(
+            f"{holder} has the unique key of this call of {task}: nothing was enqueued"
+        )
+        self.job_id = job_id
 
 
 class ScheduleNotFound(PgQueueError, LookupError):

@@ -17,7 +17,7 @@ from pgqueue.drivers import (
     sync_driver,
     translate,
 )
-from pgqueue.job import NewJob
+from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation
 from pgqueue.operations import jobs as operations
 from pgqueue.sql import load
@@ -109,18 +109,22 @@ class Gateway:
                 await driver.fetch(statements[then.statement], then.values)
             return ids
 
-    def insert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> list[int]:
-        """Insert jobs, many by COPY where the connection can; returns their ids in order."""
-        copied = self._copy(jobs, notify, on) if len(jobs) >= bulk.COPY_FROM else None
+    def insert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> Sequence[Added]:
+        """Insert jobs, many by COPY where the connection can; what became of each, in order.
+
+        Raises:
+            JobExists: another job holds a unique key, and that was to raise; none was inserted.
+        """
+        copied = self._copy(jobs, notify, on) if bulk.worth_it(jobs) else None
         if copied is not None:
-            return copied
+            return list(map(Added, copied))
         return self.run(operations.enqueue(jobs, notify=notify), on)
 
-    async def ainsert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> list[int]:
+    async def ainsert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> Sequence[Added]:
         """The same, awaited."""
-        copied = await self._acopy(jobs, notify, on) if len(jobs) >= bulk.COPY_FROM else None
+        copied = await self._acopy(jobs, notify, on) if bulk.worth_it(jobs) else None
         if copied is not None:
-            return copied
+            return list(map(Added, copied))
         return await self.arun(operations.enqueue(jobs, notify=notify), on)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgqueue.errors import ConfigError
@@ -45,7 +45,7 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job not yet inserted. ``args`` is JSON text; ``delay`` is in seconds."""
+    """A job not yet inserted. ``args`` is JSON text; ``delay`` and ``expires`` are in seconds."""
 
     task: str
     args: str = field(repr=False)
@@ -55,6 +55,32 @@ class NewJob:
     backoff: Mapping[str, float] | None = None
     run_at: datetime | None = None
     delay: float | None = None
+    expires: float | None = None
+    key: UniqueKey | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Can it be inserted without a look at what is there?"""
+        return self.key is None and self.expires is None
+
+
+class UniqueKey(NamedTuple):
+    """The key of a unique job, and how it holds it: see ``unique.Unique``. ``within`` in seconds."""
+
+    key: str
+    until: str = "finished"
+    within: float | None = None
+    on_conflict: str = "ignore"
+
+
+Placed = Literal["inserted", "existing", "replaced", "rescheduled"]
+
+
+class Added(NamedTuple):
+    """What became of a job that was enqueued; no id if another transaction's job has its key."""
+
+    id: int
+    placed: Placed = "inserted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from pgqueue.codec import Signature
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
-from pgqueue.job import NewJob, check_max_retries, check_priority, check_queue
+from pgqueue.job import NewJob, UniqueKey, check_max_retries, check_priority, check_queue
 from pgqueue.retry import Backoff, BackoffLike, backoff_from
+from pgqueue.unique import OnConflict, Unique, UniqueLike, Until, check_key, unique_from
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A job's queue, priority, retries and time. ``delay`` in seconds."""
+    """A job's queue, priority, retries, time and uniqueness. ``delay`` and ``expires`` in seconds."""
 
     queue: str = "default"
     priority: int = 0
@@ -24,8 +27,16 @@ class Options:
     backoff: Backoff | None = None
     delay: float | None = None
     run_at: datetime | None = None
+    expires: float | None = None
+    unique: Unique | None = None
+    key: str | None = None
 
-    def new_job(self, task: str, args: str) -> NewJob:
+    def new_job(self, task: str, args: str, signature: Signature | None = None) -> NewJob:
+        """The job of a call, whose arguments are JSON text already.
+
+        Raises:
+            TaskError: its unique key cannot be made of its arguments.
+        """
         backoff = None if self.backoff is None else self.backoff.as_json()
         return NewJob(
             task,
@@ -36,7 +47,19 @@ class Options:
             backoff,
             self.run_at,
             self.delay,
+            self.expires,
+            None if self.unique is None else self._key(self.unique, task, args, signature),
         )
+
+    def _key(self, unique: Unique, task: str, args: str, signature: Signature | None) -> UniqueKey:
+        key = self.key
+        if key is None:
+            if signature is None:
+                raise ConfigError(f"{task}: without its signature it needs with_unique(key)")
+            unique.check(signature, task)
+            key = unique.key_of(signature, args)
+        within = None if unique.within is None else seconds(unique.within)
+        return UniqueKey(key, unique.until, within, unique.on_conflict)
 
 
 def options_of(
@@ -45,6 +68,8 @@ def options_of(
     priority: int = 0,
     max_retries: int = 10,
     backoff: BackoffLike | None = None,
+    unique: UniqueLike | None = None,
+    expires: Duration | None = None,
 ) -> Options:
     """Checked options of a task.
 
@@ -56,6 +81,8 @@ def options_of(
         check_priority(priority),
         check_max_retries(max_retries),
         None if backoff is None else backoff_from(backoff),
+        expires=None if expires is None else seconds(expires, name="expires"),
+        unique=unique_from(unique),
     )
 
 
@@ -98,3 +125,32 @@ class Verbs(Generic[T]):
                 " datetime.now(timezone.utc) + timedelta(hours=1)"
             )
         return self._with(run_at=run_at, delay=None)
+
+    def with_expires(self, expires: Duration) -> T:
+        """Do not start it later than this after it was due: then it is cancelled instead."""
+        return self._with(expires=seconds(expires, name="expires"))
+
+    def with_unique(
+        self,
+        key: str | None = None,
+        *,
+        by: Sequence[str] | None = None,
+        until: Until = "finished",
+        within: Duration | None = None,
+        on_conflict: OnConflict = "ignore",
+    ) -> T:
+        """No second job of the same key while the first holds it; ``Unique`` explains the rest.
+
+        Args:
+            key: 1 to 300 characters, within this task; default a digest of the arguments ``by``.
+            by: names of arguments; default those that the task declares, or all.
+
+        Raises:
+            ConfigError: an argument is not usable, or they do not go together.
+        """
+        if key is not None and by is not None:
+            raise ConfigError("with_unique takes a key, or by= to make one of arguments, not both")
+        if by is None and self.options.unique is not None:
+            by = self.options.unique.by
+        unique = Unique(by, until, within, on_conflict)
+        return self._with(unique=unique, key=None if key is None else check_key(key))

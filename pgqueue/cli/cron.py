@@ -20,10 +20,10 @@ from pgqueue.cli.options import (
 from pgqueue.cli.output import ago, print_json, print_table
 from pgqueue.codec import check_text
 from pgqueue.cron import zone_of
+from pgqueue.definition import check_name
 from pgqueue.errors import ConfigError
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
-from pgqueue.task import check_name
 
 names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True)
 

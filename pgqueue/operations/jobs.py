@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 from pgqueue.codec import argument_text
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ArgumentsError, ConfigError
-from pgqueue.job import Attempt, JobRow, NewJob, Status, check_queue
+from pgqueue.errors import ArgumentsError, ConfigError, JobExists
+from pgqueue.job import Added, Attempt, JobRow, NewJob, Status, check_queue
 from pgqueue.operations import Operation, Row, ids
 
 
@@ -46,17 +47,23 @@ def _searchable(name: str, text: str | None) -> str | None:
     return text
 
 
-def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[int]]:
-    """Insert jobs; returns their ids in the same order."""
+def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[Added]]:
+    """Insert jobs; says of each, in the same order, what became of it."""
+    if not all(job.plain for job in jobs):
+        return _enqueue_keyed(jobs, notify)
     if len(jobs) == 1 and not notify:
         return _enqueue_one(jobs[0])
     text = "[" + ",".join(map(_as_json, jobs)) + "]"
-    return Operation("enqueue", {"jobs": text, "notify": notify}, ids)
+    return Operation("enqueue", {"jobs": text, "notify": notify}, _added)
 
 
-def _enqueue_one(job: NewJob) -> Operation[list[int]]:
+def _added(rows: Sequence[Row]) -> list[Added]:
+    return [Added(row[0]) for row in rows]
+
+
+def _enqueue_one(job: NewJob) -> Operation[list[Added]]:
     if job == NewJob(job.task, job.args):
-        return Operation("enqueue_plain", {"task": job.task, "args": job.args}, ids)
+        return Operation("enqueue_plain", {"task": job.task, "args": job.args}, _added)
     values = {
         "task": job.task,
         "args": job.args,
@@ -67,10 +74,38 @@ def _enqueue_one(job: NewJob) -> Operation[list[int]]:
         "run_at": job.run_at,
         "delay": job.delay,
     }
-    return Operation("enqueue_one", values, ids)
+    return Operation("enqueue_one", values, _added)
 
 
-def _as_json(job: NewJob) -> str:
+def _enqueue_keyed(jobs: Sequence[NewJob], notify: bool) -> Operation[list[Added]]:
+    """Jobs of which some have a unique key or expire.
+
+    Decoding raises JobExists when another job holds a key and that was to raise.
+    """
+    text = "[" + ",".join(_as_json(job, _keyed(job)) for job in jobs) + "]"
+
+    def added(rows: Sequence[Row]) -> list[Added]:
+        if rows[0][2] == "refused":
+            taken = [job.task for job in jobs if job.key and job.key.on_conflict == "raise"]
+            raise JobExists(taken[0], rows[0][1])
+        return [Added(row[1], row[2]) for row in rows]
+
+    return Operation("enqueue_jobs", {"jobs": text, "notify": notify}, added)
+
+
+def _keyed(job: NewJob) -> dict[str, Any]:
+    if job.key is None:
+        return {"expires": job.expires}
+    return {
+        "expires": job.expires,
+        "unique_key": job.key.key,
+        "unique_until": job.key.until,
+        "unique_for": job.key.within,
+        "on_conflict": job.key.on_conflict,
+    }
+
+
+def _as_json(job: NewJob, more: Mapping[str, Any] = MappingProxyType({})) -> str:
     # The arguments are JSON text already: parsing them again would cost time and digits.
     head = {
         "task": job.task,
@@ -80,6 +115,7 @@ def _as_json(job: NewJob) -> str:
         "backoff": job.backoff,
         "run_at": None if job.run_at is None else job.run_at.isoformat(),
         "delay": job.delay,
+        **more,
     }
     return json.dumps(head)[:-1] + ', "args": ' + job.args + "}"
 

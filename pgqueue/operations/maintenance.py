@@ -60,6 +60,11 @@ def rescue(*, max_crashes: int, limit: int = 500) -> Operation[list[Rescued]]:
     )
 
 
+def expire(*, limit: int = 1000) -> Operation[list[int]]:
+    """Cancel pending jobs that were not started in time; returns their ids."""
+    return Operation("expire", {"limit": limit}, ids)
+
+
 def prune(status: Status, *, age: float, limit: int = 1000) -> Operation[list[int]]:
     """Delete one batch of jobs that finished more than ``age`` seconds ago."""
     return Operation("prune", {"status": status.value, "age": age, "limit": limit}, ids)

@@ -1,7 +1,7 @@
 """SQL as text: named statements in ``.sql`` files, compiled once per schema name.
 
 ``-- name: x`` begins a statement; ``-- part: x`` a piece that statements of the file share, each
-by a line ``-- include: x``.
+by a line ``-- include: x``. The line after ``-- since: 4`` is left out on schemas before 4.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pgqueue.roles import ROLES
 DEFAULT_SCHEMA = "pgqueue"
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HEADER = re.compile(r"^-- (name|part): (\w+)\n", re.M)
+_SINCE = re.compile(r"^-- since: (\d+)\n([^\n]*\n)", re.M)
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.M)
 _COMMENT = re.compile(r"--[^\n]*\n")
 _ROLE = re.compile(rf"\bpgqueue_({'|'.join(ROLES)})\b")
@@ -90,8 +91,11 @@ def compile_statement(name: str, source: str) -> Statement:
 
 
 @cache
-def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
+def load(schema: str = DEFAULT_SCHEMA, version: int | None = None) -> Mapping[str, Statement]:
     """Every statement by name, for one schema.
+
+    Args:
+        version: of the schema as it is in the database, where that may be older than this code.
 
     Raises:
         ConfigError: the schema name is not a plain identifier.
@@ -99,11 +103,19 @@ def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
     statements: dict[str, Statement] = {}
     for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".sql"):
-            for name, source in split(qualify(file.read_text("utf-8"), schema)).items():
+            text = for_version(qualify(file.read_text("utf-8"), schema), version)
+            for name, source in split(text).items():
                 if name in statements:
                     raise ConfigError(f"two SQL statements are named {name}")
                 statements[name] = compile_statement(name, source)
     return statements
+
+
+def for_version(text: str, version: int | None) -> str:
+    """Leave out the lines that an older schema does not know."""
+    return _SINCE.sub(
+        lambda line: "" if version is not None and version < int(line[1]) else line[2], text
+    )
 
 
 def split(text: str) -> dict[str, str]:

@@ -8,6 +8,8 @@ pick as materialized (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
+-- since: 4
+            and (j.expires_at is null or j.expires_at > now())
             and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
           order by j.run_at, j.id
           limit :limit::integer
@@ -106,6 +108,8 @@ ordered as materialized (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
             and j.run_at <= now()
+-- since: 4
+            and (j.expires_at is null or j.expires_at > now())
             and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
           order by j.run_at, j.id
           limit :limit::integer

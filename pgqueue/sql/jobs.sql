@@ -27,6 +27,12 @@ returning id;
 -- As enqueue_one, for a job without options: two thirds of its time.
 insert into pgqueue.jobs (task, args) values (:task::text, :args::text::jsonb) returning id;
 
+-- name: enqueue_jobs
+-- Insert jobs of which some have a unique key or expire; says of each what became of it.
+select e.ordinal, e.id, e.placed
+  from pgqueue.enqueue_jobs(:jobs::text::jsonb, :notify::boolean) e
+ order by e.ordinal;
+
 -- name: notify
 -- Wake the workers of these queues.
 select pg_notify(pgqueue.channel(q), '') from unnest(:queues::text[]) as q;
@@ -72,9 +78,10 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
  limit :limit::integer;
 
 -- name: retry_jobs
--- Put dead or cancelled jobs back as pending, as new: by ids, or all that match the filters.
+-- Put dead or cancelled jobs back as pending, as new: by ids, or all that match the filters; but not
+-- those whose unique key another job holds now.
 with chosen as materialized (
-    select j.id from pgqueue.jobs j
+    select j.id, j.queue, j.unique_key is not null as keyed from pgqueue.jobs j
      where j.status in ('dead', 'cancelled')
        and (case when :ids::bigint[] is null then j.status = 'dead' else j.id = any (:ids::bigint[]) end)
        and (:queue::text is null or j.queue = :queue::text)
@@ -88,16 +95,20 @@ with chosen as materialized (
 ), back as (
     update pgqueue.jobs j
        set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(),
-           finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null,
+           finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null, expires_at = null,
            args = coalesce(:args::text::jsonb, j.args)
       from chosen
-     where j.id = chosen.id
+     where j.id = chosen.id and not chosen.keyed
     returning j.id, j.queue
+), keyed as materialized (
+    select c.id, c.queue from chosen c where c.keyed and pgqueue.retry_keyed(c.id, :args::text::jsonb)
+), again as (
+    select b.id, b.queue from back b union all select k.id, k.queue from keyed k
 ), woken as (
     select count(pg_notify(pgqueue.channel(q.queue), '')) as n
-      from (select distinct b.queue from back b) q
+      from (select distinct a.queue from again a) q
 )
-select back.id from back cross join woken order by back.id;
+select again.id from again cross join woken order by again.id;
 
 -- name: cancel_jobs
 -- Cancel pending jobs now; ask the workers of running ones to stop.

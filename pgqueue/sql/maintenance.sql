@@ -27,6 +27,22 @@ update pgqueue.jobs j
  where j.id = l.id
 returning j.id, j.task, j.status, j.attempt;
 
+-- name: expire
+-- Cancel pending jobs that were not started in time.
+with late as materialized (
+    select j.id from pgqueue.jobs j
+     where j.status = 'pending' and j.expires_at < clock_timestamp()
+     order by j.expires_at
+     limit :limit::integer
+     for update of j skip locked
+)
+update pgqueue.jobs j
+   set status = 'cancelled', finished_at = clock_timestamp(),
+       last_error = left(concat_ws('; before: ', 'Expired: not started by ' || j.expires_at, j.last_error), 1000)
+  from late
+ where j.id = late.id
+returning j.id;
+
 -- name: prune
 -- Delete one batch of jobs of one status that finished longer ago than the given age.
 with name(queue) as (

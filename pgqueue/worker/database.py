@@ -76,7 +76,7 @@ class Database:
         patience: float | None = None,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self._dsn, self._name = dsn, name
+        self._dsn, self._schema, self._name = dsn, schema, name
         self._statements = load(schema)
         self._outage = outage or Outage(dsn)
         self._patience = PATIENCE if patience is None else patience
@@ -85,6 +85,10 @@ class Database:
         self._link: Link | None = None
         self._used = 0.0
         self.session = 0
+
+    def use_version(self, version: int) -> None:
+        """Use the statements that fit a schema that may be older than this code."""
+        self._statements = load(self._schema, version)
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; conflicts with other sessions are tried again, up to 5 times.

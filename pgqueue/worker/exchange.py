@@ -66,6 +66,9 @@ class Exchange(Service):
     async def _exchange(self) -> float:
         ended = self._executor.ended
         await self._undo_unanswered()
+        if self._executor.gave_back:  # behind the cursors, where only a sweep finds them again
+            self._executor.gave_back = False
+            self._lanes.look_again()
         sweep = self._lanes.sweep_due(time.monotonic())
         if sweep or not self.claiming or not self.recorder.may_trade(ended):
             await self.recorder.record(ended)

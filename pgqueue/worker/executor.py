@@ -34,6 +34,7 @@ class Executor:
         self.held: dict[int, Run] = {}
         self.waiting: deque[Run] = deque()
         self.ended: list[Finished] = []
+        self.gave_back = False
         self._solitude = solitude
         self._handlers = handlers
         self._lease = lease
@@ -79,6 +80,7 @@ class Executor:
         """Give back what has not started, with its attempt."""
         for run in [run for run in self.waiting if run is not keep]:
             self._return(run, RELEASED)
+            self.gave_back = True
 
     def put_off(self, runs: Iterable[Run], seconds: float) -> None:
         """Give back some that have not started, to be claimed again after a while."""

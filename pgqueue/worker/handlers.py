@@ -12,11 +12,11 @@ from typing import Any
 
 from pgqueue.context import Context
 from pgqueue.control import Cancel
+from pgqueue.definition import Definition
 from pgqueue.errors import ArgumentsError, KeyMissing
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
 from pgqueue.privacy import Privacy
-from pgqueue.task import Definition
 from pgqueue.worker.processes import HandlerFailed, Processes
 from pgqueue.worker.run import Run, interrupted, say
 from pgqueue.worker.unknown import Unknown

@@ -30,6 +30,10 @@ class Lanes:
         """Should the next claim start at the front? ``now`` in monotonic seconds."""
         return not self._cursors or now >= self._next_sweep
 
+    def look_again(self) -> None:
+        """Let the next claim start at the front."""
+        self._next_sweep = 0.0
+
     def until_sweep(self, now: float) -> float:
         """Seconds until a sweep is due."""
         return max(0.0, self._next_sweep - now) if self._cursors else 0.0

@@ -1,4 +1,4 @@
-"""Rescuing and pruning. Any worker does it, none is the leader."""
+"""Rescuing, expiring and pruning. Any worker does it, none is the leader."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pgqueue.worker.service import Service
 BATCH = 1000
 LONGEST_RESCUE_INTERVAL = 10.0
 PRUNE_INTERVAL = 30.0
+EXPIRE_INTERVAL = 5.0
 PAUSE_BETWEEN_BATCHES = 0.05
 SMALLEST_BATCH = 10
 TOO_LONG = "57014"
@@ -42,6 +43,23 @@ class Rescuer(Service):
             self._rescued()
             return 0.0
         return self._interval * random.uniform(0.5, 1.0)
+
+
+class Expirer(Service):
+    """Cancels pending jobs that were not started in time. No claim takes them meanwhile."""
+
+    name: ClassVar[str] = "expirer"
+    since: ClassVar[int] = 4  # the schema
+
+    def __init__(self, *, database: Database) -> None:
+        super().__init__()
+        self._database = database
+
+    async def run_once(self) -> float:
+        expired = await self._database.run(maintenance.expire(limit=BATCH))
+        for job_id in expired:
+            self.log.info("job %d: cancelled, it was not started in time", job_id)
+        return 0.0 if len(expired) == BATCH else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
 
 
 class Pruner(Service):

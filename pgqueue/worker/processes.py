@@ -16,12 +16,13 @@ from pebble import ProcessExpired, ProcessPool
 from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.databases import CURRENT
+from pgqueue.definition import Definition
 from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import SUCCEEDED, Outcome, decide
 from pgqueue.privacy import Privacy
-from pgqueue.task import Definition, Task
+from pgqueue.task import Task
 
 
 class HandlerFailed(Exception):

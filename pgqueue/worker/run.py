@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from pgqueue.context import Context
+from pgqueue.definition import Definition
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Outcome
-from pgqueue.task import Definition
 
 Reason = Literal["timeout", "cancelled", "stopping", "lost"]
 

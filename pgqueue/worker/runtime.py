@@ -24,7 +24,7 @@ from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.heartbeat import Heartbeat
-from pgqueue.worker.maintenance import Pruner, Rescuer
+from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.pools import Pools, summary
@@ -172,10 +172,11 @@ class Runtime:
             rescued=self._wake_claimers,
         )
         pruner = Pruner(database=self.database, keep=keep)
-        self.scheduler = Scheduler(
+        scheduler = Scheduler(
             database=self.database, declared=self.app.schedules, fired=self._wake_claimers
         )
-        return [rescuer, pruner, self.scheduler, Keeper(self.database)]
+        expirer = Expirer(database=self.database)
+        return [rescuer, pruner, expirer, scheduler, Keeper(self.database)]
 
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
@@ -273,8 +274,8 @@ class Runtime:
         while not self.shutdown.stopping.is_set():
             try:
                 stamp = await admit(self.database, self.app.schema)
-                if stamp.version < Scheduler.since:
-                    self.services.remove(self.scheduler)
+                self.database.use_version(stamp.version)
+                self.services = [each for each in self.services if each.since <= stamp.version]
                 return
             except DatabaseAway:
                 await either(self.shutdown.stopping, timeout=wait)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue import App, Backoff, ConfigError, Filter
+from pgqueue.definition import check_name
 from pgqueue.durations import LONGEST, seconds
 from pgqueue.job import NewJob, check_queue
 from pgqueue.options import Options, options_of
 from pgqueue.sql import check_schema, load
-from pgqueue.task import check_name
 from tests.fuzz.support import fuzz, json_values, numbers, storable, text
 
 whatever = text | numbers | st.none() | st.booleans() | st.binary(max_size=5) | st.timedeltas()

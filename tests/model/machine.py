@@ -80,7 +80,7 @@ class Queue(RuleBasedStateMachine):
         new = NewJob(
             "t", "{}", max_retries=max_retries, backoff=BACKOFF, delay=1000.0 if delayed else None
         )
-        for job_id in perform(self.conn, jobs.enqueue([new] * count)):
+        for job_id, _ in perform(self.conn, jobs.enqueue([new] * count)):
             self.jobs[job_id] = Expected(max_retries)
 
     @rule(limit=st.integers(1, 3))

@@ -54,3 +54,30 @@ async def test_many_suspects_leave_time_for_the_others(
         await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
     rows = conn.execute("select max(attempt), max(crashes) from pgqueue.jobs").fetchone()
     assert rows == (1, 2)
+
+
+async def test_suspects_come_in_company(
+    app: App, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of them, more than the process may hold, and others: without a pause between two suspects."""
+    monkeypatch.setattr(solitude, "LEAST_OPEN", 3600.0)
+    monkeypatch.setattr(solitude, "STRETCH", 3600.0)
+    company: list[int] = []
+    now: set[int] = set()
+
+    @app.task(name="suspect")
+    async def suspect() -> None:
+        company.append(len(now))
+
+    @app.task(name="other")
+    async def other(number: int) -> None:
+        now.add(number)
+        await asyncio.sleep(0)
+        now.remove(number)
+
+    app.enqueue_many(suspect.call() for _ in range(100))
+    conn.execute("update pgqueue.jobs set crashes = 2")
+    app.enqueue_many(other.call(number) for number in range(OTHERS))
+    async with working(app, concurrency=10):
+        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
+    assert company == [0] * 100

@@ -77,7 +77,7 @@ def test_the_page_is_the_schema(empty_dsn: str) -> None:
         ("somebody's words", "has no pgqueue schema"),
         ("pgqueue schema 0", "needs 1 or newer; run: pgqueue migrate"),
         ("pgqueue schema 9", "serves versions made for 9 or newer.* install a newer"),
-        ("pgqueue schema 9, serves schema 4", "serves versions made for 4 or newer"),
+        ("pgqueue schema 9, serves schema 5", "serves versions made for 5 or newer"),
     ],
 )
 def test_a_schema_that_does_not_fit(comment: str | None, says: str) -> None:

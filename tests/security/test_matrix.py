@@ -23,6 +23,7 @@ EVERYBODY = {*ROLES}
 # statement -> the roles that may run it; owner and migrator may all.
 ALLOWED: Mapping[str, set[str]] = {
     "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "enqueue_plain": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
+    "enqueue_jobs": PRODUCERS, "expire": WORKER,
     "claim": WORKER, "sweep": WORKER, "complete": WORKER, "complete_and_delete": WORKER,
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,

@@ -9,7 +9,7 @@ do $$
 declare
     name text;
 begin
-    if to_regclass('pgqueue.schedules') is null then
+    if to_regprocedure('pgqueue.retry_keyed(bigint, jsonb)') is null then
         raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
     end if;
     foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
@@ -68,8 +68,10 @@ grant insert (id, task, args, queue, priority, max_retries, backoff, run_at), se
     on pgqueue.jobs to pgqueue_producer;
 grant usage on sequence pgqueue.jobs_id_seq to pgqueue_producer;
 grant execute on function
-    pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean)
+    pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval,
+                    text, interval)
     to pgqueue_producer, pgqueue_sql_producer;
+grant execute on function pgqueue.enqueue_jobs(jsonb, boolean) to pgqueue_producer;
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
@@ -94,8 +96,10 @@ grant select on pgqueue.jobs_public, pgqueue.queue_names, pgqueue.queue_stats, p
 -- operator: sees arguments and errors, but no claim of a running job.
 grant pgqueue_readonly to pgqueue_operator;
 grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,
-              finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error),
-      update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested),
+              finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
+              unique_key, unique_until, expires_at),
+      update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
+              expires_at),
       delete on pgqueue.jobs to pgqueue_operator;
 grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds),
       delete on pgqueue.attempts to pgqueue_operator;
@@ -104,6 +108,6 @@ grant select on pgqueue.dead_jobs to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
-    pgqueue.run_schedule(text) to pgqueue_operator;
+    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb) to pgqueue_operator;
 
 commit;

@@ -1,0 +1,176 @@
+"""A task as its worker sees it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from pgqueue.codec import Signature, signature_of
+from pgqueue.context import Context
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConfigError, TaskError
+from pgqueue.job import ClaimedJob
+from pgqueue.options import Options, options_of
+from pgqueue.privacy import Privacy
+from pgqueue.redact import Redaction
+from pgqueue.retry import BackoffLike
+from pgqueue.schedule import When
+from pgqueue.unique import UniqueLike
+
+RunIn = Literal["async", "thread", "process"]
+
+
+class Definition:
+    """A task as its worker sees it: how to read arguments, call the handler, and judge failures."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        options: Options,
+        timeout: float | None = None,
+        run: RunIn | None = None,
+        retry_on: tuple[type[BaseException], ...] | None = None,
+        aliases: Sequence[str] = (),
+        redact: Sequence[str] = (),
+    ) -> None:
+        self.function = function
+        self.module, self.qualname = module_of(function), function.__qualname__
+        self.name = check_name(name or f"{self.module}.{self.qualname}")
+        self.aliases = tuple(check_name(alias) for alias in aliases)
+        self.options = options
+        self.timeout = timeout
+        self.retry_on = retry_on
+        self.redact = tuple(redact)
+        Redaction().plus(redact)
+        self.run = run_in(function, run, self.name)
+
+    @cached_property
+    def takes_context(self) -> bool:
+        """Is the first parameter the context?"""
+        return first_is_context(self.function, skip=0)
+
+    @cached_property
+    def signature(self) -> Signature:
+        return signature_of(self.function, skip=int(self.takes_context))
+
+    @property
+    def required(self) -> list[str]:
+        """The names of arguments without a default."""
+        parameters = list(inspect.signature(self.function).parameters.values())
+        own = parameters[int(self.takes_context) :]
+        return [p.name for p in own if p.default is p.empty]
+
+    def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
+        """Call the handler; an async one returns its coroutine."""
+        if self.takes_context:
+            return self.function(context, **arguments)
+        return self.function(**arguments)
+
+    def backoff_of(self, arguments: dict[str, Any]) -> Callable[[int], float] | None:
+        """The handler's own backoff, by attempt; None to let SQL compute it."""
+        return None
+
+    def concealer(
+        self, privacy: Privacy, job: ClaimedJob, arguments: dict[str, Any]
+    ) -> Callable[[str], str]:
+        """Takes the job's secret arguments out of error text."""
+        return privacy.concealer(
+            job.task,
+            job.args,
+            redact=self.redact,
+            encrypted=self.signature.encrypted,
+            arguments=arguments,
+        )
+
+
+class TaskOptions(When, total=False):
+    """The options of ``App.task``."""
+
+    name: str | None
+    queue: str
+    priority: int
+    max_retries: int
+    backoff: BackoffLike | None
+    timeout: Duration | None
+    run: RunIn | None
+    retry_on: tuple[type[BaseException], ...] | None
+    aliases: Sequence[str]
+    redact: Sequence[str]
+    unique: UniqueLike | None
+    expires: Duration | None
+
+
+def function_definition(
+    given: TaskOptions,
+) -> tuple[Callable[[Callable[..., Any]], Definition], When]:
+    """What makes a function with these options a definition, and the options of its schedule.
+
+    Raises:
+        ConfigError: an option is out of range.
+        TypeError: there is no such option.
+    """
+    rest: dict[str, Any] = dict(given)
+    when: Any = {name: rest.pop(name) for name in When.__annotations__ if name in rest}
+    names = inspect.signature(options_of).parameters
+    options = options_of(**{name: rest.pop(name) for name in names if name in rest})
+    timeout = rest.pop("timeout", None)
+    longest = None if timeout is None else seconds(timeout, name="timeout")
+    unknown = rest.keys() - {"name", "run", "retry_on", "aliases", "redact"}
+    if unknown:
+        raise TypeError(f"a task has no option {min(unknown)!r}")
+
+    def define(function: Callable[..., Any]) -> Definition:
+        return Definition(function, options=options, timeout=longest, **rest)
+
+    return define, when
+
+
+def check_name(name: str) -> str:
+    """Return a task name, or raise ConfigError if it is empty or over 200 characters."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ConfigError(f"task name {name!r} must be 1 to 200 printable characters")
+    return name
+
+
+def module_of(function: Callable[..., Any] | type) -> str:
+    """The module's import name, also for a script run as ``__main__``."""
+    module = function.__module__
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules[module]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return Path(getattr(main, "__file__", None) or "__main__").stem
+
+
+def run_in(function: Callable[..., Any], run: RunIn | None, name: str) -> RunIn:
+    """Where a handler runs: async on the loop, sync in a thread, or a process if asked."""
+    is_async = inspect.iscoroutinefunction(function)
+    if run is None:
+        return "async" if is_async else "thread"
+    if run not in ("async", "thread", "process"):
+        raise TaskError(f'{name}: run must be "async", "thread" or "process", got {run!r}')
+    if is_async != (run == "async"):
+        kind = "async" if is_async else "sync"
+        raise TaskError(f'{name}: run="{run}" does not go with a function that is {kind}')
+    return run
+
+
+def first_is_context(function: Callable[..., Any], *, skip: int) -> bool:
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    if not parameters:
+        return False
+    annotation = parameters[0].annotation
+    if isinstance(annotation, str):
+        try:
+            annotation = get_type_hints(function).get(parameters[0].name)
+        except NameError:
+            annotation = Context if annotation.rpartition(".")[2] == "Context" else None
+    return annotation is Context
