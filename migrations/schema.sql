@@ -668,7 +668,9 @@ $$;
 comment on function pgqueue.held_key is 'The key that a job holds as it is, so that no other may hold it; null if it holds none';
 create unique index jobs_unique on pgqueue.jobs (pgqueue.held_key(unique_key, unique_until, status, claimed_at))
     where unique_key is not null;
-create index jobs_expiring on pgqueue.jobs (expires_at) where status = 'pending' and expires_at is not null;
+-- By an expression, so that no statistics can lead a search for it to jobs_ready.
+create index jobs_expiring on pgqueue.jobs ((case when status = 'pending' then expires_at end))
+    where expires_at is not null;
 
 create function pgqueue.check_job(
     task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,

@@ -117,6 +117,8 @@ class JobRow:
     finished_at: datetime | None
     lease_expires_at: datetime | None
     run_seconds: float | None
+    expires_at: datetime | None
+    unique_key: str | None
     worker_id: UUID | None
     cancel_requested: bool
     last_error: str | None

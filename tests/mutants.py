@@ -21,6 +21,7 @@ TESTS = [
     "tests/model",
     "tests/plans",
     "tests/schedules",
+    "tests/unique",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -66,6 +67,18 @@ MUTANTS = [
         ("for update of j skip locked", "for update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('pending', 'running')", ""), (ORDER, "for update of j"))],
+    *_claims("ahead", ("and (j.expires_at is null or j.expires_at > now())", "and true")),
+    *_claims("sweep", ("and (j.expires_at is null or j.expires_at > now())", "and true")),
+    *[Mutant("pgqueue/sql/maintenance.sql", "expire", old, new) for old, new in (
+        ("(case when j.status = 'pending' then j.expires_at end) < now()", "j.expires_at < now()"),
+        (" and (case when j.status = 'pending' then j.expires_at end) < now()", ""))],
+    *[Mutant(SCHEMA, "place_job", old, new) for old, new in (
+        ("and j.unique_expires_at <= clock_timestamp()", ""), ("exit when id is not null;", ""),
+        ("case when on_conflict = 'reschedule' then job.run_at else j.run_at end", "job.run_at"))],
+    *[Mutant(SCHEMA, "held_key", old, new) for old, new in (
+        (" and claimed_at is null", ""), ("status in ('pending', 'running')", "status = 'pending'"),
+        ("status <> 'succeeded'", "status = 'pending'"))],
+    Mutant(SCHEMA, "retry_keyed", "exception when unique_violation", "exception when division_by_zero"),
     Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "j.status in ('dead', 'cancelled')\n", "true\n"),
     Mutant(SCHEMA, "complete_job", " and j.claim_id = complete_job.claim_id", ""),
     Mutant(SCHEMA, "complete_job", " and j.status = 'running'", ""),

@@ -99,9 +99,12 @@ def cancel_command(app: App, job_ids: tuple[int, ...], as_json: bool) -> None:
 
 def _why_not(client: Client, job_id: int) -> str:
     try:
-        return f"is {client.job(job_id).status.value}"
+        job = client.job(job_id)
     except JobNotFound:
         return "does not exist"
+    if job.unique_key is not None and job.status in (Status.DEAD, Status.CANCELLED):
+        return f"is {job.status.value}, and another job has its unique key: cancel that one first"
+    return f"is {job.status.value}"
 
 
 def _report(verb: str, done: list[int], missed: dict[int, str], as_json: bool) -> None:

@@ -152,8 +152,10 @@ def job_command(
         return
     for name in ("id", "task", "queue", "status", "priority", "attempt", "max_retries", "crashes",
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
-                 "last_error"):  # fmt: skip
+                 "expires_at", "unique_key", "last_error"):  # fmt: skip
         value = getattr(job, name)
+        if value is None and name in ("expires_at", "unique_key"):
+            continue
         shown = (
             f"{value:%Y-%m-%d %H:%M:%S %Z} ({ago(value)})" if hasattr(value, "tzinfo") else value
         )

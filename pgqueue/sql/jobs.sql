@@ -47,7 +47,7 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.expires_at, j.unique_key, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where j.id = :id::bigint;
 
@@ -65,7 +65,7 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.expires_at, j.unique_key, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where (:status::text is null or j.status = :status::text)
    and (:queue::text is null or j.queue = :queue::text)
@@ -83,6 +83,10 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
 with chosen as materialized (
     select j.id, j.queue, j.unique_key is not null as keyed from pgqueue.jobs j
      where j.status in ('dead', 'cancelled')
+       and (j.unique_key is null or j.unique_until <> 'finished' or not exists (
+            select from pgqueue.jobs o
+             where o.unique_key is not null
+               and pgqueue.held_key(o.unique_key, o.unique_until, o.status, o.claimed_at) = 'finished:' || j.unique_key))
        and (case when :ids::bigint[] is null then j.status = 'dead' else j.id = any (:ids::bigint[]) end)
        and (:queue::text is null or j.queue = :queue::text)
        and (:task::text is null or j.task = :task::text)

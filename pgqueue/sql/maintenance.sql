@@ -31,8 +31,8 @@ returning j.id, j.task, j.status, j.attempt;
 -- Cancel pending jobs that were not started in time.
 with late as materialized (
     select j.id from pgqueue.jobs j
-     where j.status = 'pending' and j.expires_at < clock_timestamp()
-     order by j.expires_at
+     where j.expires_at is not null and (case when j.status = 'pending' then j.expires_at end) < now()
+     order by case when j.status = 'pending' then j.expires_at end
      limit :limit::integer
      for update of j skip locked
 )

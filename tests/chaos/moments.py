@@ -2,7 +2,8 @@
 
 failover: from the end of the primary, after which the standby is promoted, to the first second with 95 % of
 the throughput before. sigterm_idle: from SIGTERM of an idle worker to the end of its process. half_open: from
-the moment an idle worker's connections carry nothing any more, though they stay open, to new ones.
+the moment an idle worker's connections carry nothing any more, though they stay open, to new ones. killed: from
+SIGKILL of one of two busy workers to the start of the last of the jobs it held.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ async def short() -> None:
 """
 BACKLOG = 12_000
 FINISHED = "select count(*) from pgqueue.jobs where status = 'succeeded'"
+HELD = """
+    select j.id from pgqueue.jobs j join pgqueue.workers w on w.id = j.worker_id where w.pid = %s
+"""
+STILL_HELD = (
+    "select from pgqueue.jobs where id = any (%s) and attempt = 1 and status <> 'succeeded'"
+)
+LAST_START = """
+    select extract(epoch from max(claimed_at))::float8 from pgqueue.jobs where id = any (%s) and crashes > 0
+"""
 TENTHS = """
     select floor(extract(epoch from finished_at) * 10)::bigint, count(*)
       from pgqueue.jobs where status = 'succeeded' group by 1
@@ -127,6 +137,27 @@ async def _half_open(dsn: str, proxy: Proxy) -> float:
         return time.monotonic() - begun
 
 
+def killed() -> float:
+    with embedded_postgres() as dsn:
+        schema.upgrade(dsn)
+        with worker(dsn) as victim, worker(dsn), psycopg.connect(dsn, autocommit=True) as conn:
+            eventually(lambda: _one(conn, "select count(*) from pgqueue.workers") == 2)
+            conn.execute("select pgqueue.enqueue('short') from generate_series(1, %s)", [BACKLOG])
+            eventually(lambda: _one(conn, FINISHED) > 1000)
+            eventually(lambda: len(conn.execute(HELD, [victim.pid]).fetchall()) > 10)
+            begun = time.time()
+            victim.kill()
+            victim.wait()
+            held = conn.execute(HELD, [victim.pid]).fetchall()
+            ids = [row[0] for row in held]
+            eventually(lambda: not conn.execute(STILL_HELD, [ids]).fetchone(), timeout=120)
+            (last,) = conn.execute(LAST_START, [ids]).fetchone() or (None,)
+            assert last is not None, "it held nothing"
+            seconds = float(last) - begun
+        print(f"killed: it held {len(held)} jobs, back after {seconds:.2f} s", file=sys.stderr)
+        return seconds
+
+
 def measured(moment: Callable[[], float], rounds: int) -> dict[str, float]:
     """Seconds: the median and the worst of some rounds."""
     seconds = [moment() for _ in range(rounds)]
@@ -138,7 +169,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     moments = {
-        each.__name__: measured(each, rounds) for each in (failover, sigterm_idle, half_open)
+        each.__name__: measured(each, rounds)
+        for each in (failover, sigterm_idle, half_open, killed)
     }
     print(json.dumps({**moments, "settings": {"rounds": rounds, "lease": 5.0}}))
     return 0

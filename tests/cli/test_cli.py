@@ -51,6 +51,18 @@ def test_retry(cli: Cli, dead: list[int], conn: psycopg.Connection) -> None:
     )
 
 
+def test_retry_of_a_unique_job(cli: Cli, dead: list[int], conn: psycopg.Connection) -> None:
+    conn.execute(
+        "update pgqueue.jobs set unique_key = 'mail:k', unique_until = 'finished' where id = %s",
+        (dead[0],),
+    )
+    conn.execute("select pgqueue.enqueue('mail', unique_key => 'k')")
+    assert "unique_key   mail:k" in cli("job", str(dead[0])).stdout
+    refused = cli("retry", str(dead[0]), code=1).stderr
+    assert f"job {dead[0]} is dead, and another job has its unique key: cancel that one" in refused
+    assert cli.json("retry", "--all", "--yes")["retried"] == [dead[1]]
+
+
 def test_retry_by_filter_asks(cli: Cli, dead: list[int], conn: psycopg.Connection) -> None:
     asked = cli("retry", "--all", code=130, stdin="n\n").stderr
     assert "Retry 2 dead jobs?" in asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,8 +13,8 @@ import psycopg
 import pytest
 
 from pgqueue.connect import asyncpg_uri
-from pgqueue.job import Status
-from pgqueue.operations import Operation, claims, maintenance, schedules
+from pgqueue.job import NewJob, Status, UniqueKey
+from pgqueue.operations import Operation, claims, jobs, maintenance, schedules
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.schedule import Firing
@@ -171,6 +172,37 @@ async def test_maintenance_and_statistics_stay_bounded(dsn: str, conn: psycopg.C
         ).fetchone()
         assert row is not None
         assert buffers(row[0][0]["Plan"]) < most, view
+
+
+async def test_unique_jobs_and_expiry_stay_bounded(dsn: str, conn: psycopg.Connection) -> None:
+    """However many jobs hold a key, have had one, or wait without an end."""
+    keyed = {"unique_key": "'t:' || i", "unique_until": "'finished'"}
+    fill(conn, 50_000, **FINISHED, **keyed)
+    conn.execute("analyze pgqueue.jobs")
+    fill(conn, 50_000, **FUTURE, **keyed)
+    conn.execute("update pgqueue.jobs set expires_at = run_at + interval '1 day' where id % 2 = 0")
+    new = NewJob("t", "{}", key=UniqueKey("7"))
+    for key in (
+        UniqueKey("7"),
+        UniqueKey("7", "started", None, "replace"),
+        UniqueKey("7", within=9),
+    ):
+        operation = jobs.enqueue([replace(new, key=key)], notify=False)
+        statement = load()[operation.statement]
+        for _ in range(2):  # the first reads the catalogue as well
+            row = (
+                psycopg.RawCursor(conn)
+                .execute(
+                    f"explain (analyze, buffers, format json) {statement.numbered}".encode(),
+                    [operation.values[name] for name in statement.parameters],
+                )
+                .fetchone()
+            )
+        assert row is not None
+        assert buffers(row[0][0]["Plan"]) < 60, key
+    expire = await explain(dsn, maintenance.expire(limit=100))
+    assert buffers(expire) < 20, json.dumps(expire, indent=1)
+    assert scans(expire) == set()
 
 
 def add_schedules(conn: psycopg.Connection, count: int) -> None:
