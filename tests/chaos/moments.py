@@ -44,7 +44,7 @@ HELD = """
     select j.id from pgqueue.jobs j join pgqueue.workers w on w.id = j.worker_id where w.pid = %s
 """
 STILL_HELD = (
-    "select from pgqueue.jobs where id = any (%s) and attempt = 1 and status <> 'succeeded'"
+    "select 1 from pgqueue.jobs where id = any (%s) and attempt = 1 and status <> 'succeeded'"
 )
 LAST_START = """
     select extract(epoch from max(claimed_at))::float8 from pgqueue.jobs where id = any (%s) and crashes > 0
