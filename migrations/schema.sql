@@ -672,17 +672,28 @@ create unique index jobs_unique on pgqueue.jobs (pgqueue.held_key(unique_key, un
 create index jobs_expiring on pgqueue.jobs ((case when status = 'pending' then expires_at end))
     where expires_at is not null;
 
-create function pgqueue.check_job(
+-- A row named * stands for all queues.
+alter table pgqueue.queues drop constraint queues_name;
+alter table pgqueue.queues add constraint queues_name check (name ~ '^([A-Za-z0-9_.:-]{1,64}|[*])$');
+
+create table pgqueue.tasks (
+    name      text primary key constraint tasks_name check (length(name) between 1 and 200),
+    paused_at timestamptz
+);
+comment on table pgqueue.tasks is 'Settings of a task; a task needs no row here to be used';
+
+create function pgqueue.wrong_with(
     task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,
     backoff jsonb, unique_key text, unique_until text, unique_for interval, on_conflict text, expires interval
-) returns void
+) returns text
     language plpgsql immutable
     set search_path = pg_catalog, pg_temp
 as $$
 declare
     size integer := octet_length(args::text);
+begin
     -- Checked here, not by constraints, whose errors print the row with its arguments.
-    wrong text := case
+    return case
         when task is null or length(task) not between 1 and 200 then
             'task must have 1 to 200 characters, got ' || coalesce(length(task)::text, 'null')
         when jsonb_typeof(args) is distinct from 'object' then
@@ -719,12 +730,8 @@ declare
         when on_conflict in ('replace', 'reschedule') and (unique_until <> 'started' or unique_for is not null) then
             format('on_conflict %s changes the waiting job, so it needs unique_until started', on_conflict)
     end;
-begin
-    if wrong is not null then
-        raise exception using message = wrong, errcode = '22023';
-    end if;
 end $$;
-comment on function pgqueue.check_job is 'Raises what is wrong with a job to be enqueued';
+comment on function pgqueue.wrong_with is 'What is wrong with a job to be enqueued; null if nothing is';
 
 create function pgqueue.insert_job(job pgqueue.jobs) returns bigint
     language sql volatile
@@ -803,8 +810,6 @@ as $$
 declare
     job pgqueue.jobs;
 begin
-    perform pgqueue.check_job(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
-                              unique_until, unique_for, on_conflict, expires);
     job.task := task;
     job.args := args;
     job.queue := queue;
@@ -824,7 +829,7 @@ begin
     end if;
     due := placed <> 'existing' and job.run_at <= clock_timestamp();
 end $$;
-comment on function pgqueue.add_job is 'Checks a job, inserts it or finds the one that holds its key, and wakes nobody';
+comment on function pgqueue.add_job is 'Inserts a checked job, or finds the one that holds its key; wakes nobody';
 
 create function pgqueue.enqueue(
     task text, args jsonb default '{}', queue text default 'default', priority integer default 0,
@@ -838,7 +843,12 @@ create function pgqueue.enqueue(
 as $$
 declare
     added record;
+    wrong text := pgqueue.wrong_with(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
+                                     unique_until, unique_for, on_conflict, expires);
 begin
+    if wrong is not null then
+        raise exception using message = wrong, errcode = '22023';
+    end if;
     added := pgqueue.add_job(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
                              unique_until, unique_for, on_conflict, expires);
     if added.placed = 'existing' and on_conflict = 'raise' then
@@ -859,10 +869,13 @@ as $$
 declare
     each record;
     added record;
+    wrong text;
     queues text[] := '{}';
 begin
     for each in
-        select e.ordinality, r.*
+        select e.ordinality, r.task, r.args, r.queue, r.priority, r.max_retries, r.backoff, r.run_at, r.delay,
+               r.unique_key, coalesce(r.unique_until, 'finished') as unique_until, r.unique_for,
+               coalesce(r.on_conflict, 'ignore') as on_conflict, r.expires
           from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
          cross join lateral jsonb_to_record(e.job) as r(
                task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
@@ -870,11 +883,17 @@ begin
                on_conflict text, expires float8)
          order by r.task, r.unique_key nulls first, e.ordinality
     loop
+        wrong := pgqueue.wrong_with(
+            each.task, each.args, each.queue, each.priority, each.run_at, make_interval(secs => each.delay),
+            each.max_retries, each.backoff, each.unique_key, each.unique_until,
+            make_interval(secs => each.unique_for), each.on_conflict, make_interval(secs => each.expires));
+        if wrong is not null then
+            raise exception using message = wrong, errcode = '22023';
+        end if;
         added := pgqueue.add_job(
             each.task, each.args, each.queue, each.priority, each.run_at, make_interval(secs => each.delay),
-            each.max_retries, each.backoff, each.unique_key, coalesce(each.unique_until, 'finished'),
-            make_interval(secs => each.unique_for), coalesce(each.on_conflict, 'ignore'),
-            make_interval(secs => each.expires));
+            each.max_retries, each.backoff, each.unique_key, each.unique_until,
+            make_interval(secs => each.unique_for), each.on_conflict, make_interval(secs => each.expires));
         ordinal := each.ordinality;
         id := added.id;
         placed := added.placed;

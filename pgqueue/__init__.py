@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from pgqueue.job import Attempt, JobRow, Status
     from pgqueue.keys import Encrypted, Keys, Secret
-    from pgqueue.operations.jobs import Filter
+    from pgqueue.operations.jobs import Change, Filter
     from pgqueue.retry import Backoff
     from pgqueue.schedule import Schedule, ScheduleRun
     from pgqueue.task import Handle, Task
@@ -39,6 +39,7 @@ __all__ = [
     "Attempt",
     "Backoff",
     "Cancel",
+    "Change",
     "ClaimLost",
     "ConfigError",
     "ConnectionUnusable",
@@ -76,6 +77,7 @@ _MODULES = {
     "Attempt": "pgqueue.job",
     "Backoff": "pgqueue.retry",
     "Cancel": "pgqueue.control",
+    "Change": "pgqueue.operations.jobs",
     "ClaimLost": "pgqueue.errors",
     "ConfigError": "pgqueue.errors",
     "ConnectionUnusable": "pgqueue.errors",

@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 from pgqueue.errors import JobNotFound
 from pgqueue.job import Attempt, JobRow, NewJob, Status
-from pgqueue.operations import Operation, maintenance
+from pgqueue.operations import Operation, enqueue
 from pgqueue.operations import jobs as operations
-from pgqueue.operations.jobs import EncryptedJob, Filter
-from pgqueue.operations.maintenance import QueueStats, WorkerRow
-from pgqueue.schedule_client import AsyncScheduleClient, ScheduleClient
+from pgqueue.operations.jobs import Change, EncryptedJob, Filter
+from pgqueue.queue_client import AsyncQueueClient, QueueClient
 
 T = TypeVar("T")
 
@@ -22,7 +21,7 @@ def found(job: JobRow | None, job_id: int) -> JobRow:
     return job
 
 
-class Client(ScheduleClient):
+class Client(QueueClient):
     """Sync operations. ``on`` is the caller's connection; without it each is its own transaction."""
 
     def __init__(
@@ -40,11 +39,11 @@ class Client(ScheduleClient):
         self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None
     ) -> list[int]:
         """Insert prepared jobs in one round trip; returns their ids in order."""
-        return [added.id for added in self._run(operations.enqueue(jobs, notify=notify), on)]
+        return [added.id for added in self._run(enqueue.enqueue(jobs, notify=notify), on)]
 
     def notify(self, queues: Iterable[str], *, on: object = None) -> None:
         """Wake the workers of these queues."""
-        return self._run(operations.notify(queues), on)
+        return self._run(enqueue.notify(queues), on)
 
     def job(self, job_id: int, *, on: object = None) -> JobRow:
         """One job; raises JobNotFound."""
@@ -111,6 +110,30 @@ class Client(ScheduleClient):
         """Cancel pending jobs, ask running ones to stop; returns the status by id."""
         return self._run(operations.cancel(job_ids), on)
 
+    def cancel_many(
+        self, where: Filter, *, after: int = 0, limit: int = 1000, on: object = None
+    ) -> dict[int, Status]:
+        """Cancel pending and running jobs that match, from an id on; at most ``limit`` of them."""
+        return self._run(operations.cancel(None, where, after=after, limit=limit), on)
+
+    def change(
+        self,
+        job_ids: Sequence[int] | None = None,
+        where: Filter = Filter(),
+        *,
+        to: Change,
+        after: int = 0,
+        limit: int = 1000,
+        on: object = None,
+    ) -> list[int]:
+        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match.
+
+        Raises:
+            ConfigError: ``to`` changes nothing, or to what is not usable.
+        """
+        operation = operations.change(job_ids, where, to, after=after, limit=limit)
+        return self._run(operation, on)
+
     def count(
         self,
         where: Filter = Filter(),
@@ -132,24 +155,8 @@ class Client(ScheduleClient):
         """Delete up to ``limit`` jobs of a status, not running ones, that match; returns their ids."""
         return self._run(operations.clear(where, status=status, limit=limit), on)
 
-    def stats(self, *, on: object = None) -> list[QueueStats]:
-        """Statistics of every queue."""
-        return self._run(maintenance.stats(), on)
 
-    def workers(self, *, on: object = None) -> list[WorkerRow]:
-        """Workers that are alive."""
-        return self._run(maintenance.workers(), on)
-
-    def pause(self, queue: str, *, on: object = None) -> None:
-        """Stop claims from a queue; running jobs go on."""
-        return self._run(maintenance.pause(queue), on)
-
-    def resume(self, queue: str, *, on: object = None) -> bool:
-        """Let a queue be claimed from again; False if it was never paused."""
-        return self._run(maintenance.resume(queue), on)
-
-
-class AsyncClient(AsyncScheduleClient):
+class AsyncClient(AsyncQueueClient):
     """Async operations. ``on`` is the caller's connection; without it each is its own transaction."""
 
     def __init__(
@@ -167,11 +174,11 @@ class AsyncClient(AsyncScheduleClient):
         self, jobs: Sequence[NewJob], *, notify: bool = True, on: object = None
     ) -> list[int]:
         """Insert prepared jobs in one round trip; returns their ids in order."""
-        return [added.id for added in await self._run(operations.enqueue(jobs, notify=notify), on)]
+        return [added.id for added in await self._run(enqueue.enqueue(jobs, notify=notify), on)]
 
     async def notify(self, queues: Iterable[str], *, on: object = None) -> None:
         """Wake the workers of these queues."""
-        return await self._run(operations.notify(queues), on)
+        return await self._run(enqueue.notify(queues), on)
 
     async def job(self, job_id: int, *, on: object = None) -> JobRow:
         """One job; raises JobNotFound."""
@@ -240,6 +247,30 @@ class AsyncClient(AsyncScheduleClient):
         """Cancel pending jobs, ask running ones to stop; returns the status by id."""
         return await self._run(operations.cancel(job_ids), on)
 
+    async def cancel_many(
+        self, where: Filter, *, after: int = 0, limit: int = 1000, on: object = None
+    ) -> dict[int, Status]:
+        """Cancel pending and running jobs that match, from an id on; at most ``limit`` of them."""
+        return await self._run(operations.cancel(None, where, after=after, limit=limit), on)
+
+    async def change(
+        self,
+        job_ids: Sequence[int] | None = None,
+        where: Filter = Filter(),
+        *,
+        to: Change,
+        after: int = 0,
+        limit: int = 1000,
+        on: object = None,
+    ) -> list[int]:
+        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match.
+
+        Raises:
+            ConfigError: ``to`` changes nothing, or to what is not usable.
+        """
+        operation = operations.change(job_ids, where, to, after=after, limit=limit)
+        return await self._run(operation, on)
+
     async def count(
         self,
         where: Filter = Filter(),
@@ -260,19 +291,3 @@ class AsyncClient(AsyncScheduleClient):
     ) -> list[int]:
         """Delete up to ``limit`` jobs of a status, not running ones, that match; returns their ids."""
         return await self._run(operations.clear(where, status=status, limit=limit), on)
-
-    async def stats(self, *, on: object = None) -> list[QueueStats]:
-        """Statistics of every queue."""
-        return await self._run(maintenance.stats(), on)
-
-    async def workers(self, *, on: object = None) -> list[WorkerRow]:
-        """Workers that are alive."""
-        return await self._run(maintenance.workers(), on)
-
-    async def pause(self, queue: str, *, on: object = None) -> None:
-        """Stop claims from a queue; running jobs go on."""
-        return await self._run(maintenance.pause(queue), on)
-
-    async def resume(self, queue: str, *, on: object = None) -> bool:
-        """Let a queue be claimed from again; False if it was never paused."""
-        return await self._run(maintenance.resume(queue), on)

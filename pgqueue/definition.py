@@ -12,8 +12,8 @@ from typing import Any, Literal, get_type_hints
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ConfigError, TaskError
-from pgqueue.job import ClaimedJob
+from pgqueue.errors import TaskError
+from pgqueue.job import ClaimedJob, check_name
 from pgqueue.options import Options, options_of
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
@@ -129,13 +129,6 @@ def function_definition(
         return Definition(function, options=options, timeout=longest, **rest)
 
     return define, when
-
-
-def check_name(name: str) -> str:
-    """Return a task name, or raise ConfigError if it is empty or over 200 characters."""
-    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
-        raise ConfigError(f"task name {name!r} must be 1 to 200 printable characters")
-    return name
 
 
 def module_of(function: Callable[..., Any] | type) -> str:

@@ -19,7 +19,7 @@ from pgqueue.drivers import (
 )
 from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation
-from pgqueue.operations import jobs as operations
+from pgqueue.operations import enqueue as operations
 from pgqueue.sql import load
 
 T = TypeVar("T")

@@ -153,11 +153,28 @@ def check_queue(name: str) -> str:
     return name
 
 
+def check_name(name: str) -> str:
+    """Return a task name, or raise ConfigError if it is empty or over 200 characters."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ConfigError(f"task name {name!r} must be 1 to 200 printable characters")
+    return name
+
+
 def check_priority(value: int) -> int:
     """Return the priority, or raise ConfigError outside -32768..32767."""
     if isinstance(value, bool) or not isinstance(value, int) or not -32768 <= value <= 32767:
         raise ConfigError(
             f"priority must be a whole number from -32768 to 32767 (higher runs first), got {value!r}"
+        )
+    return value
+
+
+def check_run_at(value: datetime) -> datetime:
+    """Return the time, or raise ConfigError unless it has a time zone."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise ConfigError(
+            f"run_at must be a datetime with a time zone, got {value!r}; for example"
+            " datetime.now(timezone.utc) + timedelta(hours=1)"
         )
     return value
 

@@ -10,7 +10,14 @@ from typing import Any, Generic, TypeVar
 from pgqueue.codec import Signature
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
-from pgqueue.job import NewJob, UniqueKey, check_max_retries, check_priority, check_queue
+from pgqueue.job import (
+    NewJob,
+    UniqueKey,
+    check_max_retries,
+    check_priority,
+    check_queue,
+    check_run_at,
+)
 from pgqueue.retry import Backoff, BackoffLike, backoff_from
 from pgqueue.unique import OnConflict, Unique, UniqueLike, Until, check_key, unique_from
 
@@ -119,12 +126,7 @@ class Verbs(Generic[T]):
 
     def with_run_at(self, run_at: datetime) -> T:
         """Do not run before this time; it must have a time zone."""
-        if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
-            raise ConfigError(
-                f"run_at must be a datetime with a time zone, got {run_at!r}; for example"
-                " datetime.now(timezone.utc) + timedelta(hours=1)"
-            )
-        return self._with(run_at=run_at, delay=None)
+        return self._with(run_at=check_run_at(run_at), delay=None)
 
     def with_expires(self, expires: Duration) -> T:
         """Do not start it later than this after it was due: then it is cancelled instead."""

@@ -73,7 +73,11 @@ drop function pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval,
 drop function pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval);
 drop function pgqueue.place_job(pgqueue.jobs, text);
 drop function pgqueue.insert_job(pgqueue.jobs);
-drop function pgqueue.check_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval);
+drop function pgqueue.wrong_with(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval);
+drop table pgqueue.tasks;
+delete from pgqueue.queues where name = '*';
+alter table pgqueue.queues drop constraint queues_name;
+alter table pgqueue.queues add constraint queues_name check (name ~ '^[A-Za-z0-9_.:-]{1,64}$');
 drop index pgqueue.jobs_unique;
 drop index pgqueue.jobs_expiring;
 drop function pgqueue.held_key(text, text, text, timestamptz);

@@ -1,8 +1,9 @@
-"""Commands that change chosen jobs: retry, cancel."""
+"""Commands that change chosen jobs: retry, cancel, change."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.client import Client
 from pgqueue.errors import ConfigError, JobNotFound
 from pgqueue.job import Status
-from pgqueue.operations.jobs import Filter
+from pgqueue.operations.jobs import Change, Filter
 
 
 @click.command("retry")
@@ -37,10 +38,7 @@ def retry_command(
     as_json: bool,
 ) -> None:
     """Put dead or cancelled jobs back as pending, with all their retries: by ID, or dead ones by filter."""
-    if not job_ids and not everything and where == Filter():
-        raise ConfigError("which jobs? give IDs, a filter such as --task NAME, or --all")
-    if job_ids and (everything or where != Filter()):
-        raise ConfigError("give IDs or filters, not both")
+    _which(job_ids, everything, where)
     edited = _edited(arguments, job_ids)
     if edited is not None:
         done = [job_ids[0]] if app.client.retry(job_ids[0], args=edited) else []
@@ -83,18 +81,132 @@ def _retry_matching(client: Client, where: Filter, yes: bool) -> list[int]:
 
 
 @click.command("cancel")
-@click.argument("job_ids", metavar="ID...", nargs=-1, type=int, required=True)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=int)
+@click.option("--all", "everything", is_flag=True, help="Every pending and running job.")
 @on_database
+@filter_options
+@click.option("--dry-run", is_flag=True, help="Only say how many it would cancel.")
+@yes_option
 @json_option
-def cancel_command(app: App, job_ids: tuple[int, ...], as_json: bool) -> None:
-    """Cancel pending jobs; ask the workers of running ones to stop them."""
-    statuses = app.client.cancel(*job_ids)
+def cancel_command(
+    app: App,
+    job_ids: tuple[int, ...],
+    everything: bool,
+    where: Filter,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Cancel pending jobs; ask the workers of running ones to stop them: by ID, or by filter."""
+    _which(job_ids, everything, where)
+    if job_ids:
+        statuses = app.client.cancel(*job_ids)
+    else:
+        total = _matching(app.client, where, Status.PENDING, Status.RUNNING)
+        if not _agreed("cancel", total, "pending or running", dry_run, yes, as_json):
+            return
+        statuses = _cancel_matching(app.client, where, total)
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in statuses}
     asked = [i for i, status in statuses.items() if status is Status.RUNNING]
     if asked and not as_json:
         click.echo(f"asked to stop: {_some(asked)}")
     done = [i for i, status in statuses.items() if status is not Status.RUNNING]
     _report("cancelled", done if not as_json else list(statuses), missed, as_json)
+
+
+def _cancel_matching(client: Client, where: Filter, total: int) -> dict[int, Status]:
+    statuses: dict[int, Status] = {}
+
+    def step() -> list[int]:
+        batch = client.cancel_many(where, after=max(statuses, default=0), limit=BATCH)
+        statuses.update(batch)
+        return list(batch)
+
+    in_batches("cancelling", total, step)
+    return statuses
+
+
+@click.command("change")
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=int)
+@click.option("--all", "everything", is_flag=True, help="Every pending job.")
+@click.option("--to-queue", metavar="NAME", help="The queue they go to.")
+@click.option("--priority", type=int, metavar="N", help="Higher runs first.")
+@click.option("--run-at", metavar="TIME", help="With a time zone: 2026-12-24T18:00+01:00.")
+@click.option("--delay", metavar="DURATION", help="From now, such as 10m; 0 for at once.")
+@on_database
+@filter_options
+@click.option("--dry-run", is_flag=True, help="Only say how many it would change.")
+@yes_option
+@json_option
+def change_command(
+    app: App,
+    job_ids: tuple[int, ...],
+    everything: bool,
+    to_queue: str | None,
+    priority: int | None,
+    run_at: str | None,
+    delay: str | None,
+    where: Filter,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Give pending jobs another queue, priority or time: by ID, or by filter."""
+    _which(job_ids, everything, where)
+    to = Change(to_queue, priority, None if run_at is None else _time(run_at), delay)
+    to.values()
+    if job_ids:
+        done = app.client.change(job_ids, to=to)
+    else:
+        total = _matching(app.client, where, Status.PENDING)
+        if not _agreed("change", total, "pending", dry_run, yes, as_json):
+            return
+        done = _change_matching(app.client, where, to, total)
+    missed = {i: _why_not(app.client, i) for i in job_ids if i not in done}
+    _report("changed", done, missed, as_json)
+
+
+def _change_matching(client: Client, where: Filter, to: Change, total: int) -> list[int]:
+    last = 0
+
+    def step() -> list[int]:
+        nonlocal last
+        batch = client.change(None, where, to=to, after=last, limit=BATCH)
+        last = max(batch, default=last)
+        return batch
+
+    return in_batches("changing", total, step)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--run-at is not a time: {text!r}; like 2026-12-24T18:00+01:00"
+        ) from None
+
+
+def _which(job_ids: tuple[int, ...], everything: bool, where: Filter) -> None:
+    if not job_ids and not everything and where == Filter():
+        raise ConfigError("which jobs? give IDs, a filter such as --task NAME, or --all")
+    if job_ids and (everything or where != Filter()):
+        raise ConfigError("give IDs or filters, not both")
+
+
+def _matching(client: Client, where: Filter, *statuses: Status) -> int:
+    return sum(client.count(where, status=status) for status in statuses)
+
+
+def _agreed(verb: str, total: int, kind: str, dry_run: bool, yes: bool, as_json: bool) -> bool:
+    """Say what would be done, or ask; False when there is nothing to be done now."""
+    if dry_run and as_json:
+        print_json({f"would_{verb}": total})
+    elif dry_run:
+        click.echo(f"would {verb}: {jobs_of(total, kind)}")
+    elif total and not yes:
+        click.confirm(f"{verb.capitalize()} {jobs_of(total, kind)}?", abort=True, err=True)
+    return not dry_run
 
 
 def _why_not(client: Client, job_id: int) -> str:

@@ -20,8 +20,8 @@ from pgqueue.cli.options import (
 from pgqueue.cli.output import ago, print_json, print_table
 from pgqueue.codec import check_text
 from pgqueue.cron import zone_of
-from pgqueue.definition import check_name
 from pgqueue.errors import ConfigError
+from pgqueue.job import check_name
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pgqueue.codec import argument_text
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ArgumentsError, ConfigError, JobExists
-from pgqueue.job import Added, Attempt, JobRow, NewJob, Status, check_queue
+from pgqueue.errors import ArgumentsError, ConfigError
+from pgqueue.job import (
+    Attempt,
+    JobRow,
+    Status,
+    check_priority,
+    check_queue,
+    check_run_at,
+)
 from pgqueue.operations import Operation, Row, ids
 
 
@@ -45,84 +52,6 @@ def _searchable(name: str, text: str | None) -> str | None:
     if text is not None and ("\0" in text or text.encode("utf-8", "ignore").decode() != text):
         raise ConfigError(f"{name} holds a character that PostgreSQL cannot store: {text!r}")
     return text
-
-
-def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[Added]]:
-    """Insert jobs; says of each, in the same order, what became of it."""
-    if not all(job.plain for job in jobs):
-        return _enqueue_keyed(jobs, notify)
-    if len(jobs) == 1 and not notify:
-        return _enqueue_one(jobs[0])
-    text = "[" + ",".join(map(_as_json, jobs)) + "]"
-    return Operation("enqueue", {"jobs": text, "notify": notify}, _added)
-
-
-def _added(rows: Sequence[Row]) -> list[Added]:
-    return [Added(row[0]) for row in rows]
-
-
-def _enqueue_one(job: NewJob) -> Operation[list[Added]]:
-    if job == NewJob(job.task, job.args):
-        return Operation("enqueue_plain", {"task": job.task, "args": job.args}, _added)
-    values = {
-        "task": job.task,
-        "args": job.args,
-        "queue": job.queue,
-        "priority": job.priority,
-        "max_retries": job.max_retries,
-        "backoff": None if job.backoff is None else json.dumps(job.backoff),
-        "run_at": job.run_at,
-        "delay": job.delay,
-    }
-    return Operation("enqueue_one", values, _added)
-
-
-def _enqueue_keyed(jobs: Sequence[NewJob], notify: bool) -> Operation[list[Added]]:
-    """Jobs of which some have a unique key or expire.
-
-    Decoding raises JobExists when another job holds a key and that was to raise.
-    """
-    text = "[" + ",".join(_as_json(job, _keyed(job)) for job in jobs) + "]"
-
-    def added(rows: Sequence[Row]) -> list[Added]:
-        if rows[0][2] == "refused":
-            taken = [job.task for job in jobs if job.key and job.key.on_conflict == "raise"]
-            raise JobExists(taken[0], rows[0][1])
-        return [Added(row[1], row[2]) for row in rows]
-
-    return Operation("enqueue_jobs", {"jobs": text, "notify": notify}, added)
-
-
-def _keyed(job: NewJob) -> dict[str, Any]:
-    if job.key is None:
-        return {"expires": job.expires}
-    return {
-        "expires": job.expires,
-        "unique_key": job.key.key,
-        "unique_until": job.key.until,
-        "unique_for": job.key.within,
-        "on_conflict": job.key.on_conflict,
-    }
-
-
-def _as_json(job: NewJob, more: Mapping[str, Any] = MappingProxyType({})) -> str:
-    # The arguments are JSON text already: parsing them again would cost time and digits.
-    head = {
-        "task": job.task,
-        "queue": job.queue,
-        "priority": job.priority,
-        "max_retries": job.max_retries,
-        "backoff": job.backoff,
-        "run_at": None if job.run_at is None else job.run_at.isoformat(),
-        "delay": job.delay,
-        **more,
-    }
-    return json.dumps(head)[:-1] + ', "args": ' + job.args + "}"
-
-
-def notify(queues: Iterable[str]) -> Operation[None]:
-    """Wake the workers of these queues."""
-    return Operation("notify", {"queues": sorted(set(queues))}, lambda rows: None)
 
 
 def complete(job_id: int, claim_id: UUID) -> Operation[None]:
@@ -198,11 +127,58 @@ def replace_args(changes: Sequence[tuple[int, str, str]]) -> Operation[list[int]
     return Operation("replace_args", values, ids)
 
 
-def cancel(job_ids: Sequence[int]) -> Operation[dict[int, Status]]:
-    """Cancel pending jobs, ask running ones to stop; returns the status by id."""
-    return Operation(
-        "cancel_jobs", {"ids": list(job_ids)}, lambda rows: {r[0]: Status(r[1]) for r in rows}
-    )
+def cancel(
+    job_ids: Sequence[int] | None, where: Filter = Filter(), *, after: int = 0, limit: int = 1000
+) -> Operation[dict[int, Status]]:
+    """Cancel pending jobs, ask running ones to stop: by ids, or from an id on those that match."""
+    values = {**_chosen(job_ids, where), "after": after, "limit": limit}
+    return Operation("cancel_jobs", values, lambda rows: {r[0]: Status(r[1]) for r in rows})
+
+
+def _chosen(job_ids: Sequence[int] | None, where: Filter) -> dict[str, object]:
+    return {**where.values(), "ids": None if job_ids is None else list(job_ids)}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What pending jobs get: another queue, priority or time; None leaves each as it is.
+
+    Args:
+        run_at: with a time zone. delay: from now, by the database's clock.
+
+    Raises:
+        ConfigError: one is not usable, there is none, or both times are given.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    run_at: datetime | None = None
+    delay: Duration | None = None
+
+    def values(self) -> dict[str, object]:
+        if self == Change():
+            raise ConfigError("change what? give a queue, a priority, a time or a delay")
+        if self.run_at is not None and self.delay is not None:
+            raise ConfigError("give run_at or delay, not both")
+        return {
+            "to_queue": None if self.queue is None else check_queue(self.queue),
+            "to_priority": None if self.priority is None else check_priority(self.priority),
+            "run_at": None if self.run_at is None else check_run_at(self.run_at),
+            "delay": None if self.delay is None else seconds(self.delay, name="delay"),
+        }
+
+
+def change(
+    job_ids: Sequence[int] | None,
+    where: Filter,
+    change: Change,
+    *,
+    after: int = 0,
+    limit: int = 1000,
+) -> Operation[list[int]]:
+    """Change pending jobs: by ids, or from an id on those that match; returns their ids."""
+    values = {**_chosen(job_ids, where), **change.values(), "after": after, "limit": limit}
+    return Operation("change_jobs", values, ids)
 
 
 def count(where: Filter, *, status: Status | str) -> Operation[int]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from pgqueue.job import Status, check_queue
+from pgqueue.job import Status, check_name, check_queue
 from pgqueue.operations import Operation, ids
 from pgqueue.stamp import Stamp, parse
+
+ALL = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,17 @@ def stats() -> Operation[list[QueueStats]]:
 
 
 def pause(queue: str) -> Operation[None]:
-    return Operation("pause_queue", {"queue": check_queue(queue)}, lambda rows: None)
+    """Stop claims from a queue; ``*`` stands for all."""
+    return Operation("pause_queue", {"queue": _queue_or_all(queue)}, lambda rows: None)
 
 
 def resume(queue: str) -> Operation[bool]:
-    """Resume a queue; False if it was never paused."""
-    return Operation("resume_queue", {"queue": check_queue(queue)}, lambda rows: bool(rows))
+    """Resume a queue; False if it was not paused."""
+    return Operation("resume_queue", {"queue": _queue_or_all(queue)}, lambda rows: bool(rows))
+
+
+def _queue_or_all(queue: str) -> str:
+    return queue if queue == ALL else check_queue(queue)
 
 
 def worker_seen(
@@ -102,6 +109,29 @@ def worker_seen(
         "forget": forget,
     }
     return Operation("worker_seen", values, lambda rows: None)
+
+
+def pause_task(task: str) -> Operation[None]:
+    """Stop claims of jobs of a task; running ones go on."""
+    return Operation("pause_task", {"task": check_name(task)}, lambda rows: None)
+
+
+def resume_task(task: str) -> Operation[bool]:
+    """Let jobs of a task be claimed again; False if it was not paused."""
+    return Operation("resume_task", {"task": check_name(task)}, lambda rows: bool(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A queue or a task that is paused; the queue ``*`` stands for all."""
+
+    kind: str
+    name: str
+    paused_at: datetime
+
+
+def paused() -> Operation[list[Paused]]:
+    return Operation("list_paused", {}, lambda rows: [Paused(*row) for row in rows])
 
 
 def worker_lacks() -> Operation[list[str]]:

@@ -8,9 +8,13 @@ pick as materialized (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
+            and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
 -- since: 4
             and (j.expires_at is null or j.expires_at > now())
-            and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
+-- since: 4
+            and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
+-- since: 4
+            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
           order by j.run_at, j.id
           limit :limit::integer
           for update of j skip locked) found
@@ -108,9 +112,13 @@ ordered as materialized (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
             and j.run_at <= now()
+            and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
 -- since: 4
             and (j.expires_at is null or j.expires_at > now())
-            and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
+-- since: 4
+            and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
+-- since: 4
+            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
           order by j.run_at, j.id
           limit :limit::integer
           for update of j skip locked) found

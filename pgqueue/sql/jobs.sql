@@ -115,11 +115,18 @@ with chosen as materialized (
 select again.id from again cross join woken order by again.id;
 
 -- name: cancel_jobs
--- Cancel pending jobs now; ask the workers of running ones to stop.
+-- Cancel pending jobs now; ask the workers of running ones to stop: by ids, or those that match.
 with chosen as materialized (
     select j.id from pgqueue.jobs j
-     where j.id = any (:ids::bigint[]) and j.status in ('pending', 'running')
+     where (:ids::bigint[] is null or j.id = any (:ids::bigint[])) and j.status in ('pending', 'running')
+       and j.id > :after::bigint
+       and (:queue::text is null or j.queue = :queue::text)
+       and (:task::text is null or j.task = :task::text)
+       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+       and (:since::float8 is null
+            or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
      order by j.id
+     limit :limit::integer
      for update of j
 )
 update pgqueue.jobs j
@@ -129,6 +136,35 @@ update pgqueue.jobs j
   from chosen
  where j.id = chosen.id
 returning j.id, j.status;
+
+-- name: change_jobs
+-- Give pending jobs another queue, priority or time: by ids, or those that match.
+with chosen as materialized (
+    select j.id,
+           coalesce(:run_at::timestamptz, clock_timestamp() + make_interval(secs => :delay::float8), j.run_at) as new_run_at
+      from pgqueue.jobs j
+     where (:ids::bigint[] is null or j.id = any (:ids::bigint[])) and j.status = 'pending'
+       and j.id > :after::bigint
+       and (:queue::text is null or j.queue = :queue::text)
+       and (:task::text is null or j.task = :task::text)
+       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+       and (:since::float8 is null
+            or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+     order by j.id
+     limit :limit::integer
+     for update of j
+), changed as (
+    update pgqueue.jobs j
+       set queue = coalesce(:to_queue::text, j.queue), priority = coalesce(:to_priority::smallint, j.priority),
+           run_at = chosen.new_run_at, expires_at = j.expires_at + (chosen.new_run_at - j.run_at)
+      from chosen
+     where j.id = chosen.id
+    returning j.id, j.queue, j.run_at
+), woken as (
+    select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+      from (select distinct c.queue from changed c where c.run_at <= clock_timestamp()) q
+)
+select changed.id from changed cross join woken order by changed.id;
 
 -- name: count_jobs
 -- How many jobs of a status match the filters.

@@ -77,11 +77,40 @@ insert into pgqueue.queues (name, paused_at) values (:queue::text, clock_timesta
 on conflict (name) do update set paused_at = coalesce(pgqueue.queues.paused_at, excluded.paused_at)
 returning name;
 
--- name: resume_queue
--- Let a queue be claimed from again.
+-- name: pause_task
+-- Stop claims of jobs of a task.
+insert into pgqueue.tasks (name, paused_at) values (:task::text, clock_timestamp())
+on conflict (name) do update set paused_at = coalesce(pgqueue.tasks.paused_at, excluded.paused_at)
+returning name;
+
+-- name: resume_task
+-- Let jobs of a task be claimed again; wakes the workers of all queues that have some.
 with resumed as (
-    update pgqueue.queues set paused_at = null where name = :queue::text returning name
+    update pgqueue.tasks t set paused_at = null
+     where t.name = :task::text and t.paused_at is not null
+    returning t.name
 ), woken as (
-    select count(pg_notify(pgqueue.channel(r.name), '')) as n from resumed r
+    select count(pg_notify(pgqueue.channel(n.queue), '')) as n
+      from resumed cross join pgqueue.queue_names n
+)
+select resumed.name from resumed cross join woken;
+
+-- name: list_paused
+-- What is paused: queues (* is all) and tasks.
+select 'queue' as kind, q.name, q.paused_at from pgqueue.queues q where q.paused_at is not null
+union all
+select 'task', t.name, t.paused_at from pgqueue.tasks t where t.paused_at is not null
+ order by 1, 2;
+
+-- name: resume_queue
+-- Let a queue be claimed from again; * stands for all.
+with resumed as (
+    update pgqueue.queues set paused_at = null
+     where name = :queue::text and paused_at is not null
+    returning name
+), woken as (
+    select count(pg_notify(pgqueue.channel(n.queue), '')) as n
+      from resumed r
+      join pgqueue.queue_names n on r.name in (n.queue, '*')
 )
 select resumed.name from resumed cross join woken;

@@ -30,11 +30,11 @@ select pg_notify(:channel::text, '');
 -- name: worker_lacks
 -- The privileges a worker needs and this role has not, so that it is said at the start.
 select format('%s on %s', w.privilege, w.relation)
-  from (values ('select', 'pgqueue.jobs'), ('delete', 'pgqueue.jobs'), ('select', 'pgqueue.queues'),
+  from (values ('select', 'pgqueue.jobs'), ('delete', 'pgqueue.jobs'), ('select', 'pgqueue.queues'), ('select', 'pgqueue.tasks'),
                ('insert', 'pgqueue.attempts'), ('select', 'pgqueue.attempts'), ('delete', 'pgqueue.attempts'),
                ('select', 'pgqueue.queue_names'), ('insert', 'pgqueue.workers'), ('select', 'pgqueue.workers'),
                ('delete', 'pgqueue.workers')) as w(privilege, relation)
- where not has_table_privilege(w.relation, w.privilege)
+ where to_regclass(w.relation) is not null and not has_table_privilege(w.relation, w.privilege)
 union all
 select format('update (%s) on %s', w.field, w.relation)
   from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'claim_id', 'worker_id',

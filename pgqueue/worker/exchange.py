@@ -13,7 +13,7 @@ from pgqueue.operations import claims
 from pgqueue.operations.claims import Taking
 from pgqueue.worker.database import Database, perhaps_done
 from pgqueue.worker.executor import Executor
-from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, SWEEP_SHARE, Lanes
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
 from pgqueue.worker.unanswered import Unanswered
@@ -48,6 +48,7 @@ class Exchange(Service):
         self._lanes = Lanes()
         self._idle = 0
         self._rest_until = 0.0
+        self._took = 0.0
         self._unanswered = Unanswered()
         self.claiming = True
         self.empty = False
@@ -91,6 +92,8 @@ class Exchange(Service):
         # Producers limit their notifications, so for a moment after activity look often.
         wait = min(FIRST_IDLE_WAIT * float(2 ** min(self._idle, 16)), self._poll)
         self._idle += 1
+        # It found nothing and yet took long: it walked over many jobs, paused ones.
+        wait = max(wait, min(self._took / SWEEP_SHARE, LONGEST_BETWEEN_SWEEPS))
         if swept:
             return wait
         return max(min(wait, self._lanes.until_sweep(time.monotonic())), 0.001)
@@ -110,6 +113,7 @@ class Exchange(Service):
             if perhaps_done(error):
                 self._unanswered.add(taking["claim_id"], until=sent_at + self._lease)
             raise
+        self._took = time.monotonic() - sent_at
         if jobs:
             if self._queues is None:
                 self._learned({job.queue for job in jobs})

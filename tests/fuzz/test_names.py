@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue import App, Backoff, ConfigError, Filter
-from pgqueue.definition import check_name
 from pgqueue.durations import LONGEST, seconds
-from pgqueue.job import NewJob, check_queue
+from pgqueue.job import NewJob, check_name, check_queue
 from pgqueue.options import Options, options_of
 from pgqueue.sql import check_schema, load
 from tests.fuzz.support import fuzz, json_values, numbers, storable, text

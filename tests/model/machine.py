@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pgqueue.drivers._psycopg import PsycopgDriver
 from pgqueue.job import NewJob, Status
-from pgqueue.operations import Operation, claims, jobs, maintenance
+from pgqueue.operations import Operation, claims, enqueue, jobs, maintenance
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import SUCCEEDED, Outcome
 from pgqueue.sql import load
@@ -80,7 +80,7 @@ class Queue(RuleBasedStateMachine):
         new = NewJob(
             "t", "{}", max_retries=max_retries, backoff=BACKOFF, delay=1000.0 if delayed else None
         )
-        for job_id, _ in perform(self.conn, jobs.enqueue([new] * count)):
+        for job_id, _ in perform(self.conn, enqueue.enqueue([new] * count)):
             self.jobs[job_id] = Expected(max_retries)
 
     @rule(limit=st.integers(1, 3))

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pgqueue.job import NewJob
-from pgqueue.operations import claims, jobs, maintenance
+from pgqueue.operations import claims, enqueue, jobs, maintenance
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import SUCCEEDED, Outcome
 from tests.model.machine import perform
@@ -35,7 +35,7 @@ def pair(dsn: str) -> Iterator[tuple[Connection, Connection]]:
 
 def running(conn: Connection) -> tuple[int, UUID]:
     """A job claimed by somebody whose lease has lapsed since."""
-    job_id = perform(conn, jobs.enqueue([NewJob("t", "{}")]))[0].id
+    job_id = perform(conn, enqueue.enqueue([NewJob("t", "{}")]))[0].id
     claim = take(conn)
     conn.execute("update pgqueue.jobs set lease_expires_at = clock_timestamp() - interval '1 s'")
     conn.commit()

@@ -14,7 +14,7 @@ import pytest
 
 from pgqueue.connect import asyncpg_uri
 from pgqueue.job import NewJob, Status, UniqueKey
-from pgqueue.operations import Operation, claims, jobs, maintenance, schedules
+from pgqueue.operations import Operation, claims, enqueue, maintenance, schedules
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.schedule import Firing
@@ -187,7 +187,7 @@ async def test_unique_jobs_and_expiry_stay_bounded(dsn: str, conn: psycopg.Conne
         UniqueKey("7", "started", None, "replace"),
         UniqueKey("7", within=9),
     ):
-        operation = jobs.enqueue([replace(new, key=key)], notify=False)
+        operation = enqueue.enqueue([replace(new, key=key)], notify=False)
         statement = load()[operation.statement]
         for _ in range(2):  # the first reads the catalogue as well
             row = (

@@ -15,7 +15,7 @@ JOBS = ("producer", "sql_producer", "readonly")
 EVERYONE = (*JOBS, "worker", "operator", "outsider")
 ATTACKS: list[tuple[tuple[str, ...], LiteralString]] = [
     (EVERYONE, "update pgqueue.jobs set task = 'other'"),
-    (EVERYONE, "update pgqueue.jobs set queue = 'other'"),
+    ((*JOBS, "worker", "outsider"), "update pgqueue.jobs set queue = 'other'"),
     (EVERYONE, "update pgqueue.jobs set max_retries = 1000"),
     ((*JOBS, "worker"), "update pgqueue.jobs set args = '{\"amount\": 1000000}'"),
     ((*JOBS, "operator"), "update pgqueue.jobs set claim_id = gen_random_uuid()"),
@@ -108,7 +108,7 @@ def test_a_guessed_claim_completes_nothing_and_tells_nothing(roles: Roles) -> No
 @pytest.mark.parametrize(
     ("function", "call", "shadowed"),
     [
-        ("enqueue", "select pgqueue.enqueue('t')", "length(text) returns integer"),
+        ("enqueue, wrong_with", "select pgqueue.enqueue('t')", "length(text) returns integer"),
         ("complete_job", "select pgqueue.complete_job({id}, '{claim}')",
          "clock_timestamp() returns timestamptz"),
     ],
@@ -137,11 +137,13 @@ def test_the_search_path_cannot_be_hijacked(
             attacker.execute("grant usage on schema trap to public")
             attacker.execute("set search_path = trap, pg_catalog")
             assert outcome(attacker, call) is None
-            admin.execute(sql.SQL(f"alter function pgqueue.{function} reset search_path"))  # type: ignore[arg-type]
+            for each in function.split(", "):
+                admin.execute(sql.SQL(f"alter function pgqueue.{each} reset search_path"))  # type: ignore[arg-type]
             assert outcome(attacker, call) == "XX666"
         finally:
-            admin.execute(sql.SQL(  # type: ignore[arg-type]
-                f"alter function pgqueue.{function} set search_path = pg_catalog, pg_temp"))  # fmt: skip
+            for each in function.split(", "):
+                admin.execute(sql.SQL(  # type: ignore[arg-type]
+                    f"alter function pgqueue.{each} set search_path = pg_catalog, pg_temp"))  # fmt: skip
             admin.execute("drop schema trap cascade")
 
 

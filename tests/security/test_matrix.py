@@ -31,6 +31,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
     "count_jobs": WORKER | OPERATOR, "retry_jobs": OPERATOR, "cancel_jobs": OPERATOR,
     "clear_jobs": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,
+    "pause_task": OPERATOR, "resume_task": OPERATOR, "change_jobs": OPERATOR, "list_paused": WORKER | READERS,
     "look_at_schedules": WORKER, "fire_schedules": WORKER, "declare_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
@@ -58,7 +59,7 @@ VALUES: dict[str, Any] = {
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "force": True, "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
-    "tick_names": ["s"], "ticks": ["2001-01-01"],
+    "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 
 
@@ -78,9 +79,13 @@ def test_what_a_role_may_do(roles: Roles, role: str) -> None:
     with roles.connect("admin") as admin:
         job = admin.execute(
             "insert into pgqueue.jobs (task, status, attempt, claim_id, worker_id, claimed_at,"
-            " lease_expires_at, queue) values ('t', 'running', 1, %s, %s, now(), now(), 'q')"
+            " lease_expires_at, queue, unique_key, unique_until)"
+            " values ('t', 'running', 1, %s, %s, now(), now(), 'q', gen_random_uuid()::text, 'finished')"
             " returning id", [ID, ID]).fetchone()  # fmt: skip
-        admin.execute("insert into pgqueue.jobs (task, queue) values ('t', 'q')")
+        admin.execute(
+            "insert into pgqueue.jobs (task, queue, unique_key, unique_until)"
+            " values ('t', 'q', gen_random_uuid()::text, 'finished')"
+        )
         admin.execute("insert into pgqueue.schedules (name, expression, task, last_tick)"
                       " values ('s', '@hourly', 't', '2000-01-01') on conflict do nothing")  # fmt: skip
     assert job is not None
@@ -103,7 +108,9 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
         "args": '{"a": 1}'
         if name in ("retry_jobs", "enqueue_one", "enqueue_plain", "add_schedule")
         else None,
-        "task": "t" if name in ("enqueue_one", "enqueue_plain", "add_schedule") else None,
+        "task": "t"
+        if name in ("enqueue_one", "enqueue_plain", "add_schedule") or name.endswith("_task")
+        else None,
         "limit": "5s" if name == "pin_session" else values["limit"],
     }
     try:

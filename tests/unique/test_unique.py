@@ -232,7 +232,7 @@ async def test_no_later_move_meets_a_conflict(
         await eventually_async(
             lambda: (
                 not conn.execute(
-                    "select from pgqueue.jobs where crashes = 1 and status = 'running'"
+                    "select 1 from pgqueue.jobs where crashes = 1 and status = 'running'"
                 ).fetchone()
             )
         )

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pgqueue.job import NewJob
-from pgqueue.operations import Operation, claims, jobs, maintenance
+from pgqueue.operations import Operation, claims, enqueue, jobs, maintenance
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED, Outcome
 from tests.model.machine import perform
@@ -60,7 +60,7 @@ def test_batches_lock_in_the_order_of_ids(
     three: tuple[Connection, Connection, Connection], name: str
 ) -> None:
     worker, holder, looker = three
-    ids = [added.id for added in perform(worker, jobs.enqueue([NewJob("t", "{}")] * 3))]
+    ids = [added.id for added in perform(worker, enqueue.enqueue([NewJob("t", "{}")] * 3))]
     claim = uuid4()
     perform(worker, claims.sweep(None, **taking(claim)))
     for job_id in (ids[1], ids[0]):  # an update moves a row behind the others
@@ -89,7 +89,7 @@ def test_claims_wait_for_nobody(
     three: tuple[Connection, Connection, Connection], name: str
 ) -> None:
     worker, holder, _ = three
-    ids = [added.id for added in perform(worker, jobs.enqueue([NewJob("t", "{}")] * 2))]
+    ids = [added.id for added in perform(worker, enqueue.enqueue([NewJob("t", "{}")] * 2))]
     holder.execute("select from pgqueue.jobs where id = %s for update", (ids[0],))
     worker.execute("set lock_timeout = '1s'")
     if name == "trade":
@@ -104,7 +104,7 @@ def test_claims_wait_for_nobody(
 @pytest.mark.parametrize("status", ["cancelled", "dead", "succeeded"])
 def test_a_status_set_by_hand_stays(conn: Connection, status: str) -> None:
     """Somebody ends a running job by plain SQL, and leaves its claim where it is."""
-    job_id = perform(conn, jobs.enqueue([NewJob("t", "{}")]))[0].id
+    job_id = perform(conn, enqueue.enqueue([NewJob("t", "{}")]))[0].id
     claim = uuid4()
     perform(conn, claims.sweep(None, **taking(claim)))
     conn.execute(

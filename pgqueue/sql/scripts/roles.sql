@@ -57,7 +57,7 @@ revoke all on all functions in schema pgqueue
 
 grant usage on schema pgqueue
     to pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
-grant execute on function pgqueue.channel(text)
+grant execute on function pgqueue.channel(text), pgqueue.held_key(text, text, text, timestamptz)
     to pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 
 -- migrator: pgqueue migrate becomes the owner for its transaction.
@@ -80,7 +80,7 @@ grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
 grant select, insert, delete, update (seen_at) on pgqueue.workers to pgqueue_worker;
-grant select on pgqueue.queues, pgqueue.queue_names to pgqueue_worker;
+grant select on pgqueue.queues, pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
 grant insert (schedule, tick) on pgqueue.jobs to pgqueue_worker;
 grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
                       declaration, source, declared_at),
@@ -90,7 +90,7 @@ grant select, insert (name, expression, tz, task, args, queue, priority, max_ret
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
 
 -- readonly: no arguments, no error texts, no claims.
-grant select on pgqueue.jobs_public, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
+grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
     pgqueue.task_stats, pgqueue.workers, pgqueue.schedule_list, pgqueue.schedule_runs to pgqueue_readonly;
 
 -- operator: sees arguments and errors, but no claim of a running job.
@@ -99,11 +99,11 @@ grant select (id, task, args, queue, status, priority, attempt, max_retries, cra
               finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
               unique_key, unique_until, expires_at),
       update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
-              expires_at),
+              expires_at, queue, priority),
       delete on pgqueue.jobs to pgqueue_operator;
 grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds),
       delete on pgqueue.attempts to pgqueue_operator;
-grant select, insert, update on pgqueue.queues to pgqueue_operator;
+grant select, insert, update on pgqueue.queues, pgqueue.tasks to pgqueue_operator;
 grant select on pgqueue.dead_jobs to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),

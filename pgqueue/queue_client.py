@@ -1,0 +1,71 @@
+"""The operations on queues, tasks and workers, sync and async: one line each, part of the clients."""
+
+from __future__ import annotations
+
+from pgqueue.operations import maintenance
+from pgqueue.operations.maintenance import Paused, QueueStats, WorkerRow
+from pgqueue.schedule_client import AsyncScheduleClient, ScheduleClient
+
+
+class QueueClient(ScheduleClient):
+    """The part of ``Client`` for queues."""
+
+    def stats(self, *, on: object = None) -> list[QueueStats]:
+        """Statistics of every queue."""
+        return self._run(maintenance.stats(), on)
+
+    def workers(self, *, on: object = None) -> list[WorkerRow]:
+        """Workers that are alive."""
+        return self._run(maintenance.workers(), on)
+
+    def pause(self, queue: str, *, on: object = None) -> None:
+        """Stop claims from a queue, or from all by ``*``; running jobs go on."""
+        return self._run(maintenance.pause(queue), on)
+
+    def resume(self, queue: str, *, on: object = None) -> bool:
+        """Let a queue be claimed from again; False if it was not paused."""
+        return self._run(maintenance.resume(queue), on)
+
+    def pause_task(self, task: str, *, on: object = None) -> None:
+        """Stop claims of jobs of a task, in whatever queue; running jobs go on."""
+        return self._run(maintenance.pause_task(task), on)
+
+    def resume_task(self, task: str, *, on: object = None) -> bool:
+        """Let jobs of a task be claimed again; False if it was not paused."""
+        return self._run(maintenance.resume_task(task), on)
+
+    def paused(self, *, on: object = None) -> list[Paused]:
+        """What is paused: queues (``*`` stands for all) and tasks."""
+        return self._run(maintenance.paused(), on)
+
+
+class AsyncQueueClient(AsyncScheduleClient):
+    """The part of ``AsyncClient`` for queues."""
+
+    async def stats(self, *, on: object = None) -> list[QueueStats]:
+        """Statistics of every queue."""
+        return await self._run(maintenance.stats(), on)
+
+    async def workers(self, *, on: object = None) -> list[WorkerRow]:
+        """Workers that are alive."""
+        return await self._run(maintenance.workers(), on)
+
+    async def pause(self, queue: str, *, on: object = None) -> None:
+        """Stop claims from a queue, or from all by ``*``; running jobs go on."""
+        return await self._run(maintenance.pause(queue), on)
+
+    async def resume(self, queue: str, *, on: object = None) -> bool:
+        """Let a queue be claimed from again; False if it was not paused."""
+        return await self._run(maintenance.resume(queue), on)
+
+    async def pause_task(self, task: str, *, on: object = None) -> None:
+        """Stop claims of jobs of a task, in whatever queue; running jobs go on."""
+        return await self._run(maintenance.pause_task(task), on)
+
+    async def resume_task(self, task: str, *, on: object = None) -> bool:
+        """Let jobs of a task be claimed again; False if it was not paused."""
+        return await self._run(maintenance.resume_task(task), on)
+
+    async def paused(self, *, on: object = None) -> list[Paused]:
+        """What is paused: queues (``*`` stands for all) and tasks."""
+        return await self._run(maintenance.paused(), on)
