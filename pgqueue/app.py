@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
+from weakref import WeakKeyDictionary
 
 from pgqueue import config
 from pgqueue.client import AsyncClient, Client
@@ -21,14 +24,17 @@ from pgqueue.gateway import Gateway
 from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
+from pgqueue.operations.jobs import End
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
+from pgqueue.results import value_of
 from pgqueue.task import (
     Handle,
     Task,
     TaskDecorator,
     handle,
 )
+from pgqueue.waiting import AsyncWaiting, SyncWaiting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +71,10 @@ class App(Declares):
         self._notify = notify
         self._limiter = NotifyLimiter()
         self._gateways: dict[str, Gateway] = {}
+        self._waiting = SyncWaiting(lambda operation: self._way(None).run(operation, None))
+        self._awaiting: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWaiting] = (
+            WeakKeyDictionary()
+        )
         self.tasks: dict[str, Definition] = {}
         self.client = Client(lambda operation, on: self._way(on).run(operation, on), self._edited)
         self.aclient = AsyncClient(
@@ -156,6 +166,7 @@ class App(Declares):
             redact: names of arguments to mask besides the app's.
             unique: no second job of the same arguments (True), of the same chosen ones (names), or as a
                 ``Unique`` says, while the first has not finished.
+            result: keep what it returns, for ``handle.result()``.
             expires: do not start it later than this after it was due; it is cancelled instead.
             when: ``cron`` or ``every``, ``tz``, ``catch_up``, ``overlap``: a schedule of its name, as by
                 ``cron()``; the task then needs no arguments.
@@ -205,14 +216,14 @@ class App(Declares):
             on: the caller's connection; without it they are a transaction of their own.
         """
         jobs = list(jobs)
-        return list(map(handle, jobs, self.send(jobs, on)))
+        return list(map(handle, jobs, self.send(jobs, on), repeat(self)))
 
     async def aenqueue_many(
         self, jobs: Iterable[NewJob], *, on: object = None
     ) -> list[Handle[Any]]:
         """The same, awaited."""
         jobs = list(jobs)
-        return list(map(handle, jobs, await self.asend(jobs, on)))
+        return list(map(handle, jobs, await self.asend(jobs, on), repeat(self)))
 
     def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
@@ -225,6 +236,26 @@ class App(Declares):
         if not jobs:
             return []
         return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
+
+    def handle(self, job_id: int, task: Task[Any, R] | str) -> Handle[R]:
+        """The handle of a job by its id, for ``result()``."""
+        return Handle(job_id, task if isinstance(task, str) else task.name, "existing", self)
+
+    def result_of(self, handle: Handle[Any], timeout: float | None) -> Any:
+        return self._value(handle, self._waiting.wait(handle.id, timeout))
+
+    async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any:
+        return self._value(handle, await self._awaiting_here().wait(handle.id, timeout))
+
+    def _awaiting_here(self) -> AsyncWaiting:
+        loop = asyncio.get_running_loop()
+        if (waiting := self._awaiting.get(loop)) is None:
+            waiting = self._awaiting[loop] = AsyncWaiting(lambda op: self._way(None).arun(op, None))
+        return waiting
+
+    def _value(self, handle: Handle[Any], end: End) -> Any:
+        known = self.definition(handle.task)
+        return value_of(end, handle.task, Any if known is None else known.returns)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         queues = {job.queue for job in jobs}

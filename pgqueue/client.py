@@ -9,7 +9,7 @@ from pgqueue.errors import JobNotFound
 from pgqueue.job import Attempt, JobRow, NewJob, Status
 from pgqueue.operations import Operation, enqueue
 from pgqueue.operations import jobs as operations
-from pgqueue.operations.jobs import Change, EncryptedJob, Filter
+from pgqueue.operations.jobs import Change, EncryptedJob, End, Filter
 from pgqueue.queue_client import AsyncQueueClient, QueueClient
 
 T = TypeVar("T")
@@ -48,6 +48,10 @@ class Client(QueueClient):
     def job(self, job_id: int, *, on: object = None) -> JobRow:
         """One job; raises JobNotFound."""
         return found(self._run(operations.get(job_id), on), job_id)
+
+    def ends(self, job_ids: Sequence[int], *, on: object = None) -> dict[int, End]:
+        """Where jobs stand and what they returned, by id; without those that are not there."""
+        return self._run(operations.ends(job_ids), on)
 
     def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
         """The attempts of a job that did not succeed, oldest first."""
@@ -183,6 +187,10 @@ class AsyncClient(AsyncQueueClient):
     async def job(self, job_id: int, *, on: object = None) -> JobRow:
         """One job; raises JobNotFound."""
         return found(await self._run(operations.get(job_id), on), job_id)
+
+    async def ends(self, job_ids: Sequence[int], *, on: object = None) -> dict[int, End]:
+        """Where jobs stand and what they returned, by id; those that are not there are left out."""
+        return await self._run(operations.ends(job_ids), on)
 
     async def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
         """The attempts of a job that did not succeed, oldest first."""

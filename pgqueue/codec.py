@@ -32,7 +32,7 @@ def from_pydantic(value: Any) -> Any:
     raise NotImplementedError(f"objects of type {type(value).__name__} cannot be stored as JSON")
 
 
-def _to_pydantic(kind: type, value: Any) -> Any:
+def to_pydantic(kind: type, value: Any) -> Any:
     validate = getattr(kind, "model_validate", None)
     if validate is not None:
         try:
@@ -84,7 +84,7 @@ class Signature:
             kw_only=True,
             forbid_unknown_fields=True,
         )
-        self._decoder = msgspec.json.Decoder(self._struct, dec_hook=_to_pydantic)
+        self._decoder = msgspec.json.Decoder(self._struct, dec_hook=to_pydantic)
 
     def encode(
         self, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], keys: Keys | None = None

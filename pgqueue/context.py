@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -15,8 +16,9 @@ from uuid import UUID
 
 from pgqueue.control import Cancel
 from pgqueue.drivers import async_driver, sync_driver, translate
-from pgqueue.errors import PgQueueError
+from pgqueue.errors import ArgumentsError, PgQueueError
 from pgqueue.job import ClaimedJob
+from pgqueue.joblog import JobLog, Progress, job_logger
 from pgqueue.operations import Operation
 from pgqueue.operations import jobs as operations
 from pgqueue.sql import Statement, load
@@ -44,6 +46,8 @@ class Context:
         self._stopped = False  # not an Event, which would cost a tenth of an async job
         self.completed = False
         self.doubtful = False
+        self.said: Progress | None = None
+        self._logger: tuple[logging.Logger, JobLog] | None = None
 
     @property
     def id(self) -> int:
@@ -83,6 +87,33 @@ class Context:
         """Raise Cancel if this job was cancelled or lost, or its worker is stopping."""
         if self._stopped:
             raise Cancel("asked to stop")
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far this job is: shown by ``pgqueue job`` and ``JobRow.progress``.
+
+        Cheap enough for every turn of a loop: the worker writes the latest once a second.
+
+        Args:
+            done: of ``total``, in any unit; the total may be unknown.
+            message: at most 500 characters.
+        """
+        if not isinstance(done, int | float) or not isinstance(total, int | float | None):
+            raise ArgumentsError(f"ctx.progress takes numbers, got {done!r} of {total!r}")
+        if self.said is None:
+            self.said = Progress()
+        self.said.say(done, total, message)
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger whose lines are kept with this attempt (``pgqueue job``), the latest 200 of them."""
+        if self._logger is None:
+            self._logger = job_logger(self.task)
+        return self._logger[0]
+
+    @property
+    def logged(self) -> str | None:
+        """The lines of ``log``."""
+        return None if self._logger is None else self._logger[1].text()
 
     def transaction(self) -> _Transaction:
         """A transaction that also completes the job: both commit, or neither.

@@ -12,11 +12,13 @@ from typing import Any, Literal, get_type_hints
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import TaskError
+from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, check_name
 from pgqueue.options import Options, options_of
+from pgqueue.outcome import LOG_LIMIT, MESSAGE_LIMIT, SUCCEEDED, Kind, Outcome, clean
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
+from pgqueue.results import result_text
 from pgqueue.retry import BackoffLike
 from pgqueue.schedule import When
 from pgqueue.unique import UniqueLike
@@ -38,6 +40,7 @@ class Definition:
         retry_on: tuple[type[BaseException], ...] | None = None,
         aliases: Sequence[str] = (),
         redact: Sequence[str] = (),
+        result: bool = False,
     ) -> None:
         self.function = function
         self.module, self.qualname = module_of(function), function.__qualname__
@@ -46,6 +49,7 @@ class Definition:
         self.options = options
         self.timeout = timeout
         self.retry_on = retry_on
+        self.result = result
         self.redact = tuple(redact)
         Redaction().plus(redact)
         self.run = run_in(function, run, self.name)
@@ -71,6 +75,32 @@ class Definition:
         if self.takes_context:
             return self.function(context, **arguments)
         return self.function(**arguments)
+
+    @cached_property
+    def returns(self) -> Any:
+        """The type of what it returns; Any if it does not say or it does not resolve."""
+        try:
+            return get_type_hints(self.function).get("return", Any)
+        except NameError:
+            return Any
+
+    def outcome(self, value: Any, context: Context, conceal: Callable[[str], str]) -> Outcome:
+        """The outcome of a run that returned ``value``."""
+        if not self.result and context.logged is None:
+            return SUCCEEDED
+        kind: Kind = "completed" if context.completed else "succeeded"
+        result = error = None
+        try:
+            result = result_text(value) if self.result else None
+        except ArgumentsError as refused:
+            error = f"ResultNotStored: {clean(conceal(str(refused)), MESSAGE_LIMIT)}"
+        return Outcome(kind, error=error, result=result, log=self.log_of(context, conceal))
+
+    @staticmethod
+    def log_of(context: Context, conceal: Callable[[str], str]) -> str | None:
+        """What was logged with ``ctx.log``, without secrets."""
+        text = context.logged
+        return None if text is None else clean(conceal(text), LOG_LIMIT)
 
     def backoff_of(self, arguments: dict[str, Any]) -> Callable[[int], float] | None:
         """The handler's own backoff, by attempt; None to let SQL compute it."""
@@ -102,6 +132,7 @@ class TaskOptions(When, total=False):
     retry_on: tuple[type[BaseException], ...] | None
     aliases: Sequence[str]
     redact: Sequence[str]
+    result: bool
     unique: UniqueLike | None
     expires: Duration | None
 
@@ -121,7 +152,7 @@ def function_definition(
     options = options_of(**{name: rest.pop(name) for name in names if name in rest})
     timeout = rest.pop("timeout", None)
     longest = None if timeout is None else seconds(timeout, name="timeout")
-    unknown = rest.keys() - {"name", "run", "retry_on", "aliases", "redact"}
+    unknown = rest.keys() - {"name", "run", "retry_on", "aliases", "redact", "result"}
     if unknown:
         raise TypeError(f"a task has no option {min(unknown)!r}")
 

@@ -43,6 +43,7 @@ class Job:
     redact: ClassVar[Sequence[str]] = ()
     unique: ClassVar[UniqueLike | None] = None
     expires: ClassVar[Duration | None] = None
+    result: ClassVar[bool] = False
     definition: ClassVar[ClassDefinition]
     classes: ClassVar[dict[str, type[Job]]] = {}
 
@@ -105,6 +106,7 @@ class ClassDefinition(Definition):
             retry_on=cls.retry_on,
             aliases=cls.aliases,
             redact=cls.redact,
+            result=cls.result,
         )
         self.cls = cls
         self.module, self.qualname = module_of(cls), cls.__qualname__
@@ -203,12 +205,12 @@ class Dispatch(Verbs["Dispatch"]):
     def enqueue(self) -> Handle[Any]:
         """Insert the job; raises as ``Task.enqueue`` does."""
         job = self.call()
-        return handle(job, self._app.send([job], self._connection)[0])
+        return handle(job, self._app.send([job], self._connection)[0], self._app)
 
     async def aenqueue(self) -> Handle[Any]:
         """The same, awaited."""
         job = self.call()
-        return handle(job, (await self._app.asend([job], self._connection))[0])
+        return handle(job, (await self._app.asend([job], self._connection))[0], self._app)
 
     def __await__(self) -> Generator[Any, None, Handle[Any]]:
         return self.aenqueue().__await__()

@@ -10,6 +10,8 @@ PgQueueError
 ├── PrivilegeMissing    the database role may not do this
 ├── ClaimLost           the job is no longer this worker's
 ├── JobNotFound         no job has this id
+├── JobFailed           the job whose result was asked for is dead or cancelled
+├── ResultMissing       the job succeeded, but its result was not kept
 ├── JobExists           another job holds the unique key, and that was to raise
 └── ScheduleNotFound    no schedule has this name
 """
@@ -69,6 +71,18 @@ class JobExists(PgQueueError):
             f"{holder} has the unique key of this call of {task}: nothing was enqueued"
         )
         self.job_id = job_id
+
+
+class JobFailed(PgQueueError):
+    """The job whose result was asked for is dead or cancelled; ``job_id``, ``status``."""
+
+    def __init__(self, job_id: int, status: str) -> None:
+        super().__init__(f"job {job_id} is {status}: pgqueue job {job_id} tells why")
+        self.job_id, self.status = job_id, status
+
+
+class ResultMissing(PgQueueError, LookupError):
+    """The job succeeded, but its result was not kept, or its row is gone."""
 
 
 class ScheduleNotFound(PgQueueError, LookupError):

@@ -119,6 +119,7 @@ class JobRow:
     run_seconds: float | None
     expires_at: datetime | None
     unique_key: str | None
+    progress: Any
     worker_id: UUID | None
     cancel_requested: bool
     last_error: str | None
@@ -130,7 +131,7 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt that did not succeed."""
+    """An attempt that did not succeed, or one that did and logged with ``ctx.log``."""
 
     job_id: int
     attempt: int
@@ -141,6 +142,7 @@ class Attempt:
     started_at: datetime | None
     ended_at: datetime
     run_seconds: float | None
+    log: str | None
     worker_id: UUID | None
 
 

@@ -12,21 +12,28 @@ from pgqueue.control import Cancel, Control, Dead, Retry, Snooze
 from pgqueue.durations import LONGEST
 from pgqueue.text import one_line
 
-Kind = Literal["succeeded", "retry", "snooze", "cancelled", "dead"]
+Kind = Literal["succeeded", "completed", "retry", "snooze", "cancelled", "dead"]
 
 MESSAGE_LIMIT = 8_000
 TRACEBACK_LIMIT = 16_000
+LOG_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. ``delay`` in seconds; None means the job's backoff."""
+    """How an attempt ended. ``delay`` in seconds; None means the job's backoff.
+
+    "completed": recorded already, in a transaction of the handler; only what it returned and logged
+    is to be added. ``result`` is JSON text.
+    """
 
     kind: Kind
     delay: float | None = None
     error_type: str | None = None
     error: str | None = None
     traceback: str | None = None
+    result: str | None = None
+    log: str | None = None
 
 
 SUCCEEDED = Outcome("succeeded")

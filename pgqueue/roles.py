@@ -23,10 +23,10 @@ ROLES: Mapping[str, str] = {
 # The role that is meant for a statement; those not named here are for everybody.
 ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("enqueue", "enqueue_one", "enqueue_plain", "reserve_ids", "copy_jobs",
-                    "enqueue_jobs"), "producer"),
+                    "enqueue_jobs", "get_ends"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
-         "release", "heartbeat",
+         "release", "heartbeat", "complete_with", "add_results", "note_progress",
          "complete_job", "rescue", "expire", "prune", "worker_seen", "worker_gone", "worker_lacks",
          "look_at_schedules", "fire_schedules", "declare_schedules"),
         "worker",

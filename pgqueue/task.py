@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (
     Any,
     Concatenate,
@@ -16,7 +16,8 @@ from typing import (
 
 from pgqueue.context import Context
 from pgqueue.definition import Definition
-from pgqueue.errors import ConnectionUnusable
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConnectionUnusable, ResultMissing
 from pgqueue.job import Added, NewJob, Placed
 from pgqueue.keys import Keys
 from pgqueue.options import Options, Verbs
@@ -36,11 +37,39 @@ class Handle(Generic[R]):
     id: int
     task: str
     placed: Placed = "inserted"
+    sender: Sender | None = field(default=None, repr=False, compare=False)
 
     @property
     def inserted(self) -> bool:
         """Is it a new job? If not, ``id`` is the one that holds the unique key."""
         return self.placed == "inserted"
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """Wait for the job to end, and return what it returned; its task has ``result=True``.
+
+        Args:
+            timeout: the longest to wait; None for ever. Commit first: a job of an open transaction
+                never ends.
+
+        Raises:
+            JobFailed: it is dead or cancelled.
+            ResultMissing: its task keeps no results, or the row is gone.
+            TimeoutError: it has not ended in time.
+        """
+        sender, limit = self._waits(timeout)
+        result: R = sender.result_of(self, limit)
+        return result
+
+    async def aresult(self, timeout: Duration | None = None) -> R:
+        """The same, awaited."""
+        sender, limit = self._waits(timeout)
+        result: R = await sender.aresult_of(self, limit)
+        return result
+
+    def _waits(self, timeout: Duration | None) -> tuple[Sender, float | None]:
+        if self.sender is None or self.id is None:
+            raise ResultMissing("this handle has no app, or its job cannot be seen from here")
+        return self.sender, None if timeout is None else seconds(timeout, name="timeout")
 
 
 class Sender(Protocol):
@@ -52,6 +81,10 @@ class Sender(Protocol):
     def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
+
+    def result_of(self, handle: Handle[Any], timeout: float | None) -> Any: ...
+
+    async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any: ...
 
 
 class Request(Verbs["Request[P, R]"], Generic[P, R]):
@@ -100,12 +133,12 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
             SchemaError: the database has no pgqueue schema.
         """
         job = self.call(*args, **kwargs)
-        return handle(job, self._app.send([job], self._connection)[0])
+        return handle(job, self._app.send([job], self._connection)[0], self._app)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """The same, awaited, for async connections."""
         job = self.call(*args, **kwargs)
-        return handle(job, (await self._app.asend([job], self._connection))[0])
+        return handle(job, (await self._app.asend([job], self._connection))[0], self._app)
 
 
 class Task(Request[P, R]):
@@ -151,9 +184,9 @@ class TaskDecorator:
     def __call__(self, function: Any, /) -> Any: ...
 
 
-def handle(job: NewJob, added: Added) -> Handle[Any]:
+def handle(job: NewJob, added: Added, sender: Sender) -> Handle[Any]:
     """The handle of a job that was sent."""
-    return Handle(added.id, job.task, added.placed)
+    return Handle(added.id, job.task, added.placed, sender)
 
 
 def given(connection: object) -> object:

@@ -82,6 +82,9 @@ drop index pgqueue.jobs_unique;
 drop index pgqueue.jobs_expiring;
 drop function pgqueue.held_key(text, text, text, timestamptz);
 alter table pgqueue.jobs drop column unique_key, drop column unique_until, drop column unique_expires_at,
-    drop column expires_at;
+    drop column expires_at, drop column progress, drop column result;
+delete from pgqueue.attempts where outcome = 'succeeded';
+alter table pgqueue.attempts drop column log;
+comment on table pgqueue.attempts is 'Attempts that did not succeed, append-only; pruned with their job';
 
 comment on schema pgqueue is 'pgqueue schema 3, serves schema 1';

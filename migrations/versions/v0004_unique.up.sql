@@ -2,12 +2,19 @@ alter table pgqueue.jobs
     add column unique_key text,
     add column unique_until text,
     add column unique_expires_at timestamptz,
-    add column expires_at timestamptz;
+    add column expires_at timestamptz,
+    add column progress jsonb,
+    add column result jsonb;
 comment on column pgqueue.jobs.unique_key is 'No other job that holds its key has the same key and until';
 comment on column pgqueue.jobs.unique_until is
     'How long it holds its key: until it started, finished, succeeded, was removed, or for a time (expired)';
 comment on column pgqueue.jobs.unique_expires_at is 'With until expired: when a new job may take the key';
 comment on column pgqueue.jobs.expires_at is 'It is not started after this';
+comment on column pgqueue.jobs.progress is '{"done": n, "total": n, "message": text} as the handler last said';
+comment on column pgqueue.jobs.result is 'What the handler returned, for tasks that keep it';
+alter table pgqueue.attempts add column log text;
+comment on column pgqueue.attempts.log is 'What the handler logged with ctx.log';
+comment on table pgqueue.attempts is 'Attempts that did not succeed, and those that logged; append-only; pruned with their job';
 
 -- Closed under all moves between statuses but one, dead or cancelled to pending (retry_keyed): so no
 -- move of a worker can ever meet a key that another job holds.
@@ -299,7 +306,7 @@ as $$
 begin
     update pgqueue.jobs as j
        set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(), finished_at = null,
-           cancel_requested = false, run_seconds = null, expires_at = null,
+           cancel_requested = false, run_seconds = null, expires_at = null, progress = null,
            args = coalesce(retry_keyed.args, j.args)
      where j.id = job_id and j.status in ('dead', 'cancelled');
     return found;

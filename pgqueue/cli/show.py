@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pgqueue.app import App
@@ -128,10 +130,24 @@ def _when(job: JobRow) -> str:
             return ago(job.finished_at or job.created_at)
 
 
+def _progress(said: Any) -> str:
+    """Rows from SQL may hold anything."""
+    if not isinstance(said, dict):
+        return to_json(said, indent=None)
+    done, total, message = said.get("done"), said.get("total"), said.get("message")
+    share = ""
+    if isinstance(done, int | float) and isinstance(total, int | float) and total > 0:
+        share = f" ({done / total:.0%})"
+    return " ".join(
+        part for part in (f"{done}" + (f" of {total}" if total is not None else "") + share, message)
+        if part
+    )  # fmt: skip
+
+
 @click.command("job")
 @click.argument("job_id", metavar="ID", type=int)
 @on_database
-@click.option("--show-args", is_flag=True, help="Print its arguments as well.")
+@click.option("--show-args", is_flag=True, help="Print its arguments, and its result, as well.")
 @click.option("--tracebacks", is_flag=True, help="Those of all attempts, not only of the last.")
 @app_option
 @json_option
@@ -152,18 +168,27 @@ def job_command(
         return
     for name in ("id", "task", "queue", "status", "priority", "attempt", "max_retries", "crashes",
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
-                 "expires_at", "unique_key", "last_error"):  # fmt: skip
+                 "expires_at", "unique_key", "progress", "last_error"):  # fmt: skip
         value = getattr(job, name)
-        if value is None and name in ("expires_at", "unique_key"):
+        if value is None and name in ("expires_at", "unique_key", "progress"):
             continue
+        if name == "progress":
+            value = _progress(value)
         shown = (
             f"{value:%Y-%m-%d %H:%M:%S %Z} ({ago(value)})" if hasattr(value, "tzinfo") else value
         )
         click.echo(f"{name:12} {printable(shown)}")
     if show_args:
         click.echo(f"{'args':12} {printable(to_json(job.args, indent=None))}")
+        end = app.client.ends([job_id])[job_id]
+        if end.result is not None:
+            click.echo(f"{'result':12} {printable(end.result)}")
     for a in attempts:
         click.echo(f"\nattempt {a.attempt}: {a.outcome}, {ago(a.ended_at)}")
+        if a.log is not None:
+            click.echo(f"  {lines(a.log)}")
+        if a.outcome == "succeeded":
+            continue
         brief = a is not attempts[-1] and not tracebacks
         text = (
             f"{a.error_type}: {a.error}" if brief else a.traceback or f"{a.error_type}: {a.error}"

@@ -120,6 +120,33 @@ def complete(done: Sequence[Finished], *, delete: bool) -> Operation[list[int]]:
     return Operation("complete_and_delete" if delete else "complete", _ended(done), ids)
 
 
+def complete_with(done: Sequence[Finished]) -> Operation[list[int]]:
+    """Record success of jobs with a result or a log; returns as ``complete`` does."""
+    values = _ended(done) | _kept(done) | {"errors": [f.outcome.error for f in done]}
+    return Operation("complete_with", values, ids)
+
+
+def add_results(done: Sequence[Finished]) -> Operation[list[int]]:
+    """The results and logs of jobs that completed in transactions of their handlers."""
+    values = _ended(done) | _kept(done)
+    values["attempts"] = [f.job.attempt if f.job else 0 for f in done]
+    return Operation("add_results", values, ids)
+
+
+def _kept(done: Sequence[Finished]) -> dict[str, object]:
+    return {"results": [f.outcome.result for f in done], "logs": [f.outcome.log for f in done]}
+
+
+def note_progress(said: Sequence[tuple[int, UUID, str]]) -> Operation[list[int]]:
+    """How far running jobs are: id, claim and JSON text; returns those that were still held."""
+    values = {
+        "ids": [job_id for job_id, _, _ in said],
+        "claim_ids": [claim_id for _, claim_id, _ in said],
+        "progresses": [text for _, _, text in said],
+    }
+    return Operation("note_progress", values, ids)
+
+
 def _ended(finished: Sequence[Finished]) -> dict[str, object]:
     return {
         "ids": [f.id for f in finished],
@@ -136,6 +163,7 @@ def fail(ended: Sequence[Finished]) -> Operation[dict[int, Recorded]]:
         "error_types": [f.outcome.error_type for f in ended],
         "errors": [f.outcome.error for f in ended],
         "tracebacks": [f.outcome.traceback for f in ended],
+        "logs": [f.outcome.log for f in ended],
     }
     return Operation(
         "fail", values, lambda rows: {r[0]: Recorded(Status(r[1]), r[2]) for r in rows}

@@ -64,6 +64,29 @@ def get(job_id: int) -> Operation[JobRow | None]:
     return Operation("get_job", {"id": job_id}, lambda rows: _job(rows[0]) if rows else None)
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a job stands, and what it returned (JSON text)."""
+
+    id: int
+    status: Status
+    result: str | None = field(repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Has it ended?"""
+        return self.status not in (Status.PENDING, Status.RUNNING)
+
+
+def ends(job_ids: Sequence[int]) -> Operation[dict[int, End]]:
+    """Where jobs stand, by id; those that are not there are left out."""
+    return Operation(
+        "get_ends",
+        {"ids": list(job_ids)},
+        lambda rows: {row[0]: End(row[0], Status(row[1]), row[2]) for row in rows},
+    )
+
+
 def attempts(job_id: int) -> Operation[list[Attempt]]:
     return Operation("get_attempts", {"id": job_id}, lambda rows: [_attempt(r) for r in rows])
 
@@ -215,10 +238,11 @@ def _uuid(text: str | None) -> UUID | None:
 
 def _job(row: Row) -> JobRow:
     fields: list[Any]
-    *fields, worker_id, cancel_requested, last_error, args = row
+    *fields, progress, worker_id, cancel_requested, last_error, args = row
     fields[3] = Status(fields[3])
     return JobRow(
         *fields,  # type: ignore[call-arg]
+        None if progress is None else _args(progress),
         _uuid(worker_id),
         cancel_requested,
         last_error,

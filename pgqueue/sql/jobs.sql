@@ -47,14 +47,18 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, j.unique_key, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.expires_at, j.unique_key, j.progress::text, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where j.id = :id::bigint;
+
+-- name: get_ends
+-- The statuses of jobs, and what those that ended returned.
+select j.id, j.status, j.result::text from pgqueue.jobs j where j.id = any (:ids::bigint[]);
 
 -- name: get_attempts
 -- The attempts of one job that did not succeed, oldest first.
 select a.job_id, a.attempt, a.outcome, a.error_type, a.error, a.traceback, a.started_at,
-       a.ended_at, a.run_seconds::float8, a.worker_id::text
+       a.ended_at, a.run_seconds::float8, a.log, a.worker_id::text
   from pgqueue.attempts a
  where a.job_id = :id::bigint
  order by a.ended_at;
@@ -65,7 +69,7 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, j.unique_key, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.expires_at, j.unique_key, j.progress::text, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where (:status::text is null or j.status = :status::text)
    and (:queue::text is null or j.queue = :queue::text)
@@ -99,7 +103,7 @@ with chosen as materialized (
 ), back as (
     update pgqueue.jobs j
        set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(),
-           finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null, expires_at = null,
+           finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null, expires_at = null, progress = null,
            args = coalesce(:args::text::jsonb, j.args)
       from chosen
      where j.id = chosen.id and not chosen.keyed

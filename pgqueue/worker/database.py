@@ -15,6 +15,7 @@ from pgqueue.drivers import sqlstate, translate
 from pgqueue.errors import PgQueueError
 from pgqueue.operations import Operation, Row, maintenance
 from pgqueue.sql import load
+from pgqueue.stamp import EXPECTED
 from pgqueue.worker.link import Link, connect
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.verdict import Verdict, denied, verdict
@@ -85,9 +86,11 @@ class Database:
         self._link: Link | None = None
         self._used = 0.0
         self.session = 0
+        self.version = EXPECTED
 
     def use_version(self, version: int) -> None:
         """Use the statements that fit a schema that may be older than this code."""
+        self.version = version
         self._statements = load(self._schema, version)
 
     async def run(self, operation: Operation[T]) -> T:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any
 
 from pgqueue.context import Context
@@ -65,20 +66,42 @@ class Handlers:
         timeout = definition.timeout or self._default_timeout
         timer = self._loop.call_later(timeout, run.interrupt, "timeout") if timeout else None
         try:
-            raised = await self._call(definition, context, arguments, job)
+            value, raised = await self._call(definition, context, arguments, job)
         finally:
             if timer is not None:
                 timer.cancel()
-        if context.completed:
-            if raised is not None:
-                say(log, logging.ERROR, run, "%s after its completion was committed",
-                    describe(raised)[0])  # fmt: skip
+        if context.completed and raised is not None:
+            say(log, logging.ERROR, run, "%s after its completion was committed",
+                describe(raised)[0])  # fmt: skip
             return None
         if raised is None:
-            return SUCCEEDED
+            return self._ended(value, definition, context, arguments, job)
         if run.reason is not None and isinstance(raised, asyncio.CancelledError | Cancel):
             return interrupted(run.reason, timeout)
-        return self._decide(raised, definition, arguments, job)
+        outcome = self._decide(raised, definition, arguments, job)
+        if context.logged is None:
+            return outcome
+        conceal = definition.concealer(self._privacy, job, arguments)
+        return replace(outcome, log=definition.log_of(context, conceal))
+
+    def _ended(
+        self,
+        value: Any,
+        definition: Definition,
+        context: Context,
+        arguments: dict[str, Any],
+        job: ClaimedJob,
+    ) -> Outcome | None:
+        if isinstance(value, Outcome):  # decided in a process
+            outcome = value
+        elif definition.result or context.logged is not None:
+            conceal = definition.concealer(self._privacy, job, arguments)
+            outcome = definition.outcome(value, context, conceal)
+        else:
+            outcome = SUCCEEDED
+        if context.completed:
+            return outcome if outcome.kind == "completed" else None
+        return outcome
 
     def failed(self, run: Run, error: BaseException) -> Outcome:
         """The outcome of a run that did not reach one, by a bug of ours or of its task."""
@@ -92,19 +115,18 @@ class Handlers:
 
     async def _call(
         self, definition: Definition, context: Context, arguments: dict[str, Any], job: ClaimedJob
-    ) -> BaseException | None:
+    ) -> tuple[Any, BaseException | None]:
         try:
             if definition.run == "async":
-                await definition.invoke(context, arguments)
-            elif definition.run == "thread":
+                return await definition.invoke(context, arguments), None
+            if definition.run == "thread":
                 return await self._loop.run_in_executor(
                     self._threads, copy_context().run, _caught, definition, context, arguments
                 )
-            else:
-                context.completed = await self._processes.call(definition, job)
+            outcome, context.completed = await self._processes.call(definition, job)
+            return (SUCCEEDED if outcome == SUCCEEDED else outcome), None
         except BaseException as error:
-            return error
-        return None
+            return None, error
 
     def _decide(
         self,
@@ -126,10 +148,9 @@ class Handlers:
 
 def _caught(
     definition: Definition, context: Context, arguments: dict[str, Any]
-) -> BaseException | None:
-    """Return what the handler raised: a future would never end with a StopIteration."""
+) -> tuple[Any, BaseException | None]:
+    """What the handler returned or raised: a future would never end with a StopIteration."""
     try:
-        definition.invoke(context, arguments)
+        return definition.invoke(context, arguments), None
     except BaseException as error:
-        return error
-    return None
+        return None, error

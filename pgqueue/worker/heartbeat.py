@@ -21,6 +21,7 @@ from pgqueue.worker.service import Keeper, Service
 Held = Callable[[], Iterable[Run]]
 Interrupt = Callable[[Run, Reason], None]
 MOST_BACKOFF = 1.0
+TELL_EVERY = 1.0
 
 
 def patience(lease: float) -> float:
@@ -54,6 +55,27 @@ class Renewer(Service):
                 if held[run.job.id]:
                     self._interrupt(run, "cancelled")
         return self._lease / 6
+
+
+class Progresses(Service):
+    """Writes how far jobs are, as their handlers say, once a second."""
+
+    name: ClassVar[str] = "progress"
+
+    def __init__(self, *, database: Database, held: Held) -> None:
+        super().__init__(most_backoff=MOST_BACKOFF)
+        self._database, self._held = database, held
+
+    async def run_once(self) -> float:
+        said = [
+            (run.job.id, run.job.claim_id, text)
+            for run in self._held()
+            if run.context is not None and run.context.said is not None
+            and (text := run.context.said.news(TELL_EVERY)) is not None
+        ]  # fmt: skip
+        if said:
+            await self._database.run(claims.note_progress(said))
+        return TELL_EVERY
 
 
 class Abandoner(Service):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pgqueue.app import App
 from pgqueue.config import Settings
+from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
 
@@ -42,3 +44,9 @@ def summary(pools: Pools) -> str:
         f"{'all queues' if names is None else ', '.join(names)}: {size} at a time"
         for names, size in pools.items()
     )
+
+
+def declared(app: App) -> set[str]:
+    """The queues that tasks and job classes of this process name."""
+    definitions = [*app.tasks.values(), *(cls.definition for cls in Job.classes.values())]
+    return {"default"} | {definition.options.queue for definition in definitions}

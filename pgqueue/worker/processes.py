@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import signal
 import threading
+from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -19,10 +21,14 @@ from pgqueue.databases import CURRENT
 from pgqueue.definition import Definition
 from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError
+from pgqueue.gateway import Gateway
 from pgqueue.job import ClaimedJob
-from pgqueue.outcome import SUCCEEDED, Outcome, decide
+from pgqueue.operations import claims
+from pgqueue.outcome import Outcome, decide
 from pgqueue.privacy import Privacy
 from pgqueue.task import Task
+
+EVERY = 1.0
 
 
 class HandlerFailed(Exception):
@@ -41,10 +47,10 @@ class Processes:
         self._privacy = privacy
         self._pool: ProcessPool | None = None
 
-    async def call(self, definition: Definition, job: ClaimedJob) -> bool:
+    async def call(self, definition: Definition, job: ClaimedJob) -> tuple[Outcome, bool]:
         """Run the handler in a process; cancelling this kills the process.
 
-        Returns whether the handler completed the job itself, in its own transaction.
+        Returns its success, and whether the handler completed the job itself, in its own transaction.
 
         Raises:
             HandlerFailed: with the outcome the process decided.
@@ -67,9 +73,9 @@ class Processes:
             raise HandlerFailed(
                 Outcome("retry", None, "ProcessDied", f"exit code {error.exitcode}")
             ) from None
-        if outcome.kind != "succeeded":
+        if outcome.kind not in ("succeeded", "completed"):
             raise HandlerFailed(outcome)
-        return completed
+        return outcome, completed
 
     def close(self) -> None:
         """Kill what still runs and end the pool."""
@@ -115,17 +121,46 @@ def run_here(
     context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
     definition = find(module, qualname)
     arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
+    conceal = definition.concealer(privacy, job, arguments)
+    teller = Teller(context, dsn, schema)
     try:
-        definition.invoke(context, arguments)
+        with teller:
+            value = definition.invoke(context, arguments)
     except BaseException as error:
         outcome = decide(
             error,
             attempt=job.attempt,
             retry_on=definition.retry_on,
             backoff=definition.backoff_of(arguments),
-            conceal=definition.concealer(privacy, job, arguments),
+            conceal=conceal,
         )
-        return outcome, context.completed
+        return replace(outcome, log=definition.log_of(context, conceal)), context.completed
     finally:
         connections.close()
-    return SUCCEEDED, context.completed
+    return definition.outcome(value, context, conceal), context.completed
+
+
+class Teller:
+    """Writes how far the job of this process is, in a thread with a connection of its own."""
+
+    def __init__(self, context: Context, dsn: str, schema: str) -> None:
+        self._context, self._dsn, self._schema = context, dsn, schema
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._run, name="pgqueue-progress", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        gateway = Gateway(self._dsn, self._schema)
+        try:
+            while not self._ended.wait(EVERY):
+                said = self._context.said
+                if said is not None and (text := said.news(EVERY)) is not None:
+                    job = (self._context.id, self._context.claim_id, text)
+                    with suppress(Exception):  # it is for people to look at: it costs no job
+                        gateway.run(claims.note_progress([job]), None)
+        finally:
+            gateway.connections.close()

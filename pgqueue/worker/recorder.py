@@ -9,7 +9,7 @@ from dataclasses import replace
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
 from pgqueue.operations.claims import Finished, Lane, Taking
-from pgqueue.outcome import Outcome
+from pgqueue.outcome import SUCCEEDED, Outcome
 from pgqueue.worker.database import Database, StatementRefused, perhaps_done
 from pgqueue.worker.report import report
 
@@ -17,6 +17,7 @@ log = logging.getLogger("pgqueue.recorder")
 
 MOST_AT_ONCE = 1000
 AFTER_A_REFUSAL = 60.0
+KEEPS_RESULTS = 4  # the schema
 # Data, constraint, raised by a trigger, program limit.
 _DATA = ("22", "23", "P0", "54")
 
@@ -41,22 +42,22 @@ class Recorder:
         while ended:
             batch = ended[:MOST_AT_ONCE]
             del ended[:MOST_AT_ONCE]
-            done = [f for f in batch if f.outcome.kind == "succeeded"]
-            other = [f for f in batch if f.outcome.kind != "succeeded"]
+            parts: dict[str, list[Finished]] = {}
+            for each in batch:
+                parts.setdefault(self._way_of(each.outcome), []).append(each)
             try:
-                while done or other:
-                    part = done or other
+                for part in parts.values():
                     await self._write(part)
                     part.clear()
             except BaseException as error:
                 if perhaps_done(error):
                     part[:] = _doubtful(part)
-                ended[:0] = done + other
+                ended[:0] = [each for part in parts.values() for each in part]
                 raise
 
     def may_trade(self, ended: list[Finished]) -> bool:
         """Are all of them successes, which can be recorded in the statement of a claim?"""
-        return not self._apart and all(f.outcome.kind == "succeeded" for f in ended)
+        return not self._apart and all(f.outcome is SUCCEEDED for f in ended)
 
     async def trade(
         self, ended: list[Finished], lanes: Sequence[Lane], taking: Taking
@@ -78,6 +79,14 @@ class Recorder:
             raise
         self._count_missing(done, set(recorded))
         return jobs
+
+    def _way_of(self, outcome: Outcome) -> str:
+        """Which statement records it."""
+        if outcome.kind not in ("succeeded", "completed"):
+            return "fail"
+        if outcome == SUCCEEDED or self._database.version < KEEPS_RESULTS:
+            return "complete" if outcome.kind == "succeeded" else "nothing"
+        return "complete_with" if outcome.kind == "succeeded" else "add_results"
 
     async def _write(self, finished: list[Finished]) -> None:
         try:
@@ -105,10 +114,20 @@ class Recorder:
             log.exception("job %d: left to its lease", finished.id)
 
     async def _write_all(self, finished: list[Finished]) -> None:
-        if finished[0].outcome.kind == "succeeded":
-            done = await self._database.run(claims.complete(finished, delete=self._delete))
-            self._count_missing(finished, set(done))
-            return
+        match self._way_of(finished[0].outcome):
+            case "complete":
+                done = await self._database.run(claims.complete(finished, delete=self._delete))
+                self._count_missing(finished, set(done))
+                return
+            case "complete_with":
+                done = await self._database.run(claims.complete_with(finished))
+                self._count_missing(finished, set(done))
+                return
+            case "add_results":
+                await self._database.run(claims.add_results(finished))
+                return
+            case "nothing":
+                return
         ended = await self._database.run(claims.fail(finished))
         self._count_missing(finished, set(ended))
         for each in finished:

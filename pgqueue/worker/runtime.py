@@ -15,7 +15,6 @@ from uuid import uuid4
 from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
-from pgqueue.dispatch import Job
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import maintenance
 from pgqueue.worker.admission import admit
@@ -23,13 +22,13 @@ from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
-from pgqueue.worker.heartbeat import Heartbeat
+from pgqueue.worker.heartbeat import Heartbeat, Progresses
 from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
-from pgqueue.worker.pools import Pools, summary
+from pgqueue.worker.pools import Pools, declared, summary
 from pgqueue.worker.processes import Processes
-from pgqueue.worker.recorder import Recorder
+from pgqueue.worker.recorder import KEEPS_RESULTS, Recorder
 from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.run import Run
 from pgqueue.worker.scheduler import Scheduler
@@ -119,7 +118,7 @@ class Runtime:
             ),
             learned=self._learned,
         )
-        self._wanted |= set(names) if names is not None else _declared(self.app)
+        self._wanted |= set(names) if names is not None else declared(self.app)
         return executor, exchange
 
     def _handlers(self) -> Handlers:
@@ -132,8 +131,14 @@ class Runtime:
             privacy=self.app.privacy,
         )
 
-    def _notifier(self, control: Database) -> list[Service]:
+    def _beside(self, control: Database) -> list[Service]:
         """In the heartbeat's thread."""
+        told: list[Service] = []
+        if self.database.version >= KEEPS_RESULTS:
+            told = [Progresses(database=control, held=self._held)]
+        return told + self._notifier(control)
+
+    def _notifier(self, control: Database) -> list[Service]:
         if not self.settings.notify:
             return []
         database = Database(
@@ -196,7 +201,7 @@ class Runtime:
             held=self._held,
             alive=alive,
             loop=self._loop,
-            beside=self._notifier,
+            beside=self._beside,
         )
 
     def _context(self, job: ClaimedJob) -> Context:
@@ -290,8 +295,3 @@ class Runtime:
         with suppress(DatabaseTrouble, TimeoutError):
             async with asyncio.timeout(GOODBYE):
                 await self.database.run(maintenance.worker_gone(self.id))
-
-
-def _declared(app: App) -> set[str]:
-    definitions = [*app.tasks.values(), *(cls.definition for cls in Job.classes.values())]
-    return {"default"} | {definition.options.queue for definition in definitions}

@@ -40,6 +40,23 @@ def test_job(cli: Cli, dead: list[int]) -> None:
     assert "no job 99" in cli("job", "99", code=1).stderr
 
 
+def test_a_job_with_progress_log_and_result(
+    cli: Cli, dead: list[int], conn: psycopg.Connection
+) -> None:
+    conn.execute(
+        "update pgqueue.jobs set result = '[1, 2]',"
+        """ progress = '{"done": 3, "total": 4, "message": "rows"}' where id = %s""",
+        (dead[0],),
+    )
+    conn.execute("update pgqueue.attempts set log = 'INFO hello' where job_id = %s", (dead[0],))
+    text = cli("job", str(dead[0]), "--show-args").stdout
+    assert "progress     3 of 4 (75%) rows\n" in text
+    assert "result       [1, 2]\n" in text
+    assert "  INFO hello\n" in text
+    conn.execute("update pgqueue.jobs set progress = '[]' where id = %s", (dead[0],))
+    assert "progress     []\n" in cli("job", str(dead[0])).stdout
+
+
 def test_retry(cli: Cli, dead: list[int], conn: psycopg.Connection) -> None:
     assert cli("retry", str(dead[0])).stdout == f"retried: 1 job ({dead[0]})\n"
     again = cli("retry", str(dead[0]), "99", code=1)

@@ -64,7 +64,7 @@ grant execute on function pgqueue.channel(text), pgqueue.held_key(text, text, te
 grant pgqueue_owner to pgqueue_migrator;
 
 -- producer: the library's INSERT with RETURNING, its COPY with ids of the sequence, and enqueue().
-grant insert (id, task, args, queue, priority, max_retries, backoff, run_at), select (id, queue, run_at)
+grant insert (id, task, args, queue, priority, max_retries, backoff, run_at), select (id, queue, run_at, status, result)
     on pgqueue.jobs to pgqueue_producer;
 grant usage on sequence pgqueue.jobs_id_seq to pgqueue_producer;
 grant execute on function
@@ -76,7 +76,7 @@ grant execute on function pgqueue.enqueue_jobs(jsonb, boolean) to pgqueue_produc
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
 grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker_id, claimed_at,
-                              lease_expires_at, finished_at, run_seconds, last_error)
+                              lease_expires_at, finished_at, run_seconds, last_error, progress, result)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
 grant select, insert, delete, update (seen_at) on pgqueue.workers to pgqueue_worker;
@@ -97,11 +97,11 @@ grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queu
 grant pgqueue_readonly to pgqueue_operator;
 grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,
               finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
-              unique_key, unique_until, expires_at),
+              unique_key, unique_until, expires_at, progress, result),
       update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
-              expires_at, queue, priority),
+              expires_at, queue, priority, progress),
       delete on pgqueue.jobs to pgqueue_operator;
-grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds),
+grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds, log),
       delete on pgqueue.attempts to pgqueue_operator;
 grant select, insert, update on pgqueue.queues, pgqueue.tasks to pgqueue_operator;
 grant select on pgqueue.dead_jobs to pgqueue_operator;

@@ -1,0 +1,79 @@
+"""What a handler says while it runs: its log lines, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from datetime import UTC, datetime
+
+from pgqueue.errors import ArgumentsError
+
+MOST_LINES = 200
+MOST_CHARACTERS = 16_000
+MOST_MESSAGE = 500
+
+
+class JobLog(logging.Handler):
+    """Keeps the latest 200 lines, 16,000 characters at most, of one attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception as error:  # a bad format must not cost the job
+            text = f"(a line that raised {type(error).__name__})"
+        at = datetime.fromtimestamp(record.created, UTC)
+        self._lines.append(f"{at:%Y-%m-%d %H:%M:%S.%f} {record.levelname} {text}")
+        if len(self._lines) > MOST_LINES:
+            del self._lines[0]
+            self._left_out += 1
+
+    def text(self) -> str | None:
+        """The lines; None if there are none."""
+        if not self._lines:
+            return None
+        text = "\n".join(self._lines)
+        if self._left_out or len(text) > MOST_CHARACTERS:
+            text = f"(earlier lines left out)\n{text[-MOST_CHARACTERS:]}"
+        return text
+
+
+def job_logger(task: str) -> tuple[logging.Logger, JobLog]:
+    """A logger of one attempt: its lines go to the logger ``pgqueue.job`` as well."""
+    kept = JobLog()
+    logger = logging.Logger(f"pgqueue.job.{task}", logging.INFO)
+    logger.parent = logging.getLogger("pgqueue.job")
+    logger.addHandler(kept)
+    return logger, kept
+
+
+class Progress:
+    """How far a job is, as its handler last said; a call costs no I/O."""
+
+    __slots__ = ("_said", "_sent", "_sent_at")
+
+    def __init__(self) -> None:
+        self._said: tuple[float, float | None, str | None] | None = None
+        self._sent: object = None
+        self._sent_at = 0.0
+
+    def say(self, done: float, total: float | None, message: str | None) -> None:
+        self._said = (done, total, message)
+
+    def news(self, every: float) -> str | None:
+        """JSON text of what was said since the last time, at most once in ``every`` seconds."""
+        said, now = self._said, time.monotonic()
+        if said is None or said is self._sent or now - self._sent_at < every:
+            return None
+        self._sent, self._sent_at = said, now
+        done, total, message = said
+        text = None if message is None else str(message)[:MOST_MESSAGE].replace("\0", "")
+        try:
+            return json.dumps({"done": done, "total": total, "message": text}, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ArgumentsError("ctx.progress takes numbers and a text") from None

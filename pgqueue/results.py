@@ -1,0 +1,46 @@
+"""What handlers return: to JSON text and back to the type their task declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pgqueue.codec import argument_text, from_pydantic, to_pydantic
+from pgqueue.errors import ArgumentsError, JobFailed, ResultMissing
+from pgqueue.job import Status
+from pgqueue.operations.jobs import End
+
+
+def result_text(value: Any) -> str:
+    """JSON text of what a handler returned; raises ArgumentsError as ``argument_text`` does."""
+    try:
+        plain = msgspec.to_builtins(value, enc_hook=from_pydantic, str_keys=True)
+    except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
+        raise ArgumentsError(f"what it returned cannot be stored as JSON: {error}") from None
+    return argument_text(plain)
+
+
+def result_value(text: str, kind: Any) -> Any:
+    """What a handler returned, from its JSON text."""
+    return msgspec.json.decode(text, type=kind, dec_hook=to_pydantic)
+
+
+def value_of(end: End, task: str, kind: Any) -> Any:
+    """What a job returned.
+
+    Raises:
+        JobFailed: it is dead or cancelled.
+        ResultMissing: it succeeded, and its result was not kept or does not fit the type.
+    """
+    if end.status is not Status.SUCCEEDED:
+        raise JobFailed(end.id, end.status.value)
+    if end.result is None:
+        raise ResultMissing(
+            f"job {end.id} succeeded, but has no result: {task} needs result=True, and what it returns"
+            f" must be JSON of at most 1 MB (pgqueue job {end.id} tells)"
+        )
+    try:
+        return result_value(end.result, kind)
+    except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
+        raise ResultMissing(f"the result of job {end.id} does not fit {task}: {error}") from None
