@@ -107,7 +107,7 @@ class Client(QueueClient):
     def replace_args(
         self, changes: Sequence[tuple[int, str, str]], *, on: object = None
     ) -> list[int]:
-        """Other arguments (id, old JSON text, new) for jobs that do not run; returns the ids changed."""
+        """Other arguments (id, old text, new) for jobs that do not run; returns the ids changed."""
         return self._run(operations.replace_args(changes), on)
 
     def cancel(self, *job_ids: int, on: object = None) -> dict[int, Status]:
@@ -130,11 +130,7 @@ class Client(QueueClient):
         limit: int = 1000,
         on: object = None,
     ) -> list[int]:
-        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match.
-
-        Raises:
-            ConfigError: ``to`` changes nothing, or to what is not usable.
-        """
+        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match."""
         operation = operations.change(job_ids, where, to, after=after, limit=limit)
         return self._run(operation, on)
 
@@ -189,7 +185,7 @@ class AsyncClient(AsyncQueueClient):
         return found(await self._run(operations.get(job_id), on), job_id)
 
     async def ends(self, job_ids: Sequence[int], *, on: object = None) -> dict[int, End]:
-        """Where jobs stand and what they returned, by id; those that are not there are left out."""
+        """Where jobs stand and what they returned, by id; without those that are not there."""
         return await self._run(operations.ends(job_ids), on)
 
     async def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
@@ -248,7 +244,7 @@ class AsyncClient(AsyncQueueClient):
     async def replace_args(
         self, changes: Sequence[tuple[int, str, str]], *, on: object = None
     ) -> list[int]:
-        """Other arguments (id, old JSON text, new) for jobs that do not run; returns the ids changed."""
+        """Other arguments (id, old text, new) for jobs that do not run; returns the ids changed."""
         return await self._run(operations.replace_args(changes), on)
 
     async def cancel(self, *job_ids: int, on: object = None) -> dict[int, Status]:
@@ -271,11 +267,7 @@ class AsyncClient(AsyncQueueClient):
         limit: int = 1000,
         on: object = None,
     ) -> list[int]:
-        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match.
-
-        Raises:
-            ConfigError: ``to`` changes nothing, or to what is not usable.
-        """
+        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match."""
         operation = operations.change(job_ids, where, to, after=after, limit=limit)
         return await self._run(operation, on)
 
