@@ -24,6 +24,7 @@ from pgqueue.gateway import Gateway
 from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
+from pgqueue.limits import Limits
 from pgqueue.operations.jobs import End
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
@@ -167,6 +168,11 @@ class App(Declares):
             unique: no second job of the same arguments (True), of the same chosen ones (names), or as a
                 ``Unique`` says, while the first has not finished.
             result: keep what it returns, for ``handle.result()``.
+            limit, rate, burst, per: how many run at once, how many start in a time ("100/min"), how many of
+                those at once after a quiet time; over all workers, for each value of the argument ``per``.
+            order_by: an argument; jobs of one value run one by one in the order they were enqueued.
+                ``ordered="skip"`` lets the next pass one that waits for its retry.
+            fair_by: an argument; its values take turns, with ``weights`` jobs a turn instead of one.
             expires: do not start it later than this after it was due; it is cancelled instead.
             when: ``cron`` or ``every``, ``tz``, ``catch_up``, ``overlap``: a schedule of its name, as by
                 ``cron()``; the task then needs no arguments.
@@ -198,6 +204,13 @@ class App(Declares):
         if known is None and name in Job.classes:
             return Job.classes[name].definition
         return known
+
+    @property
+    def task_limits(self) -> dict[str, Limits]:
+        """The limits that tasks and job classes declare, by task."""
+        definitions = {*self.tasks.values(), *(cls.definition for cls in Job.classes.values())}
+        gates = {each.name: each.options.gate for each in definitions}
+        return {name: gate.limits for name, gate in gates.items() if gate is not None}
 
     def _edited(self, job: JobRow, args: Mapping[str, Any]) -> Mapping[str, Any]:
         known = self.definition(job.task)

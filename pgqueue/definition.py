@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -14,6 +14,7 @@ from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, check_name
+from pgqueue.limits import Ordered, gate_from
 from pgqueue.options import Options, options_of
 from pgqueue.outcome import LOG_LIMIT, MESSAGE_LIMIT, SUCCEEDED, Kind, Outcome, clean
 from pgqueue.privacy import Privacy
@@ -135,6 +136,14 @@ class TaskOptions(When, total=False):
     result: bool
     unique: UniqueLike | None
     expires: Duration | None
+    limit: int | None
+    rate: str | float | None
+    burst: int | None
+    per: str | None
+    order_by: str | None
+    ordered: Ordered
+    fair_by: str | None
+    weights: Mapping[str, int] | None
 
 
 def function_definition(
@@ -148,8 +157,10 @@ def function_definition(
     """
     rest: dict[str, Any] = dict(given)
     when: Any = {name: rest.pop(name) for name in When.__annotations__ if name in rest}
-    names = inspect.signature(options_of).parameters
-    options = options_of(**{name: rest.pop(name) for name in names if name in rest})
+    limits = inspect.signature(gate_from).parameters
+    gate = gate_from(**{name: rest.pop(name) for name in limits if name in rest})
+    names = inspect.signature(options_of).parameters.keys() - {"gate"}
+    options = options_of(gate=gate, **{name: rest.pop(name) for name in names if name in rest})
     timeout = rest.pop("timeout", None)
     longest = None if timeout is None else seconds(timeout, name="timeout")
     unknown = rest.keys() - {"name", "run", "retry_on", "aliases", "redact", "result"}

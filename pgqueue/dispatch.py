@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 
 from pgqueue.codec import Signature, signature_of
@@ -14,6 +14,7 @@ from pgqueue.definition import Definition, RunIn, first_is_context, module_of, r
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import TaskError
 from pgqueue.job import NewJob
+from pgqueue.limits import gate_from
 from pgqueue.options import Options, Verbs, options_of
 from pgqueue.recurring import Recurring, Scheduling
 from pgqueue.retry import BackoffLike
@@ -44,6 +45,7 @@ class Job:
     unique: ClassVar[UniqueLike | None] = None
     expires: ClassVar[Duration | None] = None
     result: ClassVar[bool] = False
+    limits: ClassVar[Mapping[str, Any]] = {}
     definition: ClassVar[ClassDefinition]
     classes: ClassVar[dict[str, type[Job]]] = {}
 
@@ -95,6 +97,7 @@ class ClassDefinition(Definition):
             backoff=backoff,
             unique=cls.unique,
             expires=cls.expires,
+            gate=gate_from(**cls.limits),
         )
         handle: Callable[..., Any] = cls.handle  # type: ignore[attr-defined]
         super().__init__(

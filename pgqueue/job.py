@@ -57,11 +57,12 @@ class NewJob:
     delay: float | None = None
     expires: float | None = None
     key: UniqueKey | None = None
+    limit_key: str | None = None
 
     @property
     def plain(self) -> bool:
         """Can it be inserted without a look at what is there?"""
-        return self.key is None and self.expires is None
+        return self.key is None and self.expires is None and self.limit_key is None
 
 
 class UniqueKey(NamedTuple):

@@ -18,6 +18,7 @@ from pgqueue.job import (
     check_queue,
     check_run_at,
 )
+from pgqueue.limits import Gate
 from pgqueue.retry import Backoff, BackoffLike, backoff_from
 from pgqueue.unique import OnConflict, Unique, UniqueLike, Until, check_key, unique_from
 
@@ -37,6 +38,7 @@ class Options:
     expires: float | None = None
     unique: Unique | None = None
     key: str | None = None
+    gate: Gate | None = None
 
     def new_job(self, task: str, args: str, signature: Signature | None = None) -> NewJob:
         """The job of a call, whose arguments are JSON text already.
@@ -56,6 +58,7 @@ class Options:
             self.delay,
             self.expires,
             None if self.unique is None else self._key(self.unique, task, args, signature),
+            None if self.gate is None else _limit_key(self.gate, task, args, signature),
         )
 
     def _key(self, unique: Unique, task: str, args: str, signature: Signature | None) -> UniqueKey:
@@ -69,6 +72,13 @@ class Options:
         return UniqueKey(key, unique.until, within, unique.on_conflict)
 
 
+def _limit_key(gate: Gate, task: str, args: str, signature: Signature | None) -> str:
+    if signature is None:
+        raise ConfigError(f"{task} has limits: without its signature there is no key of a job")
+    gate.check(signature, task)
+    return gate.key_of(signature, args)
+
+
 def options_of(
     *,
     queue: str = "default",
@@ -77,6 +87,7 @@ def options_of(
     backoff: BackoffLike | None = None,
     unique: UniqueLike | None = None,
     expires: Duration | None = None,
+    gate: Gate | None = None,
 ) -> Options:
     """Checked options of a task.
 
@@ -90,6 +101,7 @@ def options_of(
         None if backoff is None else backoff_from(backoff),
         expires=None if expires is None else seconds(expires, name="expires"),
         unique=unique_from(unique),
+        gate=gate,
     )
 
 

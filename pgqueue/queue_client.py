@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pgqueue.operations import maintenance
+from pgqueue.job import check_name, check_queue
+from pgqueue.limits import limits_of
+from pgqueue.operations import limits, maintenance
+from pgqueue.operations.limits import LimitRow
 from pgqueue.operations.maintenance import Paused, QueueStats, WorkerRow
 from pgqueue.schedule_client import AsyncScheduleClient, ScheduleClient
 
@@ -38,6 +41,40 @@ class QueueClient(ScheduleClient):
         """What is paused: queues (``*`` stands for all) and tasks."""
         return self._run(maintenance.paused(), on)
 
+    def limit_queue(
+        self,
+        queue: str,
+        *,
+        limit: int | None = None,
+        rate: str | float | None = None,
+        burst: int | None = None,
+        on: object = None,
+    ) -> None:
+        """Set how many jobs of a queue run at once and how fast they start, over all workers; none: no limits.
+
+        Raises:
+            ConfigError: one of them is not usable.
+        """
+        operation = limits.put("queue", check_queue(queue), limits_of(limit, rate, burst))
+        return self._run(operation, on)
+
+    def limit_task(
+        self,
+        task: str,
+        *,
+        limit: int | None = None,
+        rate: str | float | None = None,
+        burst: int | None = None,
+        on: object = None,
+    ) -> None:
+        """The same for each key of a task that declares limits."""
+        operation = limits.put("task", check_name(task), limits_of(limit, rate, burst))
+        return self._run(operation, on)
+
+    def limits(self, *, on: object = None) -> list[LimitRow]:
+        """The limits of queues and of tasks."""
+        return self._run(limits.find(), on)
+
 
 class AsyncQueueClient(AsyncScheduleClient):
     """The part of ``AsyncClient`` for queues."""
@@ -69,3 +106,37 @@ class AsyncQueueClient(AsyncScheduleClient):
     async def paused(self, *, on: object = None) -> list[Paused]:
         """What is paused: queues (``*`` stands for all) and tasks."""
         return await self._run(maintenance.paused(), on)
+
+    async def limit_queue(
+        self,
+        queue: str,
+        *,
+        limit: int | None = None,
+        rate: str | float | None = None,
+        burst: int | None = None,
+        on: object = None,
+    ) -> None:
+        """Set how many jobs of a queue run at once and how fast they start, over all workers; none: no limits.
+
+        Raises:
+            ConfigError: one of them is not usable.
+        """
+        operation = limits.put("queue", check_queue(queue), limits_of(limit, rate, burst))
+        return await self._run(operation, on)
+
+    async def limit_task(
+        self,
+        task: str,
+        *,
+        limit: int | None = None,
+        rate: str | float | None = None,
+        burst: int | None = None,
+        on: object = None,
+    ) -> None:
+        """The same for each key of a task that declares limits."""
+        operation = limits.put("task", check_name(task), limits_of(limit, rate, burst))
+        return await self._run(operation, on)
+
+    async def limits(self, *, on: object = None) -> list[LimitRow]:
+        """The limits of queues and of tasks."""
+        return await self._run(limits.find(), on)

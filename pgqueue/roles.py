@@ -26,15 +26,15 @@ ROLE_OF: Mapping[str, str] = {
                     "enqueue_jobs", "get_ends"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
-         "release", "heartbeat", "complete_with", "add_results", "note_progress",
+         "release", "heartbeat", "limited_queues", "claim_limited", "declare_limits", "complete_with", "add_results", "note_progress",
          "complete_job", "rescue", "expire", "prune", "worker_seen", "worker_gone", "worker_lacks",
          "look_at_schedules", "fire_schedules", "declare_schedules"),
         "worker",
     ),
-    **dict.fromkeys(("queue_stats", "list_paused", "list_workers", "list_schedules", "list_runs"), "readonly"),
+    **dict.fromkeys(("queue_stats", "list_paused", "list_limits", "list_workers", "list_schedules", "list_runs"), "readonly"),
     **dict.fromkeys(
         ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
-         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "resume_task", "change_jobs", "encrypted_jobs", "replace_args",
+         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "resume_task", "change_jobs", "encrypted_jobs", "replace_args",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",
     ),

@@ -64,17 +64,23 @@ begin
                       'pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean)',
                       case when acl.grantee = 0 then 'public' else acl.grantee::regrole::text end)
           from (select (aclexplode(proacl)).* from pg_proc
-                 where oid = 'pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval)'::regprocedure) acl
+                 where oid = 'pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval, text)'::regprocedure) acl
     loop
         execute command;
     end loop;
 end $$;
-drop function pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval);
-drop function pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval);
+drop function pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval, text);
+drop function pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text);
 drop function pgqueue.place_job(pgqueue.jobs, text);
 drop function pgqueue.insert_job(pgqueue.jobs);
-drop function pgqueue.wrong_with(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval);
+drop function pgqueue.wrong_with(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text);
+drop function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text);
+drop function pgqueue.tokens(text, float8, integer);
+drop table pgqueue.buckets;
 drop table pgqueue.tasks;
+drop index pgqueue.jobs_keyed;
+drop index pgqueue.jobs_ordered;
+alter table pgqueue.queues drop column max_running, drop column rate, drop column burst, drop column declared;
 delete from pgqueue.queues where name = '*';
 alter table pgqueue.queues drop constraint queues_name;
 alter table pgqueue.queues add constraint queues_name check (name ~ '^[A-Za-z0-9_.:-]{1,64}$');
@@ -82,7 +88,7 @@ drop index pgqueue.jobs_unique;
 drop index pgqueue.jobs_expiring;
 drop function pgqueue.held_key(text, text, text, timestamptz);
 alter table pgqueue.jobs drop column unique_key, drop column unique_until, drop column unique_expires_at,
-    drop column expires_at, drop column progress, drop column result;
+    drop column expires_at, drop column limit_key, drop column progress, drop column result;
 delete from pgqueue.attempts where outcome = 'succeeded';
 alter table pgqueue.attempts drop column log;
 comment on table pgqueue.attempts is 'Attempts that did not succeed, append-only; pruned with their job';

@@ -60,9 +60,10 @@ def _enqueue_keyed(jobs: Sequence[NewJob], notify: bool) -> Operation[list[Added
 
 def _keyed(job: NewJob) -> dict[str, Any]:
     if job.key is None:
-        return {"expires": job.expires}
+        return {"expires": job.expires, "limit_key": job.limit_key}
     return {
         "expires": job.expires,
+        "limit_key": job.limit_key,
         "unique_key": job.key.key,
         "unique_until": job.key.until,
         "unique_for": job.key.within,

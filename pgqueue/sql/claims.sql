@@ -10,6 +10,10 @@ pick as materialized (
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
             and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
 -- since: 4
+            and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null
+-- since: 4
+            and j.limit_key is null
+-- since: 4
             and (j.expires_at is null or j.expires_at > now())
 -- since: 4
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
@@ -113,6 +117,10 @@ ordered as materialized (
           where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
             and j.run_at <= now()
             and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
+-- since: 4
+            and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = ordered.queue) is null
+-- since: 4
+            and j.limit_key is null
 -- since: 4
             and (j.expires_at is null or j.expires_at > now())
 -- since: 4
@@ -321,3 +329,26 @@ with held as materialized (
      where j.id = own.id
 )
 select held.id, held.cancel_requested from held;
+
+-- name: limited_queues
+-- The queues of which claims are under limits: those with limits, and those with jobs that have a key.
+with recursive keyed(queue) as (
+    (select j.queue from pgqueue.jobs j where (case when j.status = 'pending' then j.limit_key end) is not null order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j where (case when j.status = 'pending' then j.limit_key end) is not null and j.queue > k.queue
+             order by j.queue limit 1)
+      from keyed k where k.queue is not null
+)
+select k.queue from keyed k
+ where k.queue is not null and (:queues::text[] is null or k.queue = any (:queues::text[]))
+union
+select q.name from pgqueue.queues q
+ where coalesce(q.max_running, q.rate) is not null and q.name <> '*'
+   and (:queues::text[] is null or q.name = any (:queues::text[]));
+
+-- name: claim_limited
+-- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.
+select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at
+  from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
+                             :after_key::text) c
+ order by c.id nulls first;

@@ -13,6 +13,11 @@ from pgqueue.worker.verdict import denied
 
 log = logging.getLogger("pgqueue.worker")
 
+POOLED = (
+    "a pooler such as PgBouncer is between this worker and PostgreSQL: it cannot be woken and looks"
+    " for new jobs every %g s; give workers a DSN that leads to PostgreSQL itself"
+)
+
 
 async def admit(database: Database, name: str) -> schema.Stamp:
     """Return the stamp of the schema of this name if a worker can work with it.

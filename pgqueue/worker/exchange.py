@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 from uuid import UUID, uuid4
 
 from pgqueue.job import ClaimedJob
-from pgqueue.operations import claims
+from pgqueue.operations import claims, limits
 from pgqueue.operations.claims import Taking
 from pgqueue.worker.database import Database, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, SWEEP_SHARE, Lanes
+from pgqueue.worker.limited import LimitedQueues
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
 from pgqueue.worker.unanswered import Unanswered
@@ -38,6 +39,7 @@ class Exchange(Service):
         poll: float,
         recorder: Recorder,
         learned: Callable[[set[str]], None],
+        limited: LimitedQueues,
     ) -> None:
         super().__init__()
         self._database, self._executor = database, executor
@@ -45,6 +47,10 @@ class Exchange(Service):
         self._lease, self._poll = lease, poll
         self.recorder = recorder
         self._learned = learned
+        self._limited = limited
+        self._keys: dict[str, str | None] = {}
+        self._turn = 0
+        self._wait = self._poll
         self._lanes = Lanes()
         self._idle = 0
         self._rest_until = 0.0
@@ -79,10 +85,13 @@ class Exchange(Service):
         if room <= 0:
             await self.recorder.record(ended)
             return 0.0 if ended else self._poll
-        claimed = await self._claim(room, sweep=sweep)
+        claimed = await self._claim_all(room, sweep=sweep)
         if claimed or ended:
             self._idle, self.empty = 0, False
             return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)
+        # It found nothing where it looked: is there another place now?
+        if (sweep or self.woken) and await self._limited.look():
+            return 0.0
         self.empty = sweep
         if self.woken:
             self._rest_until = time.monotonic() + REST
@@ -94,11 +103,46 @@ class Exchange(Service):
         self._idle += 1
         # It found nothing and yet took long: it walked over many jobs, paused ones.
         wait = max(wait, min(self._took / SWEEP_SHARE, LONGEST_BETWEEN_SWEEPS))
+        wait = min(wait, self._wait)
         if swept:
             return wait
         return max(min(wait, self._lanes.until_sweep(time.monotonic())), 0.001)
 
-    async def _claim(self, room: int, *, sweep: bool) -> list[ClaimedJob]:
+    async def _claim_all(self, room: int, *, sweep: bool) -> list[ClaimedJob]:
+        queues = self._limited.of(self._queues)
+        self._took, self._wait = 0.0, self._poll
+        if not queues:
+            return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))
+        self._turn += 1
+        claimed: list[ClaimedJob] = []
+        shift = self._turn % (
+            len(queues) + 1
+        )  # all lanes together have a turn, and each limited queue
+        turns: list[str | None] = [None, *queues]
+        for queue in turns[shift:] + turns[:shift]:
+            left = room - len(claimed)
+            if left <= 0:
+                break
+            claimed += await self._claim(left, self._taker(queue, sweep))
+        return claimed
+
+    def _taker(
+        self, queue: str | None, sweep: bool
+    ) -> Callable[[Taking], Awaitable[list[ClaimedJob]]]:
+        if queue is not None:
+            return lambda taking: self._take_limited(queue, taking)
+        return self._sweep if sweep else self._go_on
+
+    async def _take_limited(self, queue: str, taking: Taking) -> list[ClaimedJob]:
+        found = await self._database.run(limits.claim(queue, self._keys.get(queue), **taking))
+        self._keys[queue] = found.last_key
+        if found.wait is not None:
+            self._wait = min(self._wait, max(found.wait, FIRST_IDLE_WAIT))
+        return found.jobs
+
+    async def _claim(
+        self, room: int, take: Callable[[Taking], Awaitable[list[ClaimedJob]]]
+    ) -> list[ClaimedJob]:
         sent_at = time.monotonic()
         taking: Taking = {
             "limit": room,
@@ -107,13 +151,13 @@ class Exchange(Service):
             "lease": self._lease,
         }
         try:
-            jobs = await (self._sweep(taking) if sweep else self._go_on(taking))
+            jobs = await take(taking)
         except BaseException as error:
             self.empty = False
             if perhaps_done(error):
                 self._unanswered.add(taking["claim_id"], until=sent_at + self._lease)
             raise
-        self._took = time.monotonic() - sent_at
+        self._took += time.monotonic() - sent_at
         if jobs:
             if self._queues is None:
                 self._learned({job.queue for job in jobs})

@@ -9,6 +9,7 @@ from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import MOST_LANES, Lane, Swept
 
 SWEEP_SHARE = 0.05
+AGING = 16
 LONGEST_BETWEEN_SWEEPS = 5.0
 FRONT = (datetime.fromtimestamp(0, UTC), 0)
 
@@ -39,11 +40,15 @@ class Lanes:
         return max(0.0, self._next_sweep - now) if self._cursors else 0.0
 
     def in_order(self) -> list[Lane]:
-        """Lanes by priority, queues of the same priority taking turns at the front."""
+        """Lanes by priority, queues of the same priority taking turns at the front.
+
+        Every sixteenth time the lowest priority comes first, so that none is starved for ever.
+        """
         self._turn += 1
+        highest_first = self._turn % AGING != 0
         keys = sorted(self._cursors)
         shift = self._turn % len(keys) if keys else 0
-        keys = sorted(keys[shift:] + keys[:shift], key=lambda key: -key[1])
+        keys = sorted(keys[shift:] + keys[:shift], key=lambda key: key[1], reverse=highest_first)
         return [Lane(*key, *self._cursors[key]) for key in keys]
 
     def claimed(self, jobs: Sequence[ClaimedJob]) -> None:

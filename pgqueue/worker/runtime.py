@@ -17,12 +17,13 @@ from pgqueue.config import Settings
 from pgqueue.context import Context
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import maintenance
-from pgqueue.worker.admission import admit
+from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.heartbeat import Heartbeat, Progresses
+from pgqueue.worker.limited import LimitedQueues
 from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
@@ -42,10 +43,6 @@ log = logging.getLogger("pgqueue.worker")
 FORGET_WORKERS = 300.0
 GOODBYE = 3.0
 DISTRIBUTION = "pgqueue-postgres"
-POOLED = (
-    "a pooler such as PgBouncer is between this worker and PostgreSQL: it cannot be woken and looks"
-    " for new jobs every %g s; give workers a DSN that leads to PostgreSQL itself"
-)
 
 
 class Runtime:
@@ -89,6 +86,9 @@ class Runtime:
             recycle=self.shutdown.recycle,
         )
         self.handlers = self._handlers()
+        self.limited = LimitedQueues(
+            database=self.database, tasks=app.task_limits, queues=app.queue_limits
+        )
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
@@ -117,6 +117,7 @@ class Runtime:
                 database=self.database, delete_succeeded=settings.keep_succeeded == 0
             ),
             learned=self._learned,
+            limited=self.limited,
         )
         self._wanted |= set(names) if names is not None else declared(self.app)
         return executor, exchange
@@ -180,8 +181,8 @@ class Runtime:
         scheduler = Scheduler(
             database=self.database, declared=self.app.schedules, fired=self._wake_claimers
         )
-        expirer = Expirer(database=self.database)
-        return [rescuer, pruner, expirer, scheduler, Keeper(self.database)]
+        expirer, keeper = Expirer(database=self.database), Keeper(self.database)
+        return [rescuer, pruner, expirer, scheduler, self.limited, keeper]
 
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
@@ -281,6 +282,7 @@ class Runtime:
                 stamp = await admit(self.database, self.app.schema)
                 self.database.use_version(stamp.version)
                 self.services = [each for each in self.services if each.since <= stamp.version]
+                await self.limited.look()
                 return
             except DatabaseAway:
                 await either(self.shutdown.stopping, timeout=wait)

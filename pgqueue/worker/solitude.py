@@ -72,11 +72,13 @@ class Solitude(Service):
                 return
             suspects = [run for run in executor.waiting if run.job.crashes >= self._last_chance]
             now = time.monotonic()
-            # Few and nothing else to do: then there is nobody to leave time to.
-            few = len(executor.held) == len(suspects) < executor.slots.concurrency
-            if now < self._open_until and not few:
+            # Nothing else to do: then there is nobody to leave time to, as far as is known.
+            nothing_else = len(executor.held) == len(suspects)
+            if now < self._open_until and not nothing_else:
                 executor.put_off(suspects, self._open_until - now)
                 return
+            if len(suspects) >= executor.slots.concurrency:  # behind what may be behind them
+                executor.put_off(suspects[1:], LEAST_OPEN)
             self._close(suspects[0], executor, now)
         for each in self._executors:
             each.give_back(keep=self._suspect)

@@ -14,7 +14,7 @@ import pytest
 
 from pgqueue.connect import asyncpg_uri
 from pgqueue.job import NewJob, Status, UniqueKey
-from pgqueue.operations import Operation, claims, enqueue, maintenance, schedules
+from pgqueue.operations import Operation, claims, enqueue, limits, maintenance, schedules
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.schedule import Firing
@@ -172,6 +172,28 @@ async def test_maintenance_and_statistics_stay_bounded(dsn: str, conn: psycopg.C
         ).fetchone()
         assert row is not None
         assert buffers(row[0][0]["Plan"]) < most, view
+
+
+async def test_a_key_at_its_limit_costs_a_probe(dsn: str, conn: psycopg.Connection) -> None:
+    """A million blocked jobs of a key would cost as little: here are fifty thousand."""
+    fill(conn, 100, **PAST, limit_key="'t:' || i")
+    conn.execute("analyze pgqueue.jobs")
+    fill(conn, 50_000, **PAST, limit_key="'t:0'")
+    conn.execute("insert into pgqueue.tasks (name, max_running) values ('t', 1)")
+    values = [uuid4(), uuid4()]
+    conn.execute("select pgqueue.claim_limited('default', 1000, %s, %s, 60, null)", values)
+    assert conn.execute(
+        "select count(*) from pgqueue.jobs where status = 'running'"
+    ).fetchone() == (101,)
+    row = conn.execute(
+        "explain (analyze, buffers, format json)"
+        " select pgqueue.claim_limited('default', 1000, %s, %s, 60, null)", values
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    # A look at the 101 jobs that run, and two probes of the key that has more.
+    assert buffers(row[0][0]["Plan"]) < 500
+    fill(conn, 50_000, **PAST, queue="'other'")
+    assert buffers(await explain(dsn, limits.limited_queues(None))) < 30
 
 
 async def test_unique_jobs_and_expiry_stay_bounded(dsn: str, conn: psycopg.Connection) -> None:

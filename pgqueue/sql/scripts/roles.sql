@@ -69,7 +69,7 @@ grant insert (id, task, args, queue, priority, max_retries, backoff, run_at), se
 grant usage on sequence pgqueue.jobs_id_seq to pgqueue_producer;
 grant execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval,
-                    text, interval)
+                    text, interval, text)
     to pgqueue_producer, pgqueue_sql_producer;
 grant execute on function pgqueue.enqueue_jobs(jsonb, boolean) to pgqueue_producer;
 
@@ -87,6 +87,11 @@ grant select, insert (name, expression, tz, task, args, queue, priority, max_ret
       update (expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap, declaration,
               replaced, source, declared_at, updated_at, last_tick, next_tick, error, skipped, recent_job_ids)
     on pgqueue.schedules to pgqueue_worker;
+grant insert (name, max_running, rate, burst, declared), update (max_running, rate, burst, declared)
+    on pgqueue.queues to pgqueue_worker;
+grant insert (name, max_running, rate, burst, ordered, weights, declared),
+      update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
+grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
 
 -- readonly: no arguments, no error texts, no claims.

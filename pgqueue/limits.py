@@ -1,0 +1,157 @@
+"""Limits of tasks and queues over all workers: how many at once, how fast, in which order, whose turn. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pgqueue.codec import Signature
+from pgqueue.durations import seconds
+from pgqueue.errors import ConfigError, TaskError
+
+Ordered = Literal["strict", "skip"]
+MOST_CHARACTERS = 300
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(.+)")
+_UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0,
+          "h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for the jobs of one key of a task, or for a queue; ``rate`` in jobs per second."""
+
+    max_running: int | None = None
+    rate: float | None = None
+    burst: int | None = None
+    ordered: Ordered | None = None
+    weights: Mapping[str, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "max_running": self.max_running,
+            "rate": self.rate,
+            "burst": self.burst,
+            "ordered": self.ordered,
+            "weights": None if self.weights is None else dict(self.weights),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The limits of a task, and the argument whose value is the key; None: all its jobs have one."""
+
+    limits: Limits
+    per: str | None
+
+    def check(self, signature: Signature, task: str) -> None:
+        """Can the key be made of this task's arguments? Raises TaskError."""
+        if self.per is not None and self.per not in signature.names:
+            raise TaskError(f"{task}: limited by {self.per!r}, which is no parameter of it")
+        if self.per in signature.encrypted:
+            raise TaskError(
+                f"{task}: limited by {self.per!r}, which is encrypted: its value would show"
+            )
+
+    def key_of(self, signature: Signature, args: str) -> str:
+        """The key of a call, from its arguments as JSON text; its task's name comes before it."""
+        if self.per is None:
+            return "*"
+        value = json.loads(args).get(self.per, signature.defaults.get(self.per))
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        return text[:MOST_CHARACTERS] or "''"
+
+
+def gate_from(
+    *,
+    limit: int | None = None,
+    rate: str | float | None = None,
+    burst: int | None = None,
+    per: str | None = None,
+    order_by: str | None = None,
+    ordered: Ordered = "strict",
+    fair_by: str | None = None,
+    weights: Mapping[str, int] | None = None,
+) -> Gate | None:
+    """The gate of a task; None if nothing limits it.
+
+    Raises:
+        ConfigError: an option is not usable, or they do not go together.
+    """
+    named = {name for name in (per, order_by, fair_by) if name is not None}
+    if len(named) > 1:
+        raise ConfigError(
+            f"per, order_by and fair_by name different arguments ({', '.join(sorted(named))}): a job"
+            " has one key"
+        )
+    if ordered not in ("strict", "skip"):
+        raise ConfigError(f'ordered must be "strict" or "skip", got {ordered!r}')
+    if weights is not None and fair_by is None:
+        raise ConfigError("weights go with fair_by=")
+    limits = Limits(
+        check_limit(limit),
+        None if rate is None else rate_from(rate),
+        check_burst(burst, rate),
+        None if order_by is None else ordered,
+        None if weights is None else _weights(weights),
+    )
+    if limits == Limits() and not named:
+        return None
+    if limits == Limits() and fair_by is None:
+        raise ConfigError("per= says for what a limit counts: give limit=, rate= or both with it")
+    return Gate(limits, next(iter(named), None))
+
+
+def limits_of(limit: int | None, rate: str | float | None, burst: int | None) -> Limits:
+    """Checked limits; raises ConfigError."""
+    per_second = None if rate is None else rate_from(rate)
+    return Limits(check_limit(limit), per_second, check_burst(burst, rate))
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return how many may run at once, or raise ConfigError below 1."""
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ConfigError(f"limit must be a whole number from 1 on, got {limit!r}")
+    return limit
+
+
+def check_burst(burst: int | None, rate: object) -> int | None:
+    """Return how many may start at once after a quiet time, or raise ConfigError."""
+    if burst is None:
+        return None
+    if rate is None:
+        raise ConfigError("burst goes with rate=")
+    if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
+        raise ConfigError(f"burst must be a whole number from 1 on, got {burst!r}")
+    return burst
+
+
+def rate_from(rate: str | float) -> float:
+    """Jobs per second, of a number or of text such as ``100/min``, ``5/s``, ``10/30s``.
+
+    Raises:
+        ConfigError: it is not a rate, or not more than nothing.
+    """
+    if isinstance(rate, int | float) and not isinstance(rate, bool):
+        result = float(rate)
+    else:
+        match = _RATE.fullmatch(rate.strip()) if isinstance(rate, str) else None
+        if match is None:
+            raise ConfigError(f'a rate looks like "100/min", "5/s" or "10/30s", got {rate!r}')
+        unit = match[2].strip()
+        length = _UNITS[unit] if unit in _UNITS else seconds(unit, name="rate")
+        result = float(match[1]) / length if length > 0 else 0.0
+    if not 0 < result <= 1e6:
+        raise ConfigError(f"a rate must be above 0 and at most 1,000,000 a second, got {rate!r}")
+    return result
+
+
+def _weights(weights: Mapping[str, int]) -> Mapping[str, int]:
+    for key, weight in weights.items():
+        if not isinstance(key, str) or isinstance(weight, bool) or not 1 <= weight <= 1000:
+            raise ConfigError(
+                f"weights are whole numbers from 1 to 1000 by key, got {key!r}: {weight!r}"
+            )
+    return dict(weights)

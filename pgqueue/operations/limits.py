@@ -1,0 +1,89 @@
+"""Operations on the limits of tasks and queues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Unpack
+
+from pgqueue.job import ClaimedJob
+from pgqueue.limits import Limits
+from pgqueue.operations import Operation, Row
+from pgqueue.operations.claims import Taking
+
+ROWS = {"task": "tasks", "queue": "queues"}
+
+
+class Limited(NamedTuple):
+    """What was claimed; the key to go on after, and seconds until a rate lets the next start."""
+
+    jobs: list[ClaimedJob]
+    last_key: str | None
+    wait: float | None
+
+
+def limited_queues(queues: Sequence[str] | None) -> Operation[list[str]]:
+    """The queues, of those given, of which claims are under limits."""
+    values = {"queues": None if queues is None else list(queues)}
+    return Operation("limited_queues", values, lambda rows: [row[0] for row in rows])
+
+
+def claim(queue: str, after_key: str | None, **taking: Unpack[Taking]) -> Operation[Limited]:
+    """Claim due jobs of a queue under its limits and those of its keys."""
+
+    def decode(rows: Sequence[Row]) -> Limited:
+        if not rows:
+            return Limited([], after_key, None)
+        (last_key, wait, *_), *claimed = map(tuple, rows)
+        jobs = [ClaimedJob(*row[2:], taking["claim_id"]) for row in claimed]  # type: ignore[call-arg]
+        return Limited(jobs, last_key, wait)
+
+    return Operation("claim_limited", {"queue": queue, "after_key": after_key, **taking}, decode)
+
+
+def declare(tasks: Mapping[str, Limits], queues: Mapping[str, Limits]) -> Operation[list[str]]:
+    """Write what the code declares; a row whose declaration has not changed is left as it is."""
+    values = {
+        "task_limits": json.dumps(
+            [{"name": n, **each.as_dict()} for n, each in sorted(tasks.items())]
+        ),
+        "queue_limits": json.dumps(
+            [{"name": n, **each.as_dict()} for n, each in sorted(queues.items())]
+        ),
+    }
+    return Operation("declare_limits", values, lambda rows: [row[0] for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """The limits of a task's keys or of a queue. ``rate`` in jobs per second."""
+
+    kind: str
+    name: str
+    max_running: int | None
+    rate: float | None
+    burst: int | None
+    ordered: str | None
+    weights: Mapping[str, int] | None
+
+
+def find() -> Operation[list[LimitRow]]:
+    """The limits there are."""
+
+    def decode(rows: Sequence[Row]) -> list[LimitRow]:
+        read = [(*row[:6], None if row[6] is None else json.loads(row[6])) for row in rows]
+        return [LimitRow(*row) for row in read]
+
+    return Operation("list_limits", {}, decode)
+
+
+def put(kind: str, name: str, limits: Limits) -> Operation[None]:
+    """Set how many of a task's keys or a queue may run at once, and how fast they start."""
+    values = {
+        "name": name,
+        "max_running": limits.max_running,
+        "rate": limits.rate,
+        "burst": limits.burst,
+    }
+    return Operation(f"limit_{kind}", values, lambda rows: None)

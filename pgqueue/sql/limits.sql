@@ -1,0 +1,52 @@
+-- name: declare_limits
+-- Write the limits that the code declares, where the declaration has changed.
+with wanted as materialized (
+    select w.*, to_jsonb(w) as declared from jsonb_to_recordset(:task_limits::text::jsonb) as w(
+           name text, max_running integer, rate float8, burst integer, ordered text, weights jsonb)
+), tasks as (
+    insert into pgqueue.tasks as t (name, max_running, rate, burst, ordered, weights, declared)
+    select w.name, w.max_running, w.rate, w.burst, w.ordered, w.weights, w.declared from wanted w order by w.name
+    on conflict (name) do update
+       set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst,
+           ordered = excluded.ordered, weights = excluded.weights, declared = excluded.declared
+     where t.declared is distinct from excluded.declared
+    returning t.name
+), wanted_queues as materialized (
+    select w.*, to_jsonb(w) as declared from jsonb_to_recordset(:queue_limits::text::jsonb) as w(
+           name text, max_running integer, rate float8, burst integer)
+), queues as (
+    insert into pgqueue.queues as q (name, max_running, rate, burst, declared)
+    select w.name, w.max_running, w.rate, w.burst, w.declared from wanted_queues w order by w.name
+    on conflict (name) do update
+       set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst,
+           declared = excluded.declared
+     where q.declared is distinct from excluded.declared
+    returning q.name
+)
+select 'task ' || tasks.name from tasks union all select 'queue ' || queues.name from queues;
+
+-- name: list_limits
+-- The limits of queues and of tasks.
+select 'queue' as kind, q.name, q.max_running, q.rate, q.burst, null as ordered, null as weights
+  from pgqueue.queues q where coalesce(q.max_running, q.rate) is not null
+union all
+select 'task', t.name, t.max_running, t.rate, t.burst, t.ordered, t.weights::text
+  from pgqueue.tasks t
+ where coalesce(t.max_running, t.rate) is not null or t.ordered is not null or t.weights is not null
+ order by 1, 2;
+
+-- name: limit_queue
+-- Set the limits of a queue; nulls take them off.
+insert into pgqueue.queues as q (name, max_running, rate, burst)
+values (:name::text, :max_running::integer, :rate::float8, :burst::integer)
+on conflict (name) do update
+   set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst
+returning pg_notify(pgqueue.channel(q.name), '');
+
+-- name: limit_task
+-- Set the limits of the keys of a task; nulls take them off.
+insert into pgqueue.tasks as t (name, max_running, rate, burst)
+values (:name::text, :max_running::integer, :rate::float8, :burst::integer)
+on conflict (name) do update
+   set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst
+returning t.name;
