@@ -19,6 +19,7 @@ STRETCH = 1.0
 SEEK = 0.1
 LOOK_EVERY = 0.01
 LEAST_OPEN = 0.2
+BEHIND = 0.2
 
 
 class Solitude(Service):
@@ -78,7 +79,7 @@ class Solitude(Service):
                 executor.put_off(suspects, self._open_until - now)
                 return
             if len(suspects) >= executor.slots.concurrency:  # behind what may be behind them
-                executor.put_off(suspects[1:], LEAST_OPEN)
+                executor.put_off(suspects[1:], BEHIND)
             self._close(suspects[0], executor, now)
         for each in self._executors:
             each.give_back(keep=self._suspect)
