@@ -127,15 +127,14 @@ def overlaps(history: History) -> Iterator[tuple[str, str]]:
 def ran_again(history: History) -> Iterator[tuple[str, float, bool]]:
     """For each worker that lost this job to a lapsed lease: when the job was next started.
 
-    True with those after which it was on its last chance, and so had to wait until it could run alone.
+    True if it was on its last chance by then, and so had to wait until it could run alone.
     """
-    crashes = 0
-    for outcome in history.outcomes:
-        if outcome.worker is not None and outcome.became == "pending" and outcome.lapsed:
-            crashes += 1
-            later = [at for at in history.starts.values() if at >= outcome.at]
-            if later:
-                yield outcome.worker, min(later), crashes >= MAX_CRASHES - 1
+    lapses = [each for each in history.outcomes if each.lapsed and each.became == "pending"]
+    for outcome in lapses:
+        later = [at for at in history.starts.values() if at >= outcome.at]
+        if outcome.worker is not None and later:
+            crashes = sum(each.at <= min(later) for each in lapses)
+            yield outcome.worker, min(later), crashes >= MAX_CRASHES - 1
 
 
 def histories(batches: Iterable[Batch], events: Iterable[tuple[Any, ...]]) -> Iterator[History]:

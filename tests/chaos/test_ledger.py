@@ -161,6 +161,9 @@ def test_what_the_database_notes_is_read_back(dsn: str) -> None:
 def test_when_the_jobs_of_a_killed_worker_ran_again() -> None:
     again = list(ran_again(changed(lapsed_thrice(), starts={"a": 1.0, "b": 4.0, "c": 7.5})))
     assert again == [("worker of a", 4.0, False), ("worker of b", 7.5, True)]
+    # Lost again before it was started, it waited as one on its last chance.
+    unstarted = list(ran_again(changed(lapsed_thrice(), starts={"a": 1.0, "c": 7.5})))
+    assert unstarted == [("worker of a", 7.5, True), ("worker of b", 7.5, True)]
     faults = [Fault("kill", "", 2.0, ("worker of a",)), Fault("kill", "", 3.0, ("worker of b",))]
     result = report(Tally([lapsed_thrice()]), faults, {}, calm=0, ended=0, lease=1, gave_up=[],
                     settings={})  # fmt: skip
