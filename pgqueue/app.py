@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
-from weakref import WeakKeyDictionary
 
 from pgqueue import config
+from pgqueue.awaited import Awaits
 from pgqueue.client import AsyncClient, Client
 from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.databases import check_dsns, current
-from pgqueue.declared import Declares
+from pgqueue.declared import Declares, Instead
 from pgqueue.definition import Definition, TaskOptions, function_definition
 from pgqueue.dispatch import Dispatch, Job
 from pgqueue.errors import TaskError
@@ -25,23 +24,20 @@ from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
 from pgqueue.limits import Limits
-from pgqueue.operations.jobs import End
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
-from pgqueue.results import value_of
 from pgqueue.task import (
     Handle,
     Task,
     TaskDecorator,
     handle,
 )
-from pgqueue.waiting import AsyncWaiting, SyncWaiting
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Declares):
+class App(Declares, Awaits):
     """Tasks and a database. Opens nothing until it is used.
 
     Args:
@@ -72,10 +68,7 @@ class App(Declares):
         self._notify = notify
         self._limiter = NotifyLimiter()
         self._gateways: dict[str, Gateway] = {}
-        self._waiting = SyncWaiting(lambda operation: self._way(None).run(operation, None))
-        self._awaiting: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWaiting] = (
-            WeakKeyDictionary()
-        )
+        self.instead: Instead | None = None  # of the insert: set by pgqueue.testing
         self.tasks: dict[str, Definition] = {}
         self.client = Client(lambda operation, on: self._way(on).run(operation, on), self._edited)
         self.aclient = AsyncClient(
@@ -242,33 +235,17 @@ class App(Declares):
         check_jobs(jobs)
         if not jobs:
             return []
+        if self.instead is not None:
+            return self.instead.send(jobs)
         return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
         if not jobs:
             return []
+        if self.instead is not None:
+            return await self.instead.asend(jobs)
         return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
-
-    def handle(self, job_id: int, task: Task[Any, R] | str) -> Handle[R]:
-        """The handle of a job by its id, for ``result()``."""
-        return Handle(job_id, task if isinstance(task, str) else task.name, "existing", self)
-
-    def result_of(self, handle: Handle[Any], timeout: float | None) -> Any:
-        return self._value(handle, self._waiting.wait(handle.id, timeout))
-
-    async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any:
-        return self._value(handle, await self._awaiting_here().wait(handle.id, timeout))
-
-    def _awaiting_here(self) -> AsyncWaiting:
-        loop = asyncio.get_running_loop()
-        if (waiting := self._awaiting.get(loop)) is None:
-            waiting = self._awaiting[loop] = AsyncWaiting(lambda op: self._way(None).arun(op, None))
-        return waiting
-
-    def _value(self, handle: Handle[Any], end: End) -> Any:
-        known = self.definition(handle.task)
-        return value_of(end, handle.task, Any if known is None else known.returns)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         queues = {job.queue for job in jobs}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from pgqueue.client import AsyncClient, Client
 from pgqueue.durations import Duration
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
-from pgqueue.job import NewJob, check_queue
+from pgqueue.job import Added, NewJob, check_queue
 from pgqueue.limits import Limits, limits_of
 from pgqueue.operations import schedules
 from pgqueue.schedule import CatchUp, NewSchedule, Overlap, Schedule, When, new_schedule
 from pgqueue.task import Task
+
+
+class Instead(Protocol):
+    """What takes jobs in place of the database."""
+
+    def send(self, jobs: Sequence[NewJob]) -> Sequence[Added]: ...
+
+    async def asend(self, jobs: Sequence[NewJob]) -> Sequence[Added]: ...
 
 
 class Declares:

@@ -34,11 +34,12 @@ ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("queue_stats", "list_paused", "list_limits", "list_workers", "list_schedules", "list_runs"), "readonly"),
     **dict.fromkeys(
         ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
-         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "resume_task", "change_jobs", "encrypted_jobs", "replace_args",
+         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "replace_args",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",
     ),
     "migrate": "migrator",
+    "test_travel": "migrator",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -201,7 +201,9 @@ async def _sqlalchemy_async_plan(
                 _maybe(action)
 
 
-def django_connection(dsn: str, task: Task[[int], None], plan: list[tuple[str, int]]) -> None:
+@contextmanager
+def django_connection_of(dsn: str) -> Iterator[Any]:
+    """A connection of Django's, under the alias ``shop``."""
     if not django.conf.settings.configured:
         django.conf.settings.configure(DATABASES={})
         django.setup()
@@ -215,6 +217,13 @@ def django_connection(dsn: str, task: Task[[int], None], plan: list[tuple[str, i
     connection = DatabaseWrapper(settings, alias="shop")
     django_connections["shop"] = connection
     try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def django_connection(dsn: str, task: Task[[int], None], plan: list[tuple[str, int]]) -> None:
+    with django_connection_of(dsn) as connection:
         for action, number in plan:
             with _swallow(), django_transaction.atomic(using="shop"):
                 if action == "savepoint":
@@ -225,8 +234,6 @@ def django_connection(dsn: str, task: Task[[int], None], plan: list[tuple[str, i
                     task.on(connection).enqueue(number)
                 _maybe(action)
         assert connection.get_autocommit()
-    finally:
-        connection.close()
 
 
 @contextmanager

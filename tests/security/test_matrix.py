@@ -40,7 +40,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
     "queue_stats": READERS, "list_workers": READERS | WORKER,
     "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"},
-    "encrypted_jobs": WORKER | OPERATOR, "replace_args": OPERATOR,
+    "encrypted_jobs": WORKER | OPERATOR, "test_due": WORKER | OPERATOR, "test_travel": {"migrator"}, "replace_args": OPERATOR,
     "read_only": EVERYBODY | {"outsider"}, "same_backend": EVERYBODY | {"outsider"},
     "begin_pinned": EVERYBODY | {"outsider"}, "commit_pinned": EVERYBODY | {"outsider"},
     "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"},
@@ -62,7 +62,7 @@ VALUES: dict[str, Any] = {
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "force": True, "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
-    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "queue_limits": "[]", "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
+    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "queue_limits": "[]", "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 
 

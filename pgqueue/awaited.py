@@ -1,0 +1,58 @@
+"""The part of an app that waits for what jobs return."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from pgqueue.definition import Definition
+from pgqueue.gateway import Gateway
+from pgqueue.operations.jobs import End
+from pgqueue.results import value_of
+from pgqueue.task import Handle, Sender, Task
+from pgqueue.waiting import AsyncWaiting, SyncWaiting
+
+R = TypeVar("R")
+
+
+class Awaits:
+    """Handles by id, and their results; one look at the database serves all who wait."""
+
+    def _way(self, on: object) -> Gateway:
+        raise NotImplementedError
+
+    def definition(self, name: str) -> Definition | None:
+        """The task or job class of this name, if this process knows it."""
+        raise NotImplementedError
+
+    @cached_property
+    def _waiting(self) -> SyncWaiting:
+        return SyncWaiting(lambda operation: self._way(None).run(operation, None))
+
+    @cached_property
+    def _awaiting(self) -> WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWaiting]:
+        return WeakKeyDictionary()
+
+    def handle(self, job_id: int, task: Task[Any, R] | str) -> Handle[R]:
+        """The handle of a job by its id, for ``result()``."""
+        return Handle(
+            job_id, task if isinstance(task, str) else task.name, "existing", cast(Sender, self)
+        )
+
+    def result_of(self, handle: Handle[Any], timeout: float | None) -> Any:
+        return self._value(handle, self._waiting.wait(handle.id, timeout))
+
+    async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any:
+        return self._value(handle, await self._awaiting_here().wait(handle.id, timeout))
+
+    def _awaiting_here(self) -> AsyncWaiting:
+        loop = asyncio.get_running_loop()
+        if (waiting := self._awaiting.get(loop)) is None:
+            waiting = self._awaiting[loop] = AsyncWaiting(lambda op: self._way(None).arun(op, None))
+        return waiting
+
+    def _value(self, handle: Handle[Any], end: End) -> Any:
+        known = self.definition(handle.task)
+        return value_of(end, handle.task, Any if known is None else known.returns)

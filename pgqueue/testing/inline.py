@@ -1,0 +1,78 @@
+"""Runs jobs where they are enqueued: for tests that want to see the effect and not the queue."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from pgqueue.app import App
+from pgqueue.context import Context
+from pgqueue.job import Added, ClaimedJob, NewJob
+from pgqueue.testing.running import prepared
+from pgqueue.testing.tester import _awaited
+
+
+class _InlineContext(Context):
+    """Its transaction is one; there is no row to complete."""
+
+    def complete(self, connection: object) -> None:
+        self.completed = True
+
+    async def acomplete(self, connection: object) -> None:
+        self.completed = True
+
+
+class Inline:
+    """Takes the place of the insert. Ids are negative: no such row exists."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._last = 0
+
+    def send(self, jobs: Sequence[NewJob]) -> list[Added]:
+        added = []
+        for job in jobs:
+            value, added_job = self._call(job)
+            if inspect.isawaitable(value):
+                _awaited(value)
+            added.append(added_job)
+        return added
+
+    async def asend(self, jobs: Sequence[NewJob]) -> list[Added]:
+        added = []
+        for job in jobs:
+            value, added_job = self._call(job)
+            if inspect.isawaitable(value):
+                await value
+            added.append(added_job)
+        return added
+
+    def _call(self, new: NewJob) -> tuple[Any, Added]:
+        self._last -= 1
+        job = ClaimedJob(
+            self._last, new.task, new.args, new.queue, new.priority, 1, new.max_retries, 0,
+            new.run_at or datetime.fromtimestamp(0, UTC), uuid4(),
+        )  # fmt: skip
+        definition, arguments = prepared(self._app, job)
+        connections = self._app.connections
+        context = _InlineContext(
+            job, schema=self._app.schema, connect=connections.sync, aconnect=connections.aio
+        )
+        return definition.invoke(context, arguments), Added(self._last)
+
+
+@contextmanager
+def inline(app: App) -> Iterator[None]:
+    """Run each job of ``app`` at once, where it is enqueued, whatever its time; its error comes out there.
+
+    Nothing is inserted, so nothing is retried, unique or limited.
+    """
+    before, app.instead = app.instead, Inline(app)
+    try:
+        yield
+    finally:
+        app.instead = before

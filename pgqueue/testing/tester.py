@@ -1,0 +1,285 @@
+"""Looks at what a test enqueued and runs it, on the test's own connection."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from pgqueue.app import App
+from pgqueue.context import Context
+from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ArgumentsError, ConnectionUnusable
+from pgqueue.job import ClaimedJob, JobRow, Status
+from pgqueue.operations import Operation, claims, limits, testing
+from pgqueue.operations.claims import Taking
+from pgqueue.operations.jobs import Filter
+from pgqueue.outcome import SUCCEEDED as SUCCESS
+from pgqueue.task import Task
+from pgqueue.testing.running import (
+    LEASE,
+    Drained,
+    became,
+    complaint,
+    judged,
+    matches,
+    name_of,
+    prepared,
+    recording,
+    unreadable,
+)
+
+T = TypeVar("T")
+MOST = 1000
+TaskLike = Task[Any, Any] | type | str
+
+
+def _taking() -> Taking:
+    return {"limit": 100, "claim_id": uuid4(), "worker_id": uuid4(), "lease": LEASE}
+
+
+class _Tester:
+    """What both faces share."""
+
+    def __init__(self, app: App, connection: object) -> None:
+        self.app, self.connection = app, connection
+
+    def _found(
+        self, jobs: list[JobRow], task: TaskLike, arguments: dict[str, Any], queue: str | None
+    ) -> list[JobRow]:
+        name = name_of(task)
+        return [job for job in jobs if job.task == name and matches(job, arguments, queue)]
+
+    def _asserted(
+        self,
+        jobs: list[JobRow],
+        task: TaskLike,
+        count: int | None,
+        queue: str | None,
+        arguments: dict[str, Any],
+    ) -> list[JobRow]:
+        found = self._found(jobs, task, arguments, queue)
+        if not found if count is None else len(found) != count:
+            want = "no job" if count is None else f"{len(found)} jobs instead of {count}"
+            raise AssertionError(complaint(name_of(task), arguments, jobs, want))
+        return found
+
+
+class QueueTester(_Tester):
+    """On a sync connection of the test: psycopg, SQLAlchemy, Django.
+
+    Args:
+        app: whose tasks run.
+        connection: as for ``on()``; everything happens in its transaction, which is left open.
+    """
+
+    def _run(self, operation: Operation[T]) -> T:
+        return self.app._way(self.connection).run(operation, self.connection)
+
+    def enqueued(self, task: TaskLike | None = None) -> list[JobRow]:
+        """The jobs that wait, oldest first; of one task, if given."""
+        where = Filter(task=None if task is None else name_of(task))
+        jobs = self.app.client.jobs(where, status=Status.PENDING, limit=MOST, on=self.connection)
+        return jobs[::-1]
+
+    def assert_enqueued(
+        self,
+        task: TaskLike,
+        *,
+        count: int | None = None,
+        queue: str | None = None,
+        **arguments: Any,
+    ) -> list[JobRow]:
+        """Some job (or ``count``) of the task with these arguments, among others, waits; returns them."""
+        return self._asserted(self.enqueued(), task, count, queue, arguments)
+
+    def assert_not_enqueued(
+        self, task: TaskLike, *, queue: str | None = None, **arguments: Any
+    ) -> None:
+        """No job of the task with these arguments waits."""
+        self._asserted(self.enqueued(), task, 0, queue, arguments)
+
+    def travel(self, duration: Duration) -> None:
+        """Let time pass: for the jobs, not for the clock of the database."""
+        self._run(testing.travel(seconds(duration, name="duration")))
+
+    def drain(self, *, limit: int = MOST) -> Drained:
+        """Run what is due, and what that enqueues, at most ``limit`` runs.
+
+        Raises:
+            TaskError: a job's task is not in the app.
+        """
+        drained, runs = Drained(), 0
+        while runs < limit and (jobs := self._claim()):
+            for job in jobs:
+                self._work(job, drained)
+            runs += len(jobs)
+        return drained
+
+    def _claim(self) -> list[ClaimedJob]:
+        self._run(testing.due())
+        jobs = list(self._run(claims.sweep(None, **_taking())).jobs)
+        for queue in self._run(limits.limited_queues(None)):
+            jobs += self._run(limits.claim(queue, None, **_taking())).jobs
+        return jobs
+
+    def _work(self, job: ClaimedJob, drained: Drained) -> None:
+        began = time.monotonic()
+        try:
+            definition, arguments = prepared(self.app, job)
+        except ArgumentsError as error:
+            outcome = unreadable(error)
+            drained.note(
+                job, outcome, became(job, outcome, self._run(recording(job, outcome, began)))
+            )
+            return
+        context = Context(
+            job,
+            schema=self.app.schema,
+            connect=lambda: _psycopg_of(self.connection),
+            aconnect=_no_async,
+        )
+        value = raised = None
+        try:
+            value = definition.invoke(context, arguments)
+            if inspect.isawaitable(value):
+                value = _awaited(value)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raised = error
+        found = judged(self.app, definition, job, arguments, context, value, raised)
+        recorded = None if found is None else self._run(recording(job, found, began))
+        status = became(job, found, recorded)
+        drained.note(job, found or SUCCESS, status)
+
+
+class AsyncQueueTester(_Tester):
+    """On an async connection of the test: asyncpg, psycopg, SQLAlchemy; each verb is awaited."""
+
+    async def _run(self, operation: Operation[T]) -> T:
+        return await self.app._way(self.connection).arun(operation, self.connection)
+
+    async def enqueued(self, task: TaskLike | None = None) -> list[JobRow]:
+        """The jobs that wait, oldest first; of one task, if given."""
+        where = Filter(task=None if task is None else name_of(task))
+        jobs = await self.app.aclient.jobs(
+            where, status=Status.PENDING, limit=MOST, on=self.connection
+        )
+        return jobs[::-1]
+
+    async def assert_enqueued(
+        self,
+        task: TaskLike,
+        *,
+        count: int | None = None,
+        queue: str | None = None,
+        **arguments: Any,
+    ) -> list[JobRow]:
+        """Some job (or ``count``) of the task with these arguments, among others, waits; returns them."""
+        return self._asserted(await self.enqueued(), task, count, queue, arguments)
+
+    async def assert_not_enqueued(
+        self, task: TaskLike, *, queue: str | None = None, **arguments: Any
+    ) -> None:
+        """No job of the task with these arguments waits."""
+        self._asserted(await self.enqueued(), task, 0, queue, arguments)
+
+    async def travel(self, duration: Duration) -> None:
+        """Let time pass: for the jobs, not for the clock of the database."""
+        await self._run(testing.travel(seconds(duration, name="duration")))
+
+    async def drain(self, *, limit: int = MOST) -> Drained:
+        """Run what is due, and what that enqueues; raises as ``QueueTester.drain`` does."""
+        drained, runs = Drained(), 0
+        while runs < limit and (jobs := await self._claim()):
+            for job in jobs:
+                await self._work(job, drained)
+            runs += len(jobs)
+        return drained
+
+    async def _claim(self) -> list[ClaimedJob]:
+        await self._run(testing.due())
+        jobs = list((await self._run(claims.sweep(None, **_taking()))).jobs)
+        for queue in await self._run(limits.limited_queues(None)):
+            jobs += (await self._run(limits.claim(queue, None, **_taking()))).jobs
+        return jobs
+
+    async def _work(self, job: ClaimedJob, drained: Drained) -> None:
+        began = time.monotonic()
+        try:
+            definition, arguments = prepared(self.app, job)
+        except ArgumentsError as error:
+            outcome = unreadable(error)
+            recorded = await self._run(recording(job, outcome, began))
+            drained.note(job, outcome, became(job, outcome, recorded))
+            return
+        context = Context(
+            job,
+            schema=self.app.schema,
+            connect=_no_sync,
+            aconnect=lambda: _asyncpg_of(self.connection),
+        )
+        value = raised = None
+        try:
+            if definition.run == "async":
+                value = await definition.invoke(context, arguments)
+            else:
+                value = await asyncio.to_thread(definition.invoke, context, arguments)
+        except Exception as error:
+            raised = error
+        found = judged(self.app, definition, job, arguments, context, value, raised)
+        recorded = None if found is None else await self._run(recording(job, found, began))
+        drained.note(job, found or SUCCESS, became(job, found, recorded))
+
+
+@contextmanager
+def _psycopg_of(connection: Any) -> Iterator[Any]:
+    """The psycopg connection below the test's, for ``ctx.transaction()``: a savepoint in its transaction."""
+    while not hasattr(connection, "transaction"):  # a cursor; SQLAlchemy's or Django's, around it
+        below: Any = connection.connection
+        below = below() if callable(below) and not hasattr(below, "execute") else below
+        connection = getattr(below, "driver_connection", below)
+    yield connection
+
+
+@asynccontextmanager
+async def _asyncpg_of(connection: Any) -> AsyncIterator[Any]:
+    if type(connection).__module__.startswith("sqlalchemy."):
+        if hasattr(connection, "connection"):
+            connection = await connection.connection()
+        connection = (await connection.get_raw_connection()).driver_connection
+    yield connection
+
+
+def _no_async() -> Any:
+    raise ConnectionUnusable(
+        "an async handler's ctx.transaction() cannot share a sync connection: use AsyncQueueTester, or"
+        " commit in the test and run a Worker with drain=True"
+    )
+
+
+def _no_sync() -> Any:
+    raise ConnectionUnusable(
+        "a sync handler's ctx.transaction() cannot share an async connection: use QueueTester, or commit"
+        " in the test and run a Worker with drain=True"
+    )
+
+
+def _awaited(coroutine: Any) -> Any:
+    """Run a coroutine to its end, also while a loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_await(coroutine))
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, _await(coroutine)).result()
+
+
+async def _await(coroutine: Any) -> Any:
+    return await coroutine
