@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgqueue.app import App
+    from pgqueue.codec import given
     from pgqueue.context import Context
     from pgqueue.control import Cancel, Dead, Retry, Snooze
     from pgqueue.dispatch import Job
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         SchemaError,
         TaskError,
     )
+    from pgqueue.hooks import Ended
     from pgqueue.job import Attempt, JobRow, Status
     from pgqueue.keys import Encrypted, Keys, Secret
     from pgqueue.operations.jobs import Change, Filter
@@ -48,6 +50,7 @@ __all__ = [
     "Context",
     "Dead",
     "Encrypted",
+    "Ended",
     "Filter",
     "Handle",
     "Job",
@@ -72,6 +75,7 @@ __all__ = [
     "TaskError",
     "Unique",
     "Worker",
+    "given",
 ]
 
 # Imported when first used: `pgqueue --help` and `import pgqueue` cost no database drivers.
@@ -88,6 +92,7 @@ _MODULES = {
     "Context": "pgqueue.context",
     "Dead": "pgqueue.control",
     "Encrypted": "pgqueue.keys",
+    "Ended": "pgqueue.hooks",
     "Filter": "pgqueue.operations.jobs",
     "Handle": "pgqueue.task",
     "Job": "pgqueue.dispatch",
@@ -112,6 +117,7 @@ _MODULES = {
     "TaskError": "pgqueue.errors",
     "Unique": "pgqueue.unique",
     "Worker": "pgqueue.worker",
+    "given": "pgqueue.codec",
 }
 
 

@@ -20,6 +20,7 @@ from pgqueue.definition import Definition, TaskOptions, function_definition
 from pgqueue.dispatch import Dispatch, Job
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
+from pgqueue.hooks import Hooks
 from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
@@ -37,7 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Declares, Awaits):
+class App(Declares, Awaits, Hooks):
     """Tasks and a database. Opens nothing until it is used.
 
     Args:
@@ -237,6 +238,9 @@ class App(Declares, Awaits):
             return []
         if self.instead is not None:
             return self.instead.send(jobs)
+        if self.around_enqueues:
+            with self._enqueueing(jobs):
+                return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
         return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
@@ -245,6 +249,9 @@ class App(Declares, Awaits):
             return []
         if self.instead is not None:
             return await self.instead.asend(jobs)
+        if self.around_enqueues:
+            with self._enqueueing(jobs):
+                return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
         return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from pgqueue.errors import ArgumentsError, ConfigError, TaskError
+from pgqueue.jsontext import check_stored, check_text
 from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
 from pgqueue.redact import concealer, scalars
-
-WARN_BYTES = 256 * 1024
-MOST_BYTES = 1024 * 1024
-MOST_DEPTH = 64
-# A claim cuts the text of arguments here, lest huge ones fill the memory of the worker.
-MOST_CLAIMED = 2 * MOST_BYTES + 1
-_BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def from_pydantic(value: Any) -> Any:
@@ -215,59 +206,17 @@ def _constant(parameter: inspect.Parameter) -> Callable[[], Any]:
     return lambda: parameter.default
 
 
-def check_text(text: str) -> None:
-    """Refuse JSON text that PostgreSQL or a worker could not read back.
-
-    Raises:
-        ArgumentsError: over 1 MB, deeper than 64, or with NUL. Over 256 KB it warns.
-    """
-    size = len(text.encode("utf-8"))
-    if size > MOST_BYTES:
-        raise ArgumentsError(
-            f"{size:,} bytes of JSON, at most {MOST_BYTES:,}: store the document and pass its id"
-        )
-    if size > WARN_BYTES:
-        warnings.warn(
-            f"pgqueue: {size:,} bytes of arguments; better store the document and pass its id",
-            stacklevel=2,
-        )
-    if "\\u0000" in text and _NUL.search(text):
-        raise ArgumentsError("text with a NUL character cannot be stored in PostgreSQL")
-    if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
-        raise ArgumentsError(f"nested deeper than {MOST_DEPTH}")
+class _Given:
+    def __repr__(self) -> str:
+        return "given()"
 
 
-def check_stored(text: str) -> None:
-    """The limits again when a job is claimed: its row may come from SQL, past ``encode``.
-
-    PostgreSQL writes a blank after each colon and comma; the limit is meant without them.
-
-    Raises:
-        ArgumentsError: over 1 MB, or deeper than 64.
-    """
-    if len(text) >= MOST_CLAIMED:
-        raise ArgumentsError(f"the stored arguments are too large: at most {MOST_BYTES:,} bytes")
-    size = len(text.encode("utf-8", "replace"))
-    if size > MOST_BYTES:
-        size = len(_BLANK.sub(r"\1", text).encode("utf-8"))
-        if size > MOST_BYTES:
-            raise ArgumentsError(
-                f"the stored arguments are too large: {size:,} bytes, at most {MOST_BYTES:,}"
-            )
-    if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
-        raise ArgumentsError(f"the stored arguments are nested deeper than {MOST_DEPTH}")
+GIVEN: Any = _Given()
 
 
-def depth(text: str) -> int:
-    """How deep JSON text nests; braces inside strings do not count."""
-    deepest = level = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
-        if token[0] in "[{":
-            level += 1
-            deepest = max(deepest, level)
-        elif token[0] in "]}":
-            level -= 1
-    return deepest
+def given() -> Any:
+    """The default of a parameter that the worker fills with a resource of the parameter's type."""
+    return GIVEN
 
 
 def signature_of(function: Callable[..., Any], *, skip: int = 0) -> Signature:
@@ -278,6 +227,7 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0) -> Signature:
     """
     name = getattr(function, "__qualname__", repr(function))
     parameters = dict(list(inspect.signature(function).parameters.items())[skip:])
+    parameters = {name: p for name, p in parameters.items() if p.default is not GIVEN}
     for parameter in parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TaskError(

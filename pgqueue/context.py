@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
 )
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from pgqueue.control import Cancel
 from pgqueue.drivers import async_driver, sync_driver, translate
-from pgqueue.errors import ArgumentsError, PgQueueError
+from pgqueue.errors import ArgumentsError, ConfigError, PgQueueError
 from pgqueue.job import ClaimedJob
 from pgqueue.joblog import JobLog, Progress, job_logger
 from pgqueue.operations import Operation
@@ -26,6 +27,9 @@ from pgqueue.sql import Statement, load
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
+
+
+T = TypeVar("T")
 
 
 class Context:
@@ -38,7 +42,9 @@ class Context:
         schema: str,
         connect: Callable[[], AbstractContextManager[Any]],
         aconnect: Callable[[], AbstractAsyncContextManager[Any]],
+        resources: Mapping[type, Any] = MappingProxyType({}),
     ) -> None:
+        self._resources = resources
         self._job = job
         self._schema = schema
         self._connect = connect
@@ -78,6 +84,20 @@ class Context:
     def idempotency_key(self) -> str:
         """The same for every attempt of this job: hand it to the services you call."""
         return f"pgqueue-{self._job.id}"
+
+    def resource(self, kind: type[T]) -> T:
+        """What the app opened for its worker: ``@app.resource``.
+
+        Raises:
+            ConfigError: there is none of this type here; in the process of a process task there is none.
+        """
+        if kind not in self._resources:
+            raise ConfigError(
+                f"no resource of type {kind.__name__} here: declare it with @app.resource; the processes"
+                ' of run="process" tasks have none'
+            )
+        found: T = self._resources[kind]
+        return found
 
     def stop(self) -> None:
         """Ask the handler to stop; it hears of it at its next ``check()``."""

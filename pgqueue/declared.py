@@ -32,6 +32,7 @@ class Declares:
     aclient: AsyncClient
 
     def __init__(self) -> None:
+        super().__init__()
         self._declared: dict[str, Callable[[], NewSchedule]] = {}
         self.queue_limits: dict[str, Limits] = {}
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from pgqueue.codec import Signature, signature_of
+from pgqueue.codec import GIVEN, Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, TaskError
@@ -64,6 +64,15 @@ class Definition:
     def signature(self) -> Signature:
         return signature_of(self.function, skip=int(self.takes_context))
 
+    @cached_property
+    def given(self) -> dict[str, type]:
+        """The parameters that resources fill, with their types."""
+        named = [
+            n for n, p in inspect.signature(self.function).parameters.items() if p.default is GIVEN
+        ]
+        hints = get_type_hints(self.function) if named else {}
+        return {name: hints[name] for name in named}
+
     @property
     def required(self) -> list[str]:
         """The names of arguments without a default."""
@@ -73,6 +82,8 @@ class Definition:
 
     def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
         """Call the handler; an async one returns its coroutine."""
+        if self.given and context is not None:
+            arguments = arguments | {n: context.resource(kind) for n, kind in self.given.items()}
         if self.takes_context:
             return self.function(context, **arguments)
         return self.function(**arguments)

@@ -18,10 +18,10 @@ from pgqueue.cli.options import (
     yes_option,
 )
 from pgqueue.cli.output import ago, print_json, print_table
-from pgqueue.codec import check_text
 from pgqueue.cron import zone_of
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_name
+from pgqueue.jsontext import check_text
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -46,8 +46,11 @@ def _taking() -> Taking:
 class _Tester:
     """What both faces share."""
 
-    def __init__(self, app: App, connection: object) -> None:
+    def __init__(
+        self, app: App, connection: object, resources: Mapping[type, Any] | None = None
+    ) -> None:
         self.app, self.connection = app, connection
+        self.resources = resources or {}
 
     def _found(
         self, jobs: list[JobRow], task: TaskLike, arguments: dict[str, Any], queue: str | None
@@ -76,6 +79,7 @@ class QueueTester(_Tester):
     Args:
         app: whose tasks run.
         connection: as for ``on()``; everything happens in its transaction, which is left open.
+        resources: by type, what handlers get in place of the app's.
     """
 
     def _run(self, operation: Operation[T]) -> T:
@@ -141,6 +145,7 @@ class QueueTester(_Tester):
         context = Context(
             job,
             schema=self.app.schema,
+            resources=self.resources,
             connect=lambda: _psycopg_of(self.connection),
             aconnect=_no_async,
         )
@@ -222,6 +227,7 @@ class AsyncQueueTester(_Tester):
         context = Context(
             job,
             schema=self.app.schema,
+            resources=self.resources,
             connect=_no_sync,
             aconnect=lambda: _asyncpg_of(self.connection),
         )

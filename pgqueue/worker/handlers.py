@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+)
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
@@ -15,6 +21,7 @@ from pgqueue.context import Context
 from pgqueue.control import Cancel
 from pgqueue.definition import Definition
 from pgqueue.errors import ArgumentsError, KeyMissing
+from pgqueue.hooks import AroundRun
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
 from pgqueue.privacy import Privacy
@@ -37,7 +44,9 @@ class Handlers:
         threads: ThreadPoolExecutor,
         processes: Processes,
         privacy: Privacy,
+        around: Sequence[AroundRun] = (),
     ) -> None:
+        self._around = around
         self._default_timeout = default_timeout
         self._definition = definition
         self._make_context = make_context
@@ -66,7 +75,8 @@ class Handlers:
         timeout = definition.timeout or self._default_timeout
         timer = self._loop.call_later(timeout, run.interrupt, "timeout") if timeout else None
         try:
-            value, raised = await self._call(definition, context, arguments, job)
+            call = self._call_around if self._around else self._call
+            value, raised = await call(definition, context, arguments, job)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -113,15 +123,48 @@ class Handlers:
 
         return Outcome("retry", None, *describe(error, conceal))
 
-    async def _call(
+    async def _call_around(
         self, definition: Definition, context: Context, arguments: dict[str, Any], job: ClaimedJob
+    ) -> tuple[Any, BaseException | None]:
+        value = None
+        try:
+            async with AsyncExitStack() as stack:
+                inside: list[AbstractContextManager[Any]] = []
+                for around in self._around:
+                    manager = around(context)
+                    if isinstance(manager, AbstractAsyncContextManager):
+                        await stack.enter_async_context(manager)
+                    elif definition.run == "thread":
+                        inside.append(manager)  # entered in the thread
+                    else:
+                        stack.enter_context(manager)
+                value, raised = await self._call(definition, context, arguments, job, inside)
+                if raised is not None:
+                    raise raised
+        except BaseException as error:
+            return None, error
+        return value, None
+
+    async def _call(
+        self,
+        definition: Definition,
+        context: Context,
+        arguments: dict[str, Any],
+        job: ClaimedJob,
+        inside: Sequence[AbstractContextManager[Any]] = (),
     ) -> tuple[Any, BaseException | None]:
         try:
             if definition.run == "async":
                 return await definition.invoke(context, arguments), None
             if definition.run == "thread":
                 return await self._loop.run_in_executor(
-                    self._threads, copy_context().run, _caught, definition, context, arguments
+                    self._threads,
+                    copy_context().run,
+                    _caught,
+                    definition,
+                    context,
+                    arguments,
+                    inside,
                 )
             outcome, context.completed = await self._processes.call(definition, job)
             return (SUCCEEDED if outcome == SUCCEEDED else outcome), None
@@ -147,10 +190,20 @@ class Handlers:
 
 
 def _caught(
-    definition: Definition, context: Context, arguments: dict[str, Any]
+    definition: Definition,
+    context: Context,
+    arguments: dict[str, Any],
+    inside: Sequence[AbstractContextManager[Any]],
 ) -> tuple[Any, BaseException | None]:
     """What the handler returned or raised: a future would never end with a StopIteration."""
     try:
-        return definition.invoke(context, arguments), None
+        if not inside:
+            return definition.invoke(context, arguments), None
+        value = None
+        with ExitStack() as stack:
+            for manager in inside:
+                stack.enter_context(manager)
+            value = definition.invoke(context, arguments)
+        return value, None
     except BaseException as error:
         return None, error

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pgqueue.job import Status
 from pgqueue.operations import maintenance
 from pgqueue.worker.database import Database, StatementRefused
+from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.service import Service
 
 BATCH = 1000
@@ -26,19 +27,27 @@ class Rescuer(Service):
     name: ClassVar[str] = "rescuer"
 
     def __init__(
-        self, *, database: Database, lease: float, max_crashes: int, rescued: Callable[[], None]
+        self,
+        *,
+        database: Database,
+        lease: float,
+        max_crashes: int,
+        rescued: Callable[[], None],
+        hooking: Hooking,
     ) -> None:
         super().__init__()
         self._database = database
         self._interval = min(lease / 3, LONGEST_RESCUE_INTERVAL)
         self._max_crashes = max_crashes
-        self._rescued = rescued
+        self._rescued, self._hooking = rescued, hooking
 
     async def run_once(self) -> float:
         jobs = await self._database.run(maintenance.rescue(max_crashes=self._max_crashes))
         for job in jobs:
             self.log.warning("job %d (%s) attempt %d: its lease ran out, now %s",
                              job.id, job.task, job.attempt, job.status)  # fmt: skip
+            if job.status == Status.DEAD:
+                self._hooking.crashed(job.id, job.task, job.attempt)
         if jobs:
             self._rescued()
             return 0.0

@@ -11,6 +11,7 @@ from pgqueue.operations import claims
 from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.outcome import SUCCEEDED, Outcome
 from pgqueue.worker.database import Database, StatementRefused, perhaps_done
+from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.report import report
 
 log = logging.getLogger("pgqueue.recorder")
@@ -25,7 +26,8 @@ _DATA = ("22", "23", "P0", "54")
 class Recorder:
     """Empties ``ended``; what the database did not answer to goes back for the next pass."""
 
-    def __init__(self, *, database: Database, delete_succeeded: bool) -> None:
+    def __init__(self, *, database: Database, delete_succeeded: bool, hooking: Hooking) -> None:
+        self._hooking = hooking
         self._database = database
         self._delete = delete_succeeded
         self._apart = False
@@ -78,6 +80,7 @@ class Recorder:
             self._apart = isinstance(error, Exception) and refused(error)
             raise
         self._count_missing(done, set(recorded))
+        self._hooking.succeeded(done)
         return jobs
 
     def _way_of(self, outcome: Outcome) -> str:
@@ -118,13 +121,16 @@ class Recorder:
             case "complete":
                 done = await self._database.run(claims.complete(finished, delete=self._delete))
                 self._count_missing(finished, set(done))
+                self._hooking.succeeded(finished)
                 return
             case "complete_with":
                 done = await self._database.run(claims.complete_with(finished))
                 self._count_missing(finished, set(done))
+                self._hooking.succeeded(finished)
                 return
             case "add_results":
                 await self._database.run(claims.add_results(finished))
+                self._hooking.succeeded(finished)
                 return
             case "nothing":
                 return
@@ -134,6 +140,7 @@ class Recorder:
             recorded = ended.get(each.id)
             if recorded and each.job and each.outcome.error_type is not None:
                 report(each.job, each.outcome, recorded)
+                self._hooking.failed(each, recorded)
 
     def _count_missing(self, finished: list[Finished], recorded: set[int]) -> None:
         """No row was found: recorded already when that is possible, else the claim was lost."""

@@ -15,7 +15,7 @@ from uuid import uuid4
 from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
-from pgqueue.job import ClaimedJob, Status
+from pgqueue.job import ClaimedJob
 from pgqueue.operations import maintenance
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
@@ -23,17 +23,18 @@ from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.heartbeat import Heartbeat, Progresses
+from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.limited import LimitedQueues
-from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
+from pgqueue.worker.maintaining import maintaining
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.pools import Pools, declared, summary
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.recorder import KEEPS_RESULTS, Recorder
 from pgqueue.worker.recycler import Recycler
+from pgqueue.worker.resources import Resources
 from pgqueue.worker.run import Run
-from pgqueue.worker.scheduler import Scheduler
-from pgqueue.worker.service import Keeper, Service
+from pgqueue.worker.service import Service
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.solitude import Solitude
@@ -76,6 +77,7 @@ class Runtime:
         self._processes = Processes(
             settings.processes, dsn=app.dsn, schema=app.schema, privacy=app.privacy
         )
+        self.hooking, self.resources = Hooking(app.hooks), Resources(app.resources)
         self._wanted: set[str] = set()
         self.notifier: Notifier | None = None
         self.solitude = Solitude(max_crashes=settings.max_crashes, settled=self._settled)
@@ -93,7 +95,7 @@ class Runtime:
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
         self.services: list[Service] = [
-            *self.exchanges, self.solitude, self.recycler, *self._maintenance()
+            *self.exchanges, self.solitude, self.recycler, *maintaining(app, settings, self.database, self.limited, self.hooking, self._wake_claimers)
         ]  # fmt: skip
         self.heartbeat = self._heartbeat()
 
@@ -114,7 +116,9 @@ class Runtime:
             lease=settings.lease,
             poll=settings.poll,
             recorder=Recorder(
-                database=self.database, delete_succeeded=settings.keep_succeeded == 0
+                database=self.database,
+                delete_succeeded=settings.keep_succeeded == 0,
+                hooking=self.hooking,
             ),
             learned=self._learned,
             limited=self.limited,
@@ -130,6 +134,7 @@ class Runtime:
             threads=self._threads,
             processes=self._processes,
             privacy=self.app.privacy,
+            around=self.app.around_runs,
         )
 
     def _beside(self, control: Database) -> list[Service]:
@@ -164,26 +169,6 @@ class Runtime:
             if (notifier := self.notifier) is not None:
                 self.heartbeat.call(lambda: notifier.want(queues))
 
-    def _maintenance(self) -> list[Service]:
-        settings = self.settings
-        keep = {
-            Status.SUCCEEDED: settings.keep_succeeded,
-            Status.DEAD: settings.keep_dead,
-            Status.CANCELLED: settings.keep_cancelled,
-        }
-        rescuer = Rescuer(
-            database=self.database,
-            lease=settings.lease,
-            max_crashes=settings.max_crashes,
-            rescued=self._wake_claimers,
-        )
-        pruner = Pruner(database=self.database, keep=keep)
-        scheduler = Scheduler(
-            database=self.database, declared=self.app.schedules, fired=self._wake_claimers
-        )
-        expirer, keeper = Expirer(database=self.database), Keeper(self.database)
-        return [rescuer, pruner, expirer, scheduler, self.limited, keeper]
-
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
         alive = maintenance.worker_seen(
@@ -208,7 +193,11 @@ class Runtime:
     def _context(self, job: ClaimedJob) -> Context:
         connections = self.app.connections
         return Context(
-            job, schema=self.app.schema, connect=connections.sync, aconnect=connections.aio
+            job,
+            schema=self.app.schema,
+            connect=connections.sync,
+            aconnect=connections.aio,
+            resources=self.resources.opened,
         )
 
     def _held(self) -> Iterator[Run]:
@@ -251,7 +240,9 @@ class Runtime:
         self.recycler.check()
         try:
             await self._admitted()
+            await self.resources.open()
         except BaseException:
+            await self.resources.close()
             await self.database.close()
             raise
         if self.database.pooled:
@@ -268,6 +259,8 @@ class Runtime:
             for executor in self.executors:
                 executor.interrupt_all()
             await asyncio.to_thread(self.heartbeat.stop)
+            await self.hooking.finish()
+            await self.resources.close()
             await self._say_goodbye()
             await self.database.close()
             await self.app.connections.aclose()

@@ -10,10 +10,11 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["pgqueue"]):
-    from pgqueue.codec import check_text, depth, signature_of
+    from pgqueue.codec import signature_of
     from pgqueue.connect import asyncpg_uri, describe
     from pgqueue.durations import LONGEST, seconds
     from pgqueue.errors import ArgumentsError, ConfigError
+    from pgqueue.jsontext import check_text, depth
     from pgqueue.redact import MASK, Redaction, concealer
     from pgqueue.text import json_text, lines, one_line
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pgqueue import App, ArgumentsError, Keys, Secret
 from pgqueue.bulk import copy_text, reserve
-from pgqueue.codec import check_text, signature_of
+from pgqueue.codec import signature_of
 from pgqueue.drivers._psycopg import PsycopgDriver
+from pgqueue.jsontext import check_text
 from pgqueue.operations import claims
 from pgqueue.privacy import Privacy
 from pgqueue.redact import MASK, Redaction

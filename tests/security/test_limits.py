@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, ArgumentsError
-from pgqueue.codec import MOST_CLAIMED, check_stored
+from pgqueue.jsontext import MOST_CLAIMED, check_stored
 from pgqueue.sql import load
 from tests.support import drain
 

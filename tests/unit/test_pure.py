@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from pgqueue import App, Backoff, Cancel, Dead, Retry, Snooze
 from pgqueue.client import AsyncClient, Client
-from pgqueue.codec import depth
 from pgqueue.config import Given, Settings, load
 from pgqueue.durations import seconds
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
+from pgqueue.jsontext import depth
 from pgqueue.operations.claims import Swept
 from pgqueue.outcome import MESSAGE_LIMIT, clean, decide
 from pgqueue.retry import backoff_from

@@ -1,0 +1,71 @@
+"""Limits of JSON text that is stored with a job. Pure."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+from pgqueue.errors import ArgumentsError
+
+WARN_BYTES = 256 * 1024
+MOST_BYTES = 1024 * 1024
+MOST_DEPTH = 64
+# A claim cuts the text of arguments here, lest huge ones fill the memory of the worker.
+MOST_CLAIMED = 2 * MOST_BYTES + 1
+_BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def check_text(text: str) -> None:
+    """Refuse JSON text that PostgreSQL or a worker could not read back.
+
+    Raises:
+        ArgumentsError: over 1 MB, deeper than 64, or with NUL. Over 256 KB it warns.
+    """
+    size = len(text.encode("utf-8"))
+    if size > MOST_BYTES:
+        raise ArgumentsError(
+            f"{size:,} bytes of JSON, at most {MOST_BYTES:,}: store the document and pass its id"
+        )
+    if size > WARN_BYTES:
+        warnings.warn(
+            f"pgqueue: {size:,} bytes of arguments; better store the document and pass its id",
+            stacklevel=2,
+        )
+    if "\\u0000" in text and _NUL.search(text):
+        raise ArgumentsError("text with a NUL character cannot be stored in PostgreSQL")
+    if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
+        raise ArgumentsError(f"nested deeper than {MOST_DEPTH}")
+
+
+def check_stored(text: str) -> None:
+    """The limits again when a job is claimed: its row may come from SQL, past ``encode``.
+
+    PostgreSQL writes a blank after each colon and comma; the limit is meant without them.
+
+    Raises:
+        ArgumentsError: over 1 MB, or deeper than 64.
+    """
+    if len(text) >= MOST_CLAIMED:
+        raise ArgumentsError(f"the stored arguments are too large: at most {MOST_BYTES:,} bytes")
+    size = len(text.encode("utf-8", "replace"))
+    if size > MOST_BYTES:
+        size = len(_BLANK.sub(r"\1", text).encode("utf-8"))
+        if size > MOST_BYTES:
+            raise ArgumentsError(
+                f"the stored arguments are too large: {size:,} bytes, at most {MOST_BYTES:,}"
+            )
+    if text.count("{") + text.count("[") > MOST_DEPTH and depth(text) > MOST_DEPTH:
+        raise ArgumentsError(f"the stored arguments are nested deeper than {MOST_DEPTH}")
+
+
+def depth(text: str) -> int:
+    """How deep JSON text nests; braces inside strings do not count."""
+    deepest = level = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        if token[0] in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif token[0] in "]}":
+            level -= 1
+    return deepest

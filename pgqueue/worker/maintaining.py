@@ -1,0 +1,45 @@
+"""The services of a worker beside its jobs: each is for the whole queue, and none is the leader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgqueue.app import App
+from pgqueue.config import Settings
+from pgqueue.job import Status
+from pgqueue.worker.database import Database
+from pgqueue.worker.hooking import Hooking
+from pgqueue.worker.limited import LimitedQueues
+from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
+from pgqueue.worker.scheduler import Scheduler
+from pgqueue.worker.service import Keeper, Service
+
+
+def maintaining(
+    app: App,
+    settings: Settings,
+    database: Database,
+    limited: LimitedQueues,
+    hooking: Hooking,
+    wake: Callable[[], None],
+) -> list[Service]:
+    """Make them; ``wake`` lets the claimers look at once."""
+    keep = {
+        Status.SUCCEEDED: settings.keep_succeeded,
+        Status.DEAD: settings.keep_dead,
+        Status.CANCELLED: settings.keep_cancelled,
+    }
+    return [
+        Rescuer(
+            database=database,
+            lease=settings.lease,
+            max_crashes=settings.max_crashes,
+            rescued=wake,
+            hooking=hooking,
+        ),
+        Pruner(database=database, keep=keep),
+        Expirer(database=database),
+        Scheduler(database=database, declared=app.schedules, fired=wake),
+        limited,
+        Keeper(database),
+    ]
