@@ -22,6 +22,7 @@ from pgqueue.redact import Redaction
 from pgqueue.results import result_text
 from pgqueue.retry import BackoffLike
 from pgqueue.schedule import When
+from pgqueue.text import nearest
 from pgqueue.unique import UniqueLike
 
 RunIn = Literal["async", "thread", "process"]
@@ -176,7 +177,8 @@ def function_definition(
     longest = None if timeout is None else seconds(timeout, name="timeout")
     unknown = rest.keys() - {"name", "run", "retry_on", "aliases", "redact", "result"}
     if unknown:
-        raise TypeError(f"a task has no option {min(unknown)!r}")
+        known = TaskOptions.__annotations__
+        raise TypeError(f"a task has no option {min(unknown)!r}{nearest(min(unknown), known)}")
 
     def define(function: Callable[..., Any]) -> Definition:
         return Definition(function, options=options, timeout=longest, **rest)

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pgqueue import App, Backoff, Context, Dead, Job, Retry
+from pgqueue import App, Backoff, Context, Dead, Job, Retry, Unique
 
 app = App()
 
@@ -22,7 +22,14 @@ class MailboxUnavailable(Exception):
     """The mail server took no mail for an address this time."""
 
 
-@app.task(queue="mail", max_retries=3, backoff=SOON, timeout="10s")
+# One receipt an order, however often its request is sent again.
+ONCE = Unique(by=["number"], until="removed")
+
+# All workers together; the warehouse bears no more.
+app.queue("webhooks", limit=8)
+
+
+@app.task(queue="mail", max_retries=3, backoff=SOON, timeout="10s", unique=ONCE)
 def send_receipt(number: int, email: str) -> None:
     """Send the receipt by SMTP. A refusal for ever is dead at once, one for now is retried."""
     message = EmailMessage()

@@ -64,14 +64,15 @@ class Recorder:
     async def trade(
         self, ended: list[Finished], lanes: Sequence[Lane], taking: Taking
     ) -> list[ClaimedJob]:
-        """Record successes and claim, in one statement.
+        """Record successes and claim, in one statement; what else has ended meanwhile stays in ``ended``.
 
         Raises:
             DatabaseAway: the database did not answer.
             StatementRefused: what was refused is recorded without a claim next time.
         """
-        done = ended[:MOST_AT_ONCE]
-        del ended[:MOST_AT_ONCE]
+        done = [each for each in ended if each.outcome is SUCCEEDED][:MOST_AT_ONCE]
+        taken = {id(each) for each in done}
+        ended[:] = [each for each in ended if id(each) not in taken]
         operation = claims.trade(done, lanes, delete=self._delete, **taking)
         try:
             recorded, jobs = await self._database.run(operation)

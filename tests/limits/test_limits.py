@@ -269,6 +269,31 @@ async def test_the_lowest_priority_is_not_starved(app: App) -> None:
     assert ran.index(-9) < 250
 
 
+async def test_what_fails_beside_limited_queues_is_recorded_as_failed(
+    app: App, conn: psycopg.Connection
+) -> None:
+    """Jobs end while the claims of several queues are under way: each end is what it is."""
+    app.queue("narrow", limit=5)
+
+    @app.task(name="fails", max_retries=0)
+    async def fails(queue: str) -> None:
+        raise ValueError
+
+    @app.task(name="works")
+    async def works(queue: str) -> None: ...
+
+    calls = [
+        task.with_queue(queue).call(queue)
+        for _ in range(150)
+        for queue in ("narrow", "wide", "wider")
+        for task in (fails, works)
+    ]
+    app.enqueue_many(calls)
+    await drain(app)
+    found = conn.execute("select task, status, count(*) from pgqueue.jobs group by 1, 2").fetchall()
+    assert sorted(found) == [("fails", "dead", 450), ("works", "succeeded", 450)]
+
+
 async def test_a_worker_runs_them_all(app: App, conn: psycopg.Connection) -> None:
     """Limited and plain jobs in the same and in other queues, through one worker."""
     limited = keyed(app, limit=1, per="key")

@@ -68,7 +68,7 @@ def test_what_cannot_be_declared() -> None:
         app.cron("@daily", task.with_delay("1m").call(1), name="later")
     with pytest.raises(ConfigError, match=r"what task\.call"):
         app.cron("@daily", task, name="x")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="not crom"):
+    with pytest.raises(TypeError, match="no option 'crom'"):
         app.task(name="v", crom="@daily")(lambda: None)  # type: ignore[call-overload]
 
 

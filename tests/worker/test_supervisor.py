@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from pgqueue.worker.supervisor import Supervisor
+from pgqueue.worker.supervisor import MARK, Supervisor
 
 
 @pytest.fixture(autouse=True)
-def own_signals() -> Iterator[None]:
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Signal handlers and the mark in the environment, which a supervisor sets, go back."""
+    monkeypatch.setenv(MARK, "0")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
     before = [signal.getsignal(number) for number in numbers]
     yield
