@@ -685,9 +685,9 @@ create index jobs_expiring on pgqueue.jobs ((case when status = 'pending' then e
 -- expressions, so that no statistics can lead these searches to jobs_ready, or one of them to the other.
 create index jobs_keyed on pgqueue.jobs
     (queue, (case when status = 'pending' then limit_key end), priority desc, run_at, id)
-    where (case when status = 'pending' then limit_key end) is not null;
+    where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
 create index jobs_ordered on pgqueue.jobs (queue, (case when status = 'pending' then limit_key || '' end), id)
-    where (case when status = 'pending' then limit_key end) is not null;
+    where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
 -- A row named * stands for all queues.
 alter table pgqueue.queues
     add column max_running integer constraint queues_max_running check (max_running >= 0),
@@ -790,7 +790,7 @@ begin
     end if;
     while room > 0 and visited < 500 and cardinality(keys) + cardinality(first_in_order) < room loop
         select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
-         where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
+         where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
          order by (case when j.status = 'pending' then j.limit_key end) limit 1;
         if next_key is null or around and next_key > coalesce(after_key, '') then
             exit when around;
@@ -804,7 +804,8 @@ begin
                greatest(coalesce((t.weights ->> substr(j.limit_key, length(j.task) + 2))::integer, 1), 1) as weight
           into head
           from pgqueue.jobs j left join pgqueue.tasks t on t.name = j.task
-         where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = at_key and j.run_at <= now()
+         where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = at_key
+           and j.run_at <= now()
          order by j.priority desc, j.run_at, j.id limit 1;
         continue when head.id is null or head.paused_at is not null;
         allowed := least(room, head.max_running - coalesce((busy ->> at_key)::integer, 0));
@@ -824,7 +825,7 @@ begin
         elsif not busy ? at_key then
             select j.id, j.run_at into head from pgqueue.jobs j
              where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key || '' end) = at_key
-               and (case when j.status = 'pending' then j.limit_key end) is not null
+               and j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
                and (head.ordered = 'strict' or j.run_at <= now())
              order by j.id limit 1;
             if head.run_at <= now() then
@@ -838,7 +839,7 @@ begin
              cross join lateral (
                  select x.id, row_number() over (order by x.priority desc, x.run_at, x.id) as nth
                    from (select j.id, j.priority, j.run_at from pgqueue.jobs j
-                          where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
+                          where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
                             and j.run_at <= now()
                             and (j.expires_at is null or j.expires_at > now())
                           order by j.priority desc, j.run_at, j.id

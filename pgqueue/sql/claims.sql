@@ -333,9 +333,10 @@ select held.id, held.cancel_requested from held;
 -- name: limited_queues
 -- The queues of which claims are under limits: those with limits, and those with jobs that have a key.
 with recursive keyed(queue) as (
-    (select j.queue from pgqueue.jobs j where (case when j.status = 'pending' then j.limit_key end) is not null order by j.queue limit 1)
+    (select j.queue from pgqueue.jobs j where j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
+      order by j.queue limit 1)
     union all
-    select (select j.queue from pgqueue.jobs j where (case when j.status = 'pending' then j.limit_key end) is not null and j.queue > k.queue
+    select (select j.queue from pgqueue.jobs j where j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null and j.queue > k.queue
              order by j.queue limit 1)
       from keyed k where k.queue is not null
 )
