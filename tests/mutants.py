@@ -22,6 +22,8 @@ TESTS = [
     "tests/plans",
     "tests/schedules",
     "tests/unique",
+    "tests/control",
+    "tests/limits/test_limits.py",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -67,8 +69,18 @@ MUTANTS = [
         ("for update of j skip locked", "for update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('pending', 'running')", ""), (ORDER, "for update of j"))],
-    *_claims("ahead", ("and (j.expires_at is null or j.expires_at > now())", "and true")),
-    *_claims("sweep", ("and (j.expires_at is null or j.expires_at > now())", "and true")),
+    *[mutant for part in ("ahead", "sweep") for mutant in _claims(
+        part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
+        ("and q.paused_at is not null)", "and false)"),
+        ("where t.paused_at is not null", "where false"), ("and j.limit_key is null", "and true"),
+        ("coalesce(q.max_running, q.rate)", "null::integer"))],
+    *[Mutant(SCHEMA, "claim_limited", old, new) for old, new in (
+        ("for update skip locked;", ";"), ("here.max_running - coalesce(sum(r.n), 0)::integer", "room"),
+        ("head.max_running - coalesce((busy ->> at_key)::integer, 0)", "room"),
+        ("elsif not busy ? at_key then", "else"), ("head.ordered = 'strict' or ", ""),
+        ("and (j.expires_at is null or j.expires_at > now())", ""),
+        ("continue when head.id is null or head.paused_at is not null;", "continue when head.id is null;"),
+        ("set tokens = b.tokens - s.n", "set tokens = b.tokens"))],
     *[Mutant("pgqueue/sql/maintenance.sql", "expire", old, new) for old, new in (
         ("(case when j.status = 'pending' then j.expires_at end) < now()", "j.expires_at < now()"),
         (" and (case when j.status = 'pending' then j.expires_at end) < now()", ""))],

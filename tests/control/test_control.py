@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from pgqueue import App, Change, ConfigError, Filter, Task
+from pgqueue.operations import claims
+from pgqueue.operations.claims import Lane, Taking
 from tests.cli.support import Cli
+from tests.model.machine import perform
 from tests.support import drain, eventually_async, statuses, working
 
 
@@ -183,3 +187,31 @@ def test_on_the_command_line(cli: Cli, conn: psycopg.Connection) -> None:
         "select status, count(*) from pgqueue.jobs group by 1 order by 1"
     ).fetchall()
     assert left == [("cancelled", 2500), ("pending", 1)]
+
+
+def test_each_claim_knows_what_is_paused(app: App, conn: psycopg.Connection) -> None:
+    """Directly, for a worker may find any of the three first."""
+    conn.execute("select pgqueue.enqueue('t')")
+    lanes = [Lane("default", 0, datetime(2000, 1, 1, tzinfo=UTC), 0)]
+    taking: Taking = {"limit": 9, "claim_id": uuid4(), "worker_id": uuid4(), "lease": 60.0}
+
+    def claimed() -> int:
+        return (
+            len(perform(conn, claims.claim(lanes, **taking)))
+            + len(perform(conn, claims.trade([], lanes, delete=False, **taking))[1])
+            + len(perform(conn, claims.sweep(None, **taking)).jobs)
+        )
+
+    for pause, resume in (
+        (lambda: app.client.pause_task("t"), lambda: app.client.resume_task("t")),
+        (lambda: app.client.pause("*"), lambda: app.client.resume("*")),
+        (lambda: app.client.pause("default"), lambda: app.client.resume("default")),
+        (
+            lambda: app.client.limit_queue("default", limit=1),
+            lambda: app.client.limit_queue("default"),
+        ),
+    ):
+        pause()
+        assert claimed() == 0
+        resume()
+    assert claimed() == 1

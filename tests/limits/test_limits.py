@@ -156,6 +156,18 @@ async def test_strict_order(app: App, conn: psycopg.Connection) -> None:
     assert ran == ["a1", "b1", "a1", "a2", "a3"]
 
 
+@pytest.mark.parametrize("ordered", ["strict", "skip"])
+def test_one_by_one(app: App, conn: psycopg.Connection, ordered: str) -> None:
+    t = keyed(app, order_by="key", ordered=ordered)
+    app.enqueue_many([t.call(key) for key in "aab"])
+    claimer = Claimer(app, conn)
+    first = claimer.claim(100)
+    assert keys(first) == "ab"
+    assert claimer.claim(100) == [], "while the first of a runs"
+    claimer.complete(first)
+    assert keys(claimer.claim(100)) == "a"
+
+
 async def test_order_that_lets_pass(app: App, conn: psycopg.Connection) -> None:
     ran: list[int] = []
 

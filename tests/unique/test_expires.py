@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from uuid import uuid4
+
 import psycopg
 
 from pgqueue import App
+from pgqueue.operations import claims, maintenance
+from pgqueue.operations.claims import Lane, Taking
+from tests.model.machine import perform
 from tests.support import drain, eventually_async, statuses, working
 
 
@@ -71,3 +77,28 @@ def test_retried_by_hand_it_may_run(app: App, conn: psycopg.Connection) -> None:
     )
     assert app.client.retry(job)
     assert conn.execute("select expires_at from pgqueue.jobs").fetchall() == [(None,)]
+
+
+def test_each_claim_leaves_it(conn: psycopg.Connection) -> None:
+    """Directly, for a worker may find any of the three first."""
+    conn.execute("insert into pgqueue.jobs (task, expires_at) values ('t', now() - interval '1 s')")
+    lanes = [Lane("default", 0, datetime(2000, 1, 1, tzinfo=UTC), 0)]
+    taking: Taking = {"limit": 9, "claim_id": uuid4(), "worker_id": uuid4(), "lease": 60.0}
+    assert perform(conn, claims.claim(lanes, **taking)) == []
+    assert perform(conn, claims.trade([], lanes, delete=False, **taking))[1] == []
+    assert perform(conn, claims.sweep(None, **taking)).jobs == []
+    conn.execute("update pgqueue.jobs set expires_at = now() + interval '1 h'")
+    assert len(perform(conn, claims.claim(lanes, **taking))) == 1
+
+
+def test_only_what_waits_expires(conn: psycopg.Connection) -> None:
+    for status in ("running", "succeeded", "dead", "cancelled", "pending"):
+        conn.execute(
+            "insert into pgqueue.jobs (task, status, expires_at) values ('t', %s, '2020-01-01')",
+            [status],
+        )
+    (expired,) = perform(conn, maintenance.expire())
+    assert expired == 5
+    assert list(statuses(conn).values()) == [
+        "running", "succeeded", "dead", "cancelled", "cancelled",
+    ]  # fmt: skip

@@ -253,6 +253,8 @@ def test_a_dead_job_does_not_take_its_key_back(
     conn.execute("update pgqueue.jobs set status = 'cancelled', finished_at = now()")
     holder = touch.enqueue(1).id
     assert app.client.retry(dead) is False
+    # The statement looks first; somebody may take the key just then.
+    assert conn.execute("select pgqueue.retry_keyed(%s)", [dead]).fetchone() == (False,)
     assert app.client.retry_many([dead, plain]) == [plain]
     assert statuses(conn) == {dead: "cancelled", plain: "pending", holder: "pending"}
     conn.execute("delete from pgqueue.jobs where id = %s", (holder,))
