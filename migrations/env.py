@@ -15,8 +15,9 @@ from pgqueue.connect import libpq_dsn, without_passwords
 SCHEMA = context.config.attributes.get("schema", "pgqueue")
 # Any constant will do, as long as every migrator takes the same one.
 LOCK = 0x7067_7175_6575_65
-# Whoever waits for a lock stops everybody behind it: give up soon, and let the caller try again.
-LOCK_TIMEOUT = "set local lock_timeout = '1s'"
+# Whoever waits for a lock stops everybody behind it: give up soon, and let the caller try again. Sooner than
+# deadlock_timeout (1 s): else a query that holds one table and waits for another would be the one to fail.
+LOCK_TIMEOUT = "set local lock_timeout = '500ms'"
 # What is made belongs to the owner of the schema, whichever of its members migrates.
 BECOME_OWNER = """
     select set_config('role', pg_get_userbyid(nspowner), true) from pg_namespace

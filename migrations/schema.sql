@@ -2,7 +2,7 @@
 
 BEGIN;
 
-set local lock_timeout = '1s';
+set local lock_timeout = '500ms';
 
 create schema if not exists pgqueue;
 

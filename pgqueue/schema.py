@@ -58,7 +58,7 @@ def upgrade(
 
     Args:
         wait: how long to try again when other sessions hold locks on the tables. Each try gives up
-            after a second, so that the jobs queue up behind it no longer than that.
+            after half a second, so that the jobs queue up behind it no longer than that.
 
     Raises:
         ConfigError: the DSN or the schema name cannot be used.

@@ -69,4 +69,4 @@ def test_an_upgrade_behind_an_exclusive_lock(dsn: str, reader: psycopg.Connectio
 
 
 def test_the_printed_sql_gives_up_as_well() -> None:
-    assert schema.sql().startswith("BEGIN;\n\nset local lock_timeout = '1s';")
+    assert schema.sql().startswith("BEGIN;\n\nset local lock_timeout = '500ms';")
