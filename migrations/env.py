@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 from alembic import context
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from pgqueue.connect import libpq_dsn, without_passwords
@@ -40,14 +40,33 @@ def run_offline() -> None:
 
 
 def run_online(connection: Connection) -> None:
-    context.configure(connection=connection, version_table_schema=SCHEMA)
-    with context.begin_transaction():
-        connection.execute(text(f"select pg_advisory_xact_lock({LOCK})"))
-        connection.execute(text(LOCK_TIMEOUT))
-        connection.execute(text(BECOME_OWNER), {"schema": SCHEMA})
-        if connection.scalar(text("select to_regnamespace(:schema)"), {"schema": SCHEMA}) is None:
+    """Each revision in a transaction of its own; one lock around all, in another session."""
+    event.listen(connection, "begin", _begun)
+    try:
+        with connection.engine.connect() as alone:
+            alone.execute(text(f"select pg_advisory_xact_lock({LOCK})"))
+            _run_each(connection)
+    finally:
+        event.remove(connection, "begin", _begun)
+
+
+def _run_each(connection: Connection) -> None:
+    with connection.begin():
+        found = text("select to_regnamespace(:schema)::text")
+        if connection.scalar(found, {"schema": SCHEMA}) is None:
             connection.execute(text(f"create schema {SCHEMA}"))
+    context.configure(
+        connection=connection, version_table_schema=SCHEMA, transaction_per_migration=True
+    )
+    with context.begin_transaction():
         context.run_migrations()
+
+
+def _begun(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    if driver is not None and not driver.autocommit:
+        connection.exec_driver_sql(LOCK_TIMEOUT)
+        connection.execute(text(BECOME_OWNER), {"schema": SCHEMA})
 
 
 given = context.config.attributes.get("connection")

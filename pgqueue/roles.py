@@ -39,6 +39,7 @@ ROLE_OF: Mapping[str, str] = {
         "operator",
     ),
     "migrate": "migrator",
+    "any_job": "migrator",
     "test_travel": "migrator",
 }  # fmt: skip
 

@@ -63,7 +63,7 @@ def upgrade(
     Raises:
         ConfigError: the DSN or the schema name cannot be used.
         PgQueueError: the server is older than PostgreSQL 14, the revision is unknown, or others
-            held their locks all the time; nothing was changed.
+            held their locks all the time; each step is a transaction, and those before it stay.
         PrivilegeMissing: this role is not one that owns the schema.
         psycopg.OperationalError: the server cannot be reached.
     """
@@ -111,8 +111,7 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
         config.attributes["connection"] = connection
 
         def run() -> None:
-            with connection.begin():
-                getattr(command, verb)(config, _revision(to))
+            getattr(command, verb)(config, _revision(to))
 
         try:
             _patiently(
@@ -143,8 +142,8 @@ def _patiently(
                 raise
             if time.monotonic() >= deadline:
                 raise PgQueueError(
-                    f"gave up after {wait:g} s, nothing was changed: other sessions hold locks on the"
-                    f" tables ({holders()}); end them or try again: pgqueue migrate"
+                    f"gave up after {wait:g} s, this step changed nothing: other sessions hold locks on"
+                    f" the tables ({holders()}); end them or try again: pgqueue migrate"
                 ) from None
         time.sleep(PAUSE)
 

@@ -78,19 +78,13 @@ drop function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text);
 drop function pgqueue.tokens(text, float8, integer);
 drop table pgqueue.buckets;
 drop table pgqueue.tasks;
-drop index pgqueue.jobs_keyed;
-drop index pgqueue.jobs_ordered;
 alter table pgqueue.queues drop column max_running, drop column rate, drop column burst, drop column declared;
 delete from pgqueue.queues where name = '*';
 alter table pgqueue.queues drop constraint queues_name;
 alter table pgqueue.queues add constraint queues_name check (name ~ '^[A-Za-z0-9_.:-]{1,64}$');
-drop index pgqueue.jobs_unique;
-drop index pgqueue.jobs_expiring;
 drop function pgqueue.held_key(text, text, text, timestamptz);
 alter table pgqueue.jobs drop column unique_key, drop column unique_until, drop column unique_expires_at,
     drop column expires_at, drop column limit_key, drop column progress, drop column result;
 delete from pgqueue.attempts where outcome = 'succeeded';
 alter table pgqueue.attempts drop column log;
 comment on table pgqueue.attempts is 'Attempts that did not succeed, append-only; pruned with their job';
-
-comment on schema pgqueue is 'pgqueue schema 3, serves schema 1';

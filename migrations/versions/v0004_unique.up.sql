@@ -32,19 +32,7 @@ as $$
            end
 $$;
 comment on function pgqueue.held_key is 'The key that a job holds as it is, so that no other may hold it; null if it holds none';
-create unique index jobs_unique on pgqueue.jobs (pgqueue.held_key(unique_key, unique_until, status, claimed_at))
-    where unique_key is not null;
--- By an expression, so that no statistics can lead a search for it to jobs_ready.
-create index jobs_expiring on pgqueue.jobs ((case when status = 'pending' then expires_at end))
-    where expires_at is not null;
 
--- For claims under limits: the keys of a queue by a loose index scan, then the first jobs of each. By
--- expressions, so that no statistics can lead these searches to jobs_ready, or one of them to the other.
-create index jobs_keyed on pgqueue.jobs
-    (queue, (case when status = 'pending' then limit_key end), priority desc, run_at, id)
-    where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
-create index jobs_ordered on pgqueue.jobs (queue, (case when status = 'pending' then limit_key || '' end), id)
-    where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
 -- A row named * stands for all queues.
 alter table pgqueue.queues
     add column max_running integer constraint queues_max_running check (max_running >= 0),
@@ -552,5 +540,3 @@ end $$;
 drop function pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean);
 comment on function pgqueue.enqueue is
     'Enqueue a job in the caller''s transaction; returns its id, or that of the job that holds its unique key';
-
-comment on schema pgqueue is 'pgqueue schema 4, serves schema 1';

@@ -1,7 +1,7 @@
 """SQL as text: named statements in ``.sql`` files, compiled once per schema name.
 
 ``-- name: x`` begins a statement; ``-- part: x`` a piece that statements of the file share, each
-by a line ``-- include: x``. The line after ``-- since: 4`` is left out on schemas before 4.
+by a line ``-- include: x``. The line after ``-- since: 5`` is left out on schemas before 5.
 """
 
 from __future__ import annotations

@@ -9,15 +9,15 @@ pick as materialized (
           where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
             and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
--- since: 4
+-- since: 5
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null
--- since: 4
+-- since: 5
             and j.limit_key is null
--- since: 4
+-- since: 5
             and (j.expires_at is null or j.expires_at > now())
--- since: 4
+-- since: 5
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
--- since: 4
+-- since: 5
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
           order by j.run_at, j.id
           limit :limit::integer
@@ -117,15 +117,15 @@ ordered as materialized (
           where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
             and j.run_at <= now()
             and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
--- since: 4
+-- since: 5
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = ordered.queue) is null
--- since: 4
+-- since: 5
             and j.limit_key is null
--- since: 4
+-- since: 5
             and (j.expires_at is null or j.expires_at > now())
--- since: 4
+-- since: 5
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
--- since: 4
+-- since: 5
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
           order by j.run_at, j.id
           limit :limit::integer
@@ -243,7 +243,7 @@ with
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.
 with own as materialized (
     select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds,
--- since: 4
+-- since: 5
            t.log,
            j.attempt, j.claim_id, j.worker_id, j.claimed_at,
            case when t.outcome in ('retry', 'snooze') and j.cancel_requested then 'cancelled'
@@ -252,10 +252,10 @@ with own as materialized (
                 else t.outcome end as status
       from unnest(:ids::bigint[], :claim_ids::uuid[], :outcomes::text[], :delays::float8[],
                   :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[]
--- since: 4
+-- since: 5
                   , :logs::text[]
            ) as t(id, claim_id, outcome, delay, error_type, error, traceback, run_seconds
--- since: 4
+-- since: 5
                   , log
            )
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
@@ -265,12 +265,12 @@ with own as materialized (
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
                                   traceback, started_at, run_seconds
--- since: 4
+-- since: 5
                                   , log
                                   )
     select own.id, own.attempt, own.claim_id, own.worker_id, own.outcome, own.error_type, own.error,
            own.traceback, own.claimed_at, own.run_seconds
--- since: 4
+-- since: 5
            , own.log
       from own
      where own.outcome <> 'snooze' or own.error_type is not null

@@ -45,3 +45,35 @@ select format('pid %s, %s, user %s, in a transaction for %s s', a.pid,
                   where l.granted and c.relnamespace = to_regnamespace(:schema::text)::oid)
  order by a.xact_start
  limit 3;
+
+-- name: any_job
+-- Whether there is any job at all.
+select exists (select from pgqueue.jobs);
+
+-- name: index_exists
+-- A row if there is an index of this name.
+select 1 from pg_indexes where schemaname = :schema::text and indexname = :name::text;
+
+-- name: unfinished_indexes
+-- Indexes that a migration began to build and that are of no use.
+select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+  from pg_index i
+  join pg_class c on c.oid = i.indexrelid
+  join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = :schema::text and not i.indisvalid;
+
+-- name: current_role
+-- Whose rights this session has.
+select current_user::text;
+
+-- name: lock_timeout
+-- How long statements wait for a lock, as set before this transaction.
+select reset_val || coalesce(unit, '') from pg_settings where name = 'lock_timeout';
+
+-- name: migrate_beside
+-- For a statement outside of transactions: the role anew, and no limit to its waits, which hold up nobody.
+select set_config('role', :role::text, false), set_config('lock_timeout', '0', false);
+
+-- name: migrate_inside
+-- Takes that back.
+select set_config('role', 'none', false), set_config('lock_timeout', :limit::text, false);

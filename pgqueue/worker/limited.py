@@ -17,7 +17,7 @@ class LimitedQueues(Service):
     """Knows the queues under limits, at most a second old."""
 
     name: ClassVar[str] = "limits"
-    since: ClassVar[int] = 4  # the schema
+    since: ClassVar[int] = 5  # the schema
 
     def __init__(
         self, *, database: Database, tasks: Mapping[str, Limits], queues: Mapping[str, Limits]

@@ -58,7 +58,7 @@ class Expirer(Service):
     """Cancels pending jobs that were not started in time. No claim takes them meanwhile."""
 
     name: ClassVar[str] = "expirer"
-    since: ClassVar[int] = 4  # the schema
+    since: ClassVar[int] = 5  # the schema
 
     def __init__(self, *, database: Database) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ log = logging.getLogger("pgqueue.recorder")
 
 MOST_AT_ONCE = 1000
 AFTER_A_REFUSAL = 60.0
-KEEPS_RESULTS = 4  # the schema
+KEEPS_RESULTS = 5  # the schema
 # Data, constraint, raised by a trigger, program limit.
 _DATA = ("22", "23", "P0", "54")
 

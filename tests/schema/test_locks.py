@@ -50,7 +50,9 @@ def test_a_long_reader_does_not_stop_the_queue(
 def test_it_gives_up_and_names_who_is_in_the_way(
     dsn: str, conn: psycopg.Connection, reader: psycopg.Connection
 ) -> None:
-    with pytest.raises(PgQueueError, match="nothing was changed: other sessions hold") as gave_up:
+    with pytest.raises(
+        PgQueueError, match="this step changed nothing: other sessions hold"
+    ) as gave_up:
         schema.downgrade(dsn, wait=0)
     assert f"pid {reader.info.backend_pid}, report, user " in str(gave_up.value)
     assert "\n" not in str(gave_up.value)

@@ -51,7 +51,8 @@ def test_up_down_up_is_clean(empty_dsn: str) -> None:
     assert catalog(empty_dsn) == first
     for to in range(schema.EXPECTED - 1, 0, -1):
         schema.downgrade(empty_dsn, to=str(to))
-        assert version(empty_dsn) == to
+        # Revision 4 is the first half of 5: complete by its indexes.
+        assert version(empty_dsn) == (3 if to == 4 else to)
     schema.upgrade(empty_dsn)
     assert catalog(empty_dsn) == first
 
@@ -76,8 +77,8 @@ def test_the_page_is_the_schema(empty_dsn: str) -> None:
         (None, "has no pgqueue schema"),
         ("somebody's words", "has no pgqueue schema"),
         ("pgqueue schema 0", "needs 1 or newer; run: pgqueue migrate"),
-        ("pgqueue schema 9", "serves versions made for 9 or newer.* install a newer"),
-        ("pgqueue schema 9, serves schema 5", "serves versions made for 5 or newer"),
+        ("pgqueue schema 90", "serves versions made for 90 or newer.* install a newer"),
+        ("pgqueue schema 90, serves schema 50", "serves versions made for 50 or newer"),
     ],
 )
 def test_a_schema_that_does_not_fit(comment: str | None, says: str) -> None:

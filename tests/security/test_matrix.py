@@ -45,7 +45,10 @@ ALLOWED: Mapping[str, set[str]] = {
     "begin_pinned": EVERYBODY | {"outsider"}, "commit_pinned": EVERYBODY | {"outsider"},
     "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"},
     "worker_lacks": EVERYBODY, "schema_comment": EVERYBODY | {"outsider"},
-    "lock_holders": EVERYBODY | {"outsider"},
+    "lock_holders": EVERYBODY | {"outsider"}, "index_exists": EVERYBODY | {"outsider"},
+    "unfinished_indexes": EVERYBODY | {"outsider"}, "current_role": EVERYBODY | {"outsider"},
+    "lock_timeout": EVERYBODY | {"outsider"}, "migrate_inside": EVERYBODY | {"outsider"},
+    "migrate_beside": EVERYBODY | {"outsider"}, "any_job": {"migrator"} | WORKER | PRODUCERS | OPERATOR,
 }  # fmt: skip
 
 ID = uuid4()
@@ -60,7 +63,7 @@ VALUES: dict[str, Any] = {
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
-    "force": True, "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
+    "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "queue_limits": "[]", "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
@@ -114,7 +117,7 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
         "task": "t"
         if name in ("enqueue_one", "enqueue_plain", "add_schedule") or name.endswith("_task")
         else None,
-        "limit": "5s" if name == "pin_session" else values["limit"],
+        "limit": "5s" if name in ("pin_session", "migrate_inside") else values["limit"],
     }
     try:
         cursor = psycopg.RawCursor(conn)

@@ -1,0 +1,16 @@
+"""The indexes of the columns before, built while the queue works."""
+
+from pgqueue.revisions import run, run_beside
+
+revision = "pgqueue_0005"
+down_revision = "pgqueue_0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_beside(__file__)
+
+
+def downgrade() -> None:
+    run(__file__, "down")

@@ -1,0 +1,65 @@
+"""Runs the SQL of a migration: in its transaction, or beside the queue's work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import context, op
+from sqlalchemy import CursorResult, text
+
+from pgqueue.sql import load, qualify
+
+
+def run(revision: str, direction: str) -> None:
+    """Run a revision's ``up`` or ``down`` script; ``revision`` is the path of its ``.py`` file."""
+    op.execute(_plain(_script(revision, direction)))
+
+
+def run_beside(revision: str) -> None:
+    """Run a script of ``create index concurrently``, one by one: writes go on meanwhile.
+
+    Each waits for the transactions that are older than it is. After a failure it goes on where it
+    ended. Where there are no jobs, and as printed SQL, the script runs in the transaction.
+    """
+    script = _script(revision, "up")
+    if context.is_offline_mode() or not _do("any_job").scalar():
+        op.execute(_plain(script.replace(" concurrently ", " ")))
+        return
+    *indexes, stamp = script.strip().removesuffix(";").split(";\n")
+    owner, limit = _do("current_role").scalar(), _do("lock_timeout").scalar()
+    with op.get_context().autocommit_block():
+        # The role of the transaction has ended with it.
+        _do("migrate_beside", role=owner)
+        try:
+            _build(indexes)
+        finally:
+            _do("migrate_inside", limit=limit)
+    op.execute(_plain(stamp))
+
+
+def _build(indexes: list[str]) -> None:
+    for name in _do("unfinished_indexes", schema=_schema()).scalars().all():
+        op.execute(_plain(f"drop index concurrently {name}"))
+    for index in indexes:
+        name = index.split(" concurrently ")[1].split()[0]
+        if _do("index_exists", schema=_schema(), name=name).first() is None:
+            op.execute(_plain(index))
+
+
+def _do(statement: str, **values: object) -> CursorResult[Any]:
+    return op.get_bind().execute(text(load(_schema())[statement].named), values)
+
+
+def _schema() -> str:
+    schema: str = context.config.attributes.get("schema", "pgqueue")
+    return schema
+
+
+def _script(revision: str, direction: str) -> str:
+    return qualify(Path(revision).with_suffix(f".{direction}.sql").read_text("utf-8"), _schema())
+
+
+def _plain(sql: str) -> Any:
+    # No bind parameters in there: a colon is a colon.
+    return text(sql.replace(":", "\\:"))

@@ -1,0 +1,90 @@
+"""Indexes of a table with jobs are built while the queue works, and again if that was cut short."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from pgqueue import schema
+from tests.support import eventually
+
+INVALID = "select count(*) from pg_index where not indisvalid"
+VALID = (
+    "select count(*) from pg_index where indisvalid and indrelid = 'pgqueue.jobs'::regclass"
+    " and indexrelid::regclass::text like any ('{%jobs_unique,%jobs_expiring,%jobs_keyed,%jobs_ordered}')"
+)
+
+BUILDERS = (
+    "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+    " where query ilike '%index concurrently%' and datname = current_database() and pid <> pg_backend_pid()"
+)
+
+
+@pytest.fixture
+def older(empty_dsn: str) -> Iterator[psycopg.Connection]:
+    """A database of schema 3 with a job, and a transaction with a snapshot."""
+    schema.upgrade(empty_dsn, to="3")
+    with psycopg.connect(empty_dsn) as conn:
+        conn.execute("select pgqueue.enqueue('t')")
+        conn.commit()
+        conn.execute("set transaction isolation level repeatable read")
+        conn.execute("select 1")
+        yield conn
+
+
+def migrate(dsn: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pgqueue", "migrate"],
+        env={**os.environ, "PGQUEUE_DSN": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def count(conn: psycopg.Connection, query: str) -> int:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_writes_go_on_while_an_index_waits(older: psycopg.Connection, empty_dsn: str) -> None:
+    migrator = migrate(empty_dsn)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        # It waits for the older transaction, with an index that is not finished.
+        eventually(lambda: count(conn, INVALID) == 1)
+        conn.execute("set lock_timeout = '5s'")
+        conn.execute("select pgqueue.enqueue('t')")
+        conn.execute("update pgqueue.jobs set status = 'succeeded', finished_at = now()")
+        assert migrator.poll() is None
+        older.rollback()
+        _, errors = migrator.communicate(timeout=60)
+        assert migrator.returncode == 0, errors
+        assert (count(conn, VALID), count(conn, INVALID)) == (4, 0)
+        assert schema.version(conn) == schema.EXPECTED
+
+
+def test_a_build_that_was_cut_short_is_done_again(
+    older: psycopg.Connection, empty_dsn: str
+) -> None:
+    migrator = migrate(empty_dsn)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        eventually(lambda: count(conn, INVALID) == 1)
+        migrator.kill()
+        migrator.communicate()
+        eventually(lambda: not count(conn, BUILDERS))
+        older.rollback()
+        assert count(conn, INVALID) == 1
+        assert schema.version(conn) == 3
+        schema.upgrade(empty_dsn)
+        assert (count(conn, VALID), count(conn, INVALID)) == (4, 0)
+
+
+def test_an_index_in_a_schema_of_another_name(empty_dsn: str) -> None:
+    schema.upgrade(empty_dsn, schema="jobs_here", to="3")
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("select jobs_here.enqueue('t')")
+        schema.upgrade(empty_dsn, schema="jobs_here")
+        assert count(conn, VALID.replace("pgqueue.", "jobs_here.")) == 4
