@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ScheduleNotFound,
         SchemaError,
         TaskError,
+        WorkflowNotFound,
     )
     from pgqueue.hooks import Ended
     from pgqueue.job import Attempt, JobRow, Status
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pgqueue.task import Handle, Task
     from pgqueue.unique import Unique
     from pgqueue.worker import Worker
+    from pgqueue.workflow import Workflow
 
 __version__ = "0.1.0"
 
@@ -75,6 +77,8 @@ __all__ = [
     "TaskError",
     "Unique",
     "Worker",
+    "Workflow",
+    "WorkflowNotFound",
     "given",
 ]
 
@@ -117,6 +121,8 @@ _MODULES = {
     "TaskError": "pgqueue.errors",
     "Unique": "pgqueue.unique",
     "Worker": "pgqueue.worker",
+    "Workflow": "pgqueue.workflow",
+    "WorkflowNotFound": "pgqueue.errors",
     "given": "pgqueue.codec",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import repeat
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 from pgqueue import config
 from pgqueue.awaited import Awaits
 from pgqueue.client import AsyncClient, Client
+from pgqueue.composing import Composes
 from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.databases import check_dsns, current
@@ -36,9 +38,10 @@ from pgqueue.task import (
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_NOTHING = nullcontext()
 
 
-class App(Declares, Awaits, Hooks):
+class App(Composes, Declares, Awaits, Hooks):
     """Tasks and a database. Opens nothing until it is used.
 
     Args:
@@ -238,10 +241,8 @@ class App(Declares, Awaits, Hooks):
             return []
         if self.instead is not None:
             return self.instead.send(jobs)
-        if self.around_enqueues:
-            with self._enqueueing(jobs):
-                return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
-        return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
+        with self._around(jobs):
+            return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
@@ -249,10 +250,11 @@ class App(Declares, Awaits, Hooks):
             return []
         if self.instead is not None:
             return await self.instead.asend(jobs)
-        if self.around_enqueues:
-            with self._enqueueing(jobs):
-                return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
-        return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
+        with self._around(jobs):
+            return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
+
+    def _around(self, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
+        return self._enqueueing(jobs) if self.around_enqueues else _NOTHING
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         queues = {job.queue for job in jobs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import secrets
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,9 +15,16 @@ from pgqueue.errors import ArgumentsError, ConfigError, TaskError
 from pgqueue.jsontext import check_stored, check_text
 from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
 from pgqueue.redact import concealer, scalars
+from pgqueue.reference import ResultOf, may_refer, refuse, written
+
+
+class _Refers(Exception):
+    """An argument is, or holds, the result of another job."""
 
 
 def from_pydantic(value: Any) -> Any:
+    if type(value) is ResultOf:
+        raise _Refers
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(mode="json")
@@ -76,6 +84,7 @@ class Signature:
             forbid_unknown_fields=True,
         )
         self._decoder = msgspec.json.Decoder(self._struct, dec_hook=to_pydantic)
+        self._kinds = {name: hints.get(name, Any) for name in parameters}
 
     def encode(
         self, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], keys: Keys | None = None
@@ -94,6 +103,10 @@ class Signature:
             check_text(text)
             self._decoder.decode(text)
             _refuse_sealed(plain)
+            if may_refer(text):
+                refuse(plain)
+        except _Refers:
+            return self._referring(task, self._bind(args, kwargs), keys)
         except RecursionError:
             raise ArgumentsError(f"arguments of {task}: nested too deep or in a circle") from None
         except UnicodeEncodeError:
@@ -112,6 +125,27 @@ class Signature:
             if each_once and self._required <= bound.keys() <= set(self.names):
                 return bound
         return self._signature.bind(*args, **kwargs).arguments  # slower, and says what is wrong
+
+    def _referring(self, task: str, bound: dict[str, Any], keys: Keys | None) -> str:
+        """As ``encode``; arguments with results of other jobs are checked when those are known."""
+        plain: dict[str, Any] = {}
+        try:
+            for name, value in bound.items():
+                marks: dict[str, ResultOf] = {}
+                one = msgspec.to_builtins(value, enc_hook=_marking(marks), str_keys=True)
+                refuse(one)
+                if not marks:
+                    msgspec.json.decode(_dump(one), type=self._kinds[name], dec_hook=to_pydantic)
+                elif name in self.encrypted:
+                    raise ArgumentsError(f"{name} is encrypted, so no result can be put into it")
+                plain[name] = written(one, marks)
+            text = _dump(plain)
+            check_text(text)
+            _refuse_sealed(plain)
+        except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
+            reason = concealer(scalars([bound]))(str(error)).replace("`", "'")
+            raise ArgumentsError(f"arguments of {task}: {reason}") from None
+        return self._sealed(task, plain, keys) if self.encrypted else text
 
     def _sealed(self, task: str, plain: dict[str, Any], keys: Keys | None) -> str:
         if keys is None:
@@ -148,6 +182,19 @@ class Signature:
             reason = concealer(_scalars_of(text, task, keys))(str(error))
             raise ArgumentsError(f"the stored arguments do not fit: {reason}") from None
         return {name: getattr(values, f"p{i}") for i, name in enumerate(self.names)}
+
+
+def _marking(marks: dict[str, ResultOf]) -> Callable[[Any], Any]:
+    """References as text that no argument can hold by chance; collects what each stands for."""
+
+    def mark(value: Any) -> Any:
+        if type(value) is not ResultOf:
+            return from_pydantic(value)
+        text = secrets.token_hex(16)
+        marks[text] = value
+        return text
+
+    return mark
 
 
 def opened(text: str, *, task: str, keys: Keys | None) -> str:

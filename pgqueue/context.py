@@ -76,6 +76,11 @@ class Context:
         return self._job.attempt
 
     @property
+    def workflow_id(self) -> int | None:
+        """The workflow that it belongs to, if it does."""
+        return self._job.workflow_id
+
+    @property
     def claim_id(self) -> UUID:
         """The fencing token of this attempt; for ``pgqueue.complete_job(id, claim_id)``."""
         return self._job.claim_id

@@ -99,12 +99,14 @@ class Definition:
 
     def outcome(self, value: Any, context: Context, conceal: Callable[[str], str]) -> Outcome:
         """The outcome of a run that returned ``value``."""
-        if not self.result and context.logged is None:
+        # A result that others may take; None is what they take when there is none.
+        keeps = self.result or (context.workflow_id is not None and value is not None)
+        if not keeps and context.logged is None:
             return SUCCEEDED
         kind: Kind = "completed" if context.completed else "succeeded"
         result = error = None
         try:
-            result = result_text(value) if self.result else None
+            result = result_text(value) if keeps else None
         except ArgumentsError as refused:
             error = f"ResultNotStored: {clean(conceal(str(refused)), MESSAGE_LIMIT)}"
         return Outcome(kind, error=error, result=result, log=self.log_of(context, conceal))

@@ -13,7 +13,8 @@ PgQueueError
 ├── JobFailed           the job whose result was asked for is dead or cancelled
 ├── ResultMissing       the job succeeded, but its result was not kept
 ├── JobExists           another job holds the unique key, and that was to raise
-└── ScheduleNotFound    no schedule has this name
+├── ScheduleNotFound    no schedule has this name
+└── WorkflowNotFound    no workflow has this id
 """
 
 from __future__ import annotations
@@ -87,3 +88,7 @@ class ResultMissing(PgQueueError, LookupError):
 
 class ScheduleNotFound(PgQueueError, LookupError):
     """No schedule has this name."""
+
+
+class WorkflowNotFound(PgQueueError, LookupError):
+    """No workflow has this id: it never existed or was pruned."""

@@ -11,14 +11,16 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgqueue.errors import ConfigError
+from pgqueue.reference import may_refer, names_in
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 MOST_RETRIES = 1000
 
 
 class Status(StrEnum):
-    """Where a job stands. ``pending`` includes waiting for a future ``run_at``."""
+    """Where a job stands. ``pending`` includes waiting for a future ``run_at``; ``blocked`` waits for jobs."""
 
+    BLOCKED = "blocked"
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -27,6 +29,10 @@ class Status(StrEnum):
 
 
 TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
+    Status.BLOCKED: {
+        Status.PENDING: "the jobs it waited for ended",
+        Status.CANCELLED: "one of them failed, or cancelled before",
+    },
     Status.PENDING: {
         Status.RUNNING: "claimed by a worker",
         Status.CANCELLED: "cancelled before it ran",
@@ -38,8 +44,14 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
         Status.CANCELLED: "raise Cancel, or cancelled while it ran",
     },
     Status.SUCCEEDED: {},
-    Status.DEAD: {Status.PENDING: "retried by hand"},
-    Status.CANCELLED: {Status.PENDING: "retried by hand"},
+    Status.DEAD: {
+        Status.PENDING: "retried by hand",
+        Status.BLOCKED: "retried with its workflow",
+    },
+    Status.CANCELLED: {
+        Status.PENDING: "retried by hand",
+        Status.BLOCKED: "retried with its workflow",
+    },
 }
 
 
@@ -97,6 +109,7 @@ class ClaimedJob:
     max_retries: int
     crashes: int
     run_at: datetime
+    workflow_id: int | None
     claim_id: UUID
 
 
@@ -121,6 +134,7 @@ class JobRow:
     expires_at: datetime | None
     unique_key: str | None
     progress: Any
+    workflow_id: int | None
     worker_id: UUID | None
     cancel_requested: bool
     last_error: str | None
@@ -192,10 +206,14 @@ def check_max_retries(value: int) -> int:
 
 
 def check_jobs(jobs: Sequence[object]) -> None:
-    """Raise ConfigError unless all are NewJob; the message does not show what it got."""
+    """Raise ConfigError unless all are NewJob, without results of others; does not show what it got."""
     for job in jobs:
         if not isinstance(job, NewJob):
             raise ConfigError(
                 "enqueue_many takes what task.call(...) or app.dispatch(job).call() returns, got"
                 f" {type(job).__name__}"
+            )
+        if may_refer(job.args) and names_in(job.args):
+            raise ConfigError(
+                f"{job.task} takes the result of another job: add it to the workflow of that one"
             )

@@ -8,9 +8,10 @@ from pgqueue.operations import limits, maintenance
 from pgqueue.operations.limits import LimitRow
 from pgqueue.operations.maintenance import Paused, QueueStats, WorkerRow
 from pgqueue.schedule_client import AsyncScheduleClient, ScheduleClient
+from pgqueue.workflow_client import AsyncWorkflowClient, WorkflowClient
 
 
-class QueueClient(ScheduleClient):
+class QueueClient(ScheduleClient, WorkflowClient):
     """The part of ``Client`` for queues."""
 
     def stats(self, *, on: object = None) -> list[QueueStats]:
@@ -76,7 +77,7 @@ class QueueClient(ScheduleClient):
         return self._run(limits.find(), on)
 
 
-class AsyncQueueClient(AsyncScheduleClient):
+class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
     """The part of ``AsyncClient`` for queues."""
 
     async def stats(self, *, on: object = None) -> list[QueueStats]:

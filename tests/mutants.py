@@ -24,6 +24,7 @@ TESTS = [
     "tests/unique",
     "tests/control",
     "tests/limits/test_limits.py",
+    "tests/workflows",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -68,7 +69,7 @@ MUTANTS = [
         (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
         ("for update of j skip locked", "for update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
-        (" and j.status in ('pending', 'running')", ""), (ORDER, "for update of j"))],
+        (" and j.status in ('blocked', 'pending', 'running')", ""), (ORDER, "for update of j"))],
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(
         part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
         ("and q.paused_at is not null)", "and false)"),
@@ -94,6 +95,15 @@ MUTANTS = [
     Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "j.status in ('dead', 'cancelled')\n", "true\n"),
     Mutant(SCHEMA, "complete_job", " and j.claim_id = complete_job.claim_id", ""),
     Mutant(SCHEMA, "complete_job", " and j.status = 'running'", ""),
+    *[Mutant(SCHEMA, "settle", old, new) for old, new in (
+        ("where p.id is null or p.status in ('dead', 'cancelled'))\n", ")\n"),
+        ("where m.watched is not null and m.if_failed in ('cancel', 'only')", "where m.if_failed in ('cancel', 'only')"),
+        (" and j.status = 'blocked'", ""), ("(p.status = 'succeeded'\n", "(true\n"),
+        ("d.parent_id < w.watched", "true"), ("and w.if_failed <> 'continue')", ")"),
+        ("|| array(select distinct p.next from passed p where p.next is not null)", ""),
+        ("and (p.id is null or p.status in ('succeeded', 'dead', 'cancelled'))\n         order by w.id", "order by w.id"),
+        ("= most then ended", "= -1 then ended"))],
+    Mutant("pgqueue/sql/workflows.sql", "prune_workflows", "and j.status in ('blocked', 'pending', 'running')", "and false"),
 ]  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def _retry_matching(client: Client, where: Filter, yes: bool) -> list[int]:
 
 @click.command("cancel")
 @click.argument("job_ids", metavar="[ID]...", nargs=-1, type=int)
-@click.option("--all", "everything", is_flag=True, help="Every pending and running job.")
+@click.option("--all", "everything", is_flag=True, help="Every job that has not ended.")
 @on_database
 @filter_options
 @click.option("--dry-run", is_flag=True, help="Only say how many it would cancel.")
@@ -102,8 +102,8 @@ def cancel_command(
     if job_ids:
         statuses = app.client.cancel(*job_ids)
     else:
-        total = _matching(app.client, where, Status.PENDING, Status.RUNNING)
-        if not _agreed("cancel", total, "pending or running", dry_run, yes, as_json):
+        total = _matching(app.client, where, Status.BLOCKED, Status.PENDING, Status.RUNNING)
+        if not _agreed("cancel", total, "unfinished", dry_run, yes, as_json):
             return
         statuses = _cancel_matching(app.client, where, total)
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in statuses}

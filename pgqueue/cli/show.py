@@ -124,6 +124,8 @@ def _when(job: JobRow) -> str:
     match job.status:
         case Status.PENDING:
             return f"due {ago(job.run_at)}"
+        case Status.BLOCKED:
+            return f"since {ago(job.created_at)}"
         case Status.RUNNING if job.claimed_at:
             return f"since {ago(job.claimed_at)}"
         case _:
@@ -168,9 +170,9 @@ def job_command(
         return
     for name in ("id", "task", "queue", "status", "priority", "attempt", "max_retries", "crashes",
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
-                 "expires_at", "unique_key", "progress", "last_error"):  # fmt: skip
+                 "expires_at", "unique_key", "workflow_id", "progress", "last_error"):  # fmt: skip
         value = getattr(job, name)
-        if value is None and name in ("expires_at", "unique_key", "progress"):
+        if value is None and name in ("expires_at", "unique_key", "workflow_id", "progress"):
             continue
         if name == "progress":
             value = _progress(value)

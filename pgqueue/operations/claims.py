@@ -30,6 +30,11 @@ class Finished:
     doubtful: bool = False
     job: ClaimedJob | None = None
 
+    @property
+    def in_workflow(self) -> bool:
+        """May other jobs wait for it?"""
+        return self.job is not None and self.job.workflow_id is not None
+
 
 class Recorded(NamedTuple):
     """The status a job has now, and in how many seconds it is due if that is pending."""

@@ -18,7 +18,7 @@ def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[Ad
         return _enqueue_keyed(jobs, notify)
     if len(jobs) == 1 and not notify:
         return _enqueue_one(jobs[0])
-    text = "[" + ",".join(map(_as_json, jobs)) + "]"
+    text = "[" + ",".join(map(as_json, jobs)) + "]"
     return Operation("enqueue", {"jobs": text, "notify": notify}, _added)
 
 
@@ -47,7 +47,7 @@ def _enqueue_keyed(jobs: Sequence[NewJob], notify: bool) -> Operation[list[Added
 
     Decoding raises JobExists when another job holds a key and that was to raise.
     """
-    text = "[" + ",".join(_as_json(job, _keyed(job)) for job in jobs) + "]"
+    text = "[" + ",".join(as_json(job, _keyed(job)) for job in jobs) + "]"
 
     def added(rows: Sequence[Row]) -> list[Added]:
         if rows[0][2] == "refused":
@@ -71,7 +71,8 @@ def _keyed(job: NewJob) -> dict[str, Any]:
     }
 
 
-def _as_json(job: NewJob, more: Mapping[str, Any] = MappingProxyType({})) -> str:
+def as_json(job: NewJob, more: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """A job as JSON text, as the functions of the schema take it."""
     # The arguments are JSON text already: parsing them again would cost time and digits.
     head = {
         "task": job.task,

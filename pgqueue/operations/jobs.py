@@ -75,7 +75,7 @@ class End:
     @property
     def over(self) -> bool:
         """Has it ended?"""
-        return self.status not in (Status.PENDING, Status.RUNNING)
+        return self.status not in (Status.BLOCKED, Status.PENDING, Status.RUNNING)
 
 
 def ends(job_ids: Sequence[int]) -> Operation[dict[int, End]]:
@@ -238,11 +238,12 @@ def _uuid(text: str | None) -> UUID | None:
 
 def _job(row: Row) -> JobRow:
     fields: list[Any]
-    *fields, progress, worker_id, cancel_requested, last_error, args = row
+    *fields, progress, workflow_id, worker_id, cancel_requested, last_error, args = row
     fields[3] = Status(fields[3])
     return JobRow(
         *fields,  # type: ignore[call-arg]
         None if progress is None else _args(progress),
+        workflow_id,
         _uuid(worker_id),
         cancel_requested,
         last_error,

@@ -1,7 +1,8 @@
 """SQL as text: named statements in ``.sql`` files, compiled once per schema name.
 
 ``-- name: x`` begins a statement; ``-- part: x`` a piece that statements of the file share, each
-by a line ``-- include: x``. The line after ``-- since: 5`` is left out on schemas before 5.
+by a line ``-- include: x``. The line after ``-- since: 5`` is left out on schemas before 5, that after
+``-- before: 5`` from 5 on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pgqueue.roles import ROLES
 DEFAULT_SCHEMA = "pgqueue"
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HEADER = re.compile(r"^-- (name|part): (\w+)\n", re.M)
-_SINCE = re.compile(r"^-- since: (\d+)\n([^\n]*\n)", re.M)
+_WHEN = re.compile(r"^-- (since|before): (\d+)\n([^\n]*\n)", re.M)
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.M)
 _COMMENT = re.compile(r"--[^\n]*\n")
 _ROLE = re.compile(rf"\bpgqueue_({'|'.join(ROLES)})\b")
@@ -112,10 +113,13 @@ def load(schema: str = DEFAULT_SCHEMA, version: int | None = None) -> Mapping[st
 
 
 def for_version(text: str, version: int | None) -> str:
-    """Leave out the lines that an older schema does not know."""
-    return _SINCE.sub(
-        lambda line: "" if version is not None and version < int(line[1]) else line[2], text
-    )
+    """Leave out the lines that are not for this version of the schema; None is the newest."""
+
+    def line(match: re.Match[str]) -> str:
+        is_since = version is None or version >= int(match[2])
+        return match[3] if is_since == (match[1] == "since") else ""
+
+    return _WHEN.sub(line, text)
 
 
 def split(text: str) -> dict[str, str]:

@@ -34,7 +34,11 @@ update pgqueue.jobs j
   from pick
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
-          j.crashes, greatest(j.run_at, timestamptz 'epoch')
+          j.crashes, greatest(j.run_at, timestamptz 'epoch'),
+-- since: 6
+          j.workflow_id
+-- before: 6
+          null::bigint
 
 -- part: own
 -- Those of the finished jobs that are still this worker's, locked in the order all batches use.
@@ -69,7 +73,7 @@ logged as (
 -- The first row has the ids that were recorded, the others what was claimed.
 select (select array_agg(done.id) from done) as done,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at
+       null as max_retries, null as crashes, null as run_at, null as workflow_id
 union all
 select null, claimed.* from claimed
 
@@ -137,7 +141,7 @@ ordered as materialized (
 select (select array_agg(o.queue) from (select queue from ordered limit :lanes::integer) o) as queues,
        (select array_agg(o.priority) from (select priority from ordered limit :lanes::integer) o) as priorities,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at
+       null as max_retries, null as crashes, null as run_at, null as workflow_id
 union all
 select null, null, claimed.* from claimed;
 
@@ -349,7 +353,11 @@ select q.name from pgqueue.queues q
 
 -- name: claim_limited
 -- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.
-select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at
+select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
+-- since: 6
+       (select j.workflow_id from pgqueue.jobs j where j.id = c.id)
+-- before: 6
+       null::bigint
   from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
                              :after_key::text) c
  order by c.id nulls first;

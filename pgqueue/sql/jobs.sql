@@ -47,7 +47,12 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, j.unique_key, j.progress::text, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.expires_at, j.unique_key, j.progress::text,
+-- since: 6
+       j.workflow_id,
+-- before: 6
+       null::bigint,
+       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where j.id = :id::bigint;
 
@@ -69,7 +74,12 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, j.unique_key, j.progress::text, j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.expires_at, j.unique_key, j.progress::text,
+-- since: 6
+       j.workflow_id,
+-- before: 6
+       null::bigint,
+       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where (:status::text is null or j.status = :status::text)
    and (:queue::text is null or j.queue = :queue::text)
@@ -119,10 +129,10 @@ with chosen as materialized (
 select again.id from again cross join woken order by again.id;
 
 -- name: cancel_jobs
--- Cancel pending jobs now; ask the workers of running ones to stop: by ids, or those that match.
+-- Cancel pending and blocked jobs now; ask the workers of running ones to stop: by ids, or those that match.
 with chosen as materialized (
     select j.id from pgqueue.jobs j
-     where (:ids::bigint[] is null or j.id = any (:ids::bigint[])) and j.status in ('pending', 'running')
+     where (:ids::bigint[] is null or j.id = any (:ids::bigint[])) and j.status in ('blocked', 'pending', 'running')
        and j.id > :after::bigint
        and (:queue::text is null or j.queue = :queue::text)
        and (:task::text is null or j.task = :task::text)
@@ -134,8 +144,8 @@ with chosen as materialized (
      for update of j
 )
 update pgqueue.jobs j
-   set status = case when j.status = 'pending' then 'cancelled' else j.status end,
-       finished_at = case when j.status = 'pending' then clock_timestamp() end,
+   set status = case when j.status = 'running' then j.status else 'cancelled' end,
+       finished_at = case when j.status <> 'running' then clock_timestamp() end,
        cancel_requested = true
   from chosen
  where j.id = chosen.id

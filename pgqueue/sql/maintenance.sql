@@ -55,6 +55,8 @@ with name(queue) as (
           where j.queue = name.queue and j.status = :status::text
             and j.status in ('succeeded', 'dead', 'cancelled')
             and j.finished_at < now() - make_interval(secs => :age::float8)
+-- since: 6
+            and j.workflow_id is null
           order by j.finished_at
           limit :limit::integer
           for update of j skip locked) found

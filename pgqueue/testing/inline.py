@@ -13,7 +13,7 @@ from pgqueue.app import App
 from pgqueue.context import Context
 from pgqueue.job import Added, ClaimedJob, NewJob
 from pgqueue.testing.running import prepared
-from pgqueue.testing.tester import _awaited
+from pgqueue.testing.sharing import awaited
 
 
 class _InlineContext(Context):
@@ -38,7 +38,7 @@ class Inline:
         for job in jobs:
             value, added_job = self._call(job)
             if inspect.isawaitable(value):
-                _awaited(value)
+                awaited(value)
             added.append(added_job)
         return added
 
@@ -55,7 +55,7 @@ class Inline:
         self._last -= 1
         job = ClaimedJob(
             self._last, new.task, new.args, new.queue, new.priority, 1, new.max_retries, 0,
-            new.run_at or datetime.fromtimestamp(0, UTC), uuid4(),
+            new.run_at or datetime.fromtimestamp(0, UTC), None, uuid4(),
         )  # fmt: skip
         definition, arguments = prepared(self._app, job)
         connections = self._app.connections

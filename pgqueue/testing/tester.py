@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ArgumentsError, ConnectionUnusable
+from pgqueue.errors import ArgumentsError
 from pgqueue.job import ClaimedJob, JobRow, Status
-from pgqueue.operations import Operation, claims, limits, testing
+from pgqueue.operations import Operation, claims, limits, testing, workflows
 from pgqueue.operations.claims import Taking
 from pgqueue.operations.jobs import Filter
 from pgqueue.outcome import SUCCEEDED as SUCCESS
+from pgqueue.reference import filled, names_in
 from pgqueue.task import Task
 from pgqueue.testing.running import (
     LEASE,
@@ -33,6 +33,7 @@ from pgqueue.testing.running import (
     recording,
     unreadable,
 )
+from pgqueue.testing.sharing import asyncpg_of, awaited, no_async, no_sync, psycopg_of
 
 T = TypeVar("T")
 MOST = 1000
@@ -135,25 +136,27 @@ class QueueTester(_Tester):
     def _work(self, job: ClaimedJob, drained: Drained) -> None:
         began = time.monotonic()
         try:
+            job = self._filled(job)
             definition, arguments = prepared(self.app, job)
         except ArgumentsError as error:
             outcome = unreadable(error)
             drained.note(
                 job, outcome, became(job, outcome, self._run(recording(job, outcome, began)))
             )
+            self._settle(job)
             return
         context = Context(
             job,
             schema=self.app.schema,
             resources=self.resources,
-            connect=lambda: _psycopg_of(self.connection),
-            aconnect=_no_async,
+            connect=lambda: psycopg_of(self.connection),
+            aconnect=no_async,
         )
         value = raised = None
         try:
             value = definition.invoke(context, arguments)
             if inspect.isawaitable(value):
-                value = _awaited(value)
+                value = awaited(value)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -162,6 +165,18 @@ class QueueTester(_Tester):
         recorded = None if found is None else self._run(recording(job, found, began))
         status = became(job, found, recorded)
         drained.note(job, found or SUCCESS, status)
+        self._settle(job)
+
+    def _filled(self, job: ClaimedJob) -> ClaimedJob:
+        if job.workflow_id is None or not (names := names_in(job.args)):
+            return job
+        results = self._run(workflows.results(job.workflow_id, names))
+        return replace(job, args=filled(job.args, results))
+
+    def _settle(self, job: ClaimedJob) -> None:
+        ended = [] if job.workflow_id is None else [job.id]
+        while ended:
+            ended = self._run(workflows.settle(ended)).again
 
 
 class AsyncQueueTester(_Tester):
@@ -218,18 +233,20 @@ class AsyncQueueTester(_Tester):
     async def _work(self, job: ClaimedJob, drained: Drained) -> None:
         began = time.monotonic()
         try:
+            job = await self._filled(job)
             definition, arguments = prepared(self.app, job)
         except ArgumentsError as error:
             outcome = unreadable(error)
             recorded = await self._run(recording(job, outcome, began))
             drained.note(job, outcome, became(job, outcome, recorded))
+            await self._settle(job)
             return
         context = Context(
             job,
             schema=self.app.schema,
             resources=self.resources,
-            connect=_no_sync,
-            aconnect=lambda: _asyncpg_of(self.connection),
+            connect=no_sync,
+            aconnect=lambda: asyncpg_of(self.connection),
         )
         value = raised = None
         try:
@@ -242,50 +259,15 @@ class AsyncQueueTester(_Tester):
         found = judged(self.app, definition, job, arguments, context, value, raised)
         recorded = None if found is None else await self._run(recording(job, found, began))
         drained.note(job, found or SUCCESS, became(job, found, recorded))
+        await self._settle(job)
 
+    async def _filled(self, job: ClaimedJob) -> ClaimedJob:
+        if job.workflow_id is None or not (names := names_in(job.args)):
+            return job
+        results = await self._run(workflows.results(job.workflow_id, names))
+        return replace(job, args=filled(job.args, results))
 
-@contextmanager
-def _psycopg_of(connection: Any) -> Iterator[Any]:
-    """The psycopg connection below the test's, for ``ctx.transaction()``: a savepoint in its transaction."""
-    while not hasattr(connection, "transaction"):  # a cursor; SQLAlchemy's or Django's, around it
-        below: Any = connection.connection
-        below = below() if callable(below) and not hasattr(below, "execute") else below
-        connection = getattr(below, "driver_connection", below)
-    yield connection
-
-
-@asynccontextmanager
-async def _asyncpg_of(connection: Any) -> AsyncIterator[Any]:
-    if type(connection).__module__.startswith("sqlalchemy."):
-        if hasattr(connection, "connection"):
-            connection = await connection.connection()
-        connection = (await connection.get_raw_connection()).driver_connection
-    yield connection
-
-
-def _no_async() -> Any:
-    raise ConnectionUnusable(
-        "an async handler's ctx.transaction() cannot share a sync connection: use AsyncQueueTester, or"
-        " commit in the test and run a Worker with drain=True"
-    )
-
-
-def _no_sync() -> Any:
-    raise ConnectionUnusable(
-        "a sync handler's ctx.transaction() cannot share an async connection: use QueueTester, or commit"
-        " in the test and run a Worker with drain=True"
-    )
-
-
-def _awaited(coroutine: Any) -> Any:
-    """Run a coroutine to its end, also while a loop runs in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_await(coroutine))
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _await(coroutine)).result()
-
-
-async def _await(coroutine: Any) -> Any:
-    return await coroutine
+    async def _settle(self, job: ClaimedJob) -> None:
+        ended = [] if job.workflow_id is None else [job.id]
+        while ended:
+            ended = (await self._run(workflows.settle(ended))).again

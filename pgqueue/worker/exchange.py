@@ -60,6 +60,11 @@ class Exchange(Service):
         self.empty = False
         self.busy = False
 
+    def look_again(self) -> None:
+        """There may be something now, whatever the last look said."""
+        self.empty = False
+        self.wake()
+
     async def run_once(self) -> float:
         # A flood of notifications, or of producers, must not become one of claims that find nothing.
         if (rest := self._rest_until - time.monotonic()) > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -25,11 +25,15 @@ from pgqueue.hooks import AroundRun
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
 from pgqueue.privacy import Privacy
+from pgqueue.reference import filled, names_in
+from pgqueue.worker.database import DatabaseTrouble
 from pgqueue.worker.processes import HandlerFailed, Processes
 from pgqueue.worker.run import Run, interrupted, say
 from pgqueue.worker.unknown import Unknown
 
 log = logging.getLogger("pgqueue.job")
+
+RESULTS_AGAIN = 1.0  # seconds
 
 
 class Handlers:
@@ -44,9 +48,10 @@ class Handlers:
         threads: ThreadPoolExecutor,
         processes: Processes,
         privacy: Privacy,
+        results: Callable[[int, list[str]], Awaitable[dict[str, Any]]],
         around: Sequence[AroundRun] = (),
     ) -> None:
-        self._around = around
+        self._around, self._results = around, results
         self._default_timeout = default_timeout
         self._definition = definition
         self._make_context = make_context
@@ -64,9 +69,11 @@ class Handlers:
         if definition is None:
             return self._unknown.met(job.task, f"no task {job.task!r} in this worker")
         try:
-            arguments = definition.signature.decode(
-                job.args, task=job.task, keys=self._privacy.keys
-            )
+            if job.workflow_id is not None:
+                job = await self._filled(job, job.workflow_id)
+            arguments = self._arguments(definition, job)
+        except DatabaseTrouble:
+            return Outcome("snooze", RESULTS_AGAIN)
         except KeyMissing as error:
             return self._unknown.met(job.task, f"arguments of task {job.task!r}: {error}")
         except ArgumentsError as error:
@@ -94,6 +101,17 @@ class Handlers:
         conceal = definition.concealer(self._privacy, job, arguments)
         return replace(outcome, log=definition.log_of(context, conceal))
 
+    def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
+        return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)
+
+    async def _filled(self, job: ClaimedJob, workflow_id: int) -> ClaimedJob:
+        """With the results of other jobs in place of their names."""
+        names = names_in(job.args)
+        if not names:
+            return job
+        results = await self._results(workflow_id, names)
+        return replace(job, args=filled(job.args, results))
+
     def _ended(
         self,
         value: Any,
@@ -104,7 +122,7 @@ class Handlers:
     ) -> Outcome | None:
         if isinstance(value, Outcome):  # decided in a process
             outcome = value
-        elif definition.result or context.logged is not None:
+        elif definition.result or context.logged is not None or job.workflow_id is not None:
             conceal = definition.concealer(self._privacy, job, arguments)
             outcome = definition.outcome(value, context, conceal)
         else:

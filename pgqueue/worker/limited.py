@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pgqueue.app import App
 from pgqueue.limits import Limits
 from pgqueue.operations import limits
 from pgqueue.worker.database import Database
@@ -26,6 +27,11 @@ class LimitedQueues(Service):
         self._database = database
         self._declared = (tasks, queues) if tasks or queues else None
         self.queues: list[str] = []
+
+    @classmethod
+    def of_app(cls, app: App, database: Database) -> LimitedQueues:
+        """With what the code of an app declares."""
+        return cls(database=database, tasks=app.task_limits, queues=app.queue_limits)
 
     async def run_once(self) -> float:
         await self.look()

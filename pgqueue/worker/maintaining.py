@@ -13,6 +13,7 @@ from pgqueue.worker.limited import LimitedQueues
 from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
 from pgqueue.worker.scheduler import Scheduler
 from pgqueue.worker.service import Keeper, Service
+from pgqueue.worker.settler import Settler
 
 
 def maintaining(
@@ -21,6 +22,7 @@ def maintaining(
     database: Database,
     limited: LimitedQueues,
     hooking: Hooking,
+    settler: Settler,
     wake: Callable[[], None],
 ) -> list[Service]:
     """Make them; ``wake`` lets the claimers look at once."""
@@ -36,10 +38,12 @@ def maintaining(
             max_crashes=settings.max_crashes,
             rescued=wake,
             hooking=hooking,
+            settle=settler.ended,
         ),
         Pruner(database=database, keep=keep),
-        Expirer(database=database),
+        Expirer(database=database, settle=settler.ended),
         Scheduler(database=database, declared=app.schedules, fired=wake),
         limited,
+        settler,
         Keeper(database),
     ]

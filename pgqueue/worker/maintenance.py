@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from pgqueue.job import Status
-from pgqueue.operations import maintenance
+from pgqueue.operations import maintenance, workflows
 from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.service import Service
@@ -19,6 +19,7 @@ EXPIRE_INTERVAL = 5.0
 PAUSE_BETWEEN_BATCHES = 0.05
 SMALLEST_BATCH = 10
 TOO_LONG = "57014"
+HAS_WORKFLOWS = 6  # the schema
 
 
 class Rescuer(Service):
@@ -34,9 +35,10 @@ class Rescuer(Service):
         max_crashes: int,
         rescued: Callable[[], None],
         hooking: Hooking,
+        settle: Callable[[Iterable[int]], None],
     ) -> None:
         super().__init__()
-        self._database = database
+        self._database, self._settle = database, settle
         self._interval = min(lease / 3, LONGEST_RESCUE_INTERVAL)
         self._max_crashes = max_crashes
         self._rescued, self._hooking = rescued, hooking
@@ -50,6 +52,7 @@ class Rescuer(Service):
                 self._hooking.crashed(job.id, job.task, job.attempt)
         if jobs:
             self._rescued()
+            self._settle(job.id for job in jobs if job.status != Status.PENDING)
             return 0.0
         return self._interval * random.uniform(0.5, 1.0)
 
@@ -60,14 +63,15 @@ class Expirer(Service):
     name: ClassVar[str] = "expirer"
     since: ClassVar[int] = 5  # the schema
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, settle: Callable[[Iterable[int]], None]) -> None:
         super().__init__()
-        self._database = database
+        self._database, self._settle = database, settle
 
     async def run_once(self) -> float:
         expired = await self._database.run(maintenance.expire(limit=BATCH))
         for job_id in expired:
             self.log.info("job %d: cancelled, it was not started in time", job_id)
+        self._settle(expired)
         return 0.0 if len(expired) == BATCH else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
 
 
@@ -88,6 +92,9 @@ class Pruner(Service):
             for status, age in self._keep.items():
                 pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
                 more = more or len(pruned) == limit
+                if self._database.version >= HAS_WORKFLOWS:
+                    whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
+                    more = more or bool(whole)
         except StatementRefused as refused:
             if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pgqueue.job import ClaimedJob
@@ -26,8 +26,15 @@ _DATA = ("22", "23", "P0", "54")
 class Recorder:
     """Empties ``ended``; what the database did not answer to goes back for the next pass."""
 
-    def __init__(self, *, database: Database, delete_succeeded: bool, hooking: Hooking) -> None:
-        self._hooking = hooking
+    def __init__(
+        self,
+        *,
+        database: Database,
+        delete_succeeded: bool,
+        hooking: Hooking,
+        settle: Callable[[Iterable[int]], None],
+    ) -> None:
+        self._hooking, self._settle = hooking, settle
         self._database = database
         self._delete = delete_succeeded
         self._apart = False
@@ -46,7 +53,7 @@ class Recorder:
             del ended[:MOST_AT_ONCE]
             parts: dict[str, list[Finished]] = {}
             for each in batch:
-                parts.setdefault(self._way_of(each.outcome), []).append(each)
+                parts.setdefault(self._way_of(each), []).append(each)
             try:
                 for part in parts.values():
                     await self._write(part)
@@ -59,7 +66,11 @@ class Recorder:
 
     def may_trade(self, ended: list[Finished]) -> bool:
         """Are all of them successes, which can be recorded in the statement of a claim?"""
-        return not self._apart and all(f.outcome is SUCCEEDED for f in ended)
+        return not self._apart and all(self._tradable(f) for f in ended)
+
+    def _tradable(self, finished: Finished) -> bool:
+        # The row of a job in a workflow stays: others look at it.
+        return finished.outcome is SUCCEEDED and not (self._delete and finished.in_workflow)
 
     async def trade(
         self, ended: list[Finished], lanes: Sequence[Lane], taking: Taking
@@ -70,7 +81,7 @@ class Recorder:
             DatabaseAway: the database did not answer.
             StatementRefused: what was refused is recorded without a claim next time.
         """
-        done = [each for each in ended if each.outcome is SUCCEEDED][:MOST_AT_ONCE]
+        done = [each for each in ended if self._tradable(each)][:MOST_AT_ONCE]
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
         operation = claims.trade(done, lanes, delete=self._delete, **taking)
@@ -82,10 +93,14 @@ class Recorder:
             raise
         self._count_missing(done, set(recorded))
         self._hooking.succeeded(done)
+        self._ended(done)
         return jobs
 
-    def _way_of(self, outcome: Outcome) -> str:
+    def _way_of(self, finished: Finished) -> str:
         """Which statement records it."""
+        outcome = finished.outcome
+        if self._delete and outcome is SUCCEEDED and finished.in_workflow:
+            return "complete_with"
         if outcome.kind not in ("succeeded", "completed"):
             return "fail"
         if outcome == SUCCEEDED or self._database.version < KEEPS_RESULTS:
@@ -118,30 +133,37 @@ class Recorder:
             log.exception("job %d: left to its lease", finished.id)
 
     async def _write_all(self, finished: list[Finished]) -> None:
-        match self._way_of(finished[0].outcome):
+        match self._way_of(finished[0]):
             case "complete":
                 done = await self._database.run(claims.complete(finished, delete=self._delete))
                 self._count_missing(finished, set(done))
                 self._hooking.succeeded(finished)
+                self._ended(finished)
                 return
             case "complete_with":
                 done = await self._database.run(claims.complete_with(finished))
                 self._count_missing(finished, set(done))
                 self._hooking.succeeded(finished)
+                self._ended(finished)
                 return
             case "add_results":
                 await self._database.run(claims.add_results(finished))
                 self._hooking.succeeded(finished)
+                self._ended(finished)
                 return
             case "nothing":
                 return
         ended = await self._database.run(claims.fail(finished))
         self._count_missing(finished, set(ended))
+        self._ended(finished)
         for each in finished:
             recorded = ended.get(each.id)
             if recorded and each.job and each.outcome.error_type is not None:
                 report(each.job, each.outcome, recorded)
                 self._hooking.failed(each, recorded)
+
+    def _ended(self, finished: list[Finished]) -> None:
+        self._settle(each.id for each in finished if each.in_workflow)
 
     def _count_missing(self, finished: list[Finished], recorded: set[int]) -> None:
         """No row was found: recorded already when that is possible, else the claim was lost."""

@@ -16,7 +16,7 @@ from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
 from pgqueue.job import ClaimedJob
-from pgqueue.operations import maintenance
+from pgqueue.operations import maintenance, workflows
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
@@ -35,6 +35,7 @@ from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.resources import Resources
 from pgqueue.worker.run import Run
 from pgqueue.worker.service import Service
+from pgqueue.worker.settler import Settler
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.solitude import Solitude
@@ -70,6 +71,7 @@ class Runtime:
             max_jobs=max_jobs,
             grace=settings.grace,
             ends_process=ends_process,
+            settled=lambda: self.settler.at_rest,
         )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
@@ -87,15 +89,14 @@ class Runtime:
             ends_process=ends_process,
             recycle=self.shutdown.recycle,
         )
+        self.settler = Settler(database=self.database, released=self._look_anew)
         self.handlers = self._handlers()
-        self.limited = LimitedQueues(
-            database=self.database, tasks=app.task_limits, queues=app.queue_limits
-        )
+        self.limited = LimitedQueues.of_app(app, self.database)
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
         self.services: list[Service] = [
-            *self.exchanges, self.solitude, self.recycler, *maintaining(app, settings, self.database, self.limited, self.hooking, self._wake_claimers)
+            *self.exchanges, self.solitude, self.recycler, *maintaining(app, settings, self.database, self.limited, self.hooking, self.settler, self._wake_claimers)
         ]  # fmt: skip
         self.heartbeat = self._heartbeat()
 
@@ -119,6 +120,7 @@ class Runtime:
                 database=self.database,
                 delete_succeeded=settings.keep_succeeded == 0,
                 hooking=self.hooking,
+                settle=self.settler.ended,
             ),
             learned=self._learned,
             limited=self.limited,
@@ -135,6 +137,7 @@ class Runtime:
             processes=self._processes,
             privacy=self.app.privacy,
             around=self.app.around_runs,
+            results=lambda *wanted: self.database.run(workflows.results(*wanted)),
         )
 
     def _beside(self, control: Database) -> list[Service]:
@@ -209,6 +212,10 @@ class Runtime:
 
     def _stuck(self) -> list[Run]:
         return [run for executor in self.executors for run in executor.stuck()]
+
+    def _look_anew(self) -> None:
+        for exchange in self.exchanges:
+            exchange.look_again()
 
     def _wake_claimers(self) -> None:
         for exchange in self.exchanges:

@@ -28,6 +28,7 @@ class Shutdown:
         max_jobs: end after this many jobs.
         grace: seconds that running jobs have after ``stop()``.
         ends_process: the process ends with the worker, so jobs in threads may be given back.
+        settled: has what waited for jobs that ended been looked at?
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class Shutdown:
         max_jobs: int | None,
         grace: float,
         ends_process: bool,
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._pools = pools
+        self._pools, self._settled = pools, settled
         self._drain, self._max_jobs = drain, max_jobs
         self._grace = grace
         self._ends_process = ends_process
@@ -82,9 +84,8 @@ class Shutdown:
         if self._max_jobs is not None and sum(e.slots.ended for e, _ in pools) >= self._max_jobs:
             self.recycle(f"{self._max_jobs} jobs done")
             return True
-        return self._drain and all(
-            exchange.empty and executor.at_rest for executor, exchange in pools
-        )
+        drained = all(exchange.empty and executor.at_rest for executor, exchange in pools)
+        return self._drain and drained and self._settled()
 
     def _claim_no_more(self) -> None:
         for executor, exchange in self._pools():

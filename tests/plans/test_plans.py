@@ -14,7 +14,7 @@ import pytest
 
 from pgqueue.connect import asyncpg_uri
 from pgqueue.job import NewJob, Status, UniqueKey
-from pgqueue.operations import Operation, claims, enqueue, limits, maintenance, schedules
+from pgqueue.operations import Operation, claims, enqueue, limits, maintenance, schedules, workflows
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.schedule import Firing
@@ -264,3 +264,24 @@ async def test_a_firing_costs_what_it_fires(dsn: str, conn: psycopg.Connection) 
     assert plan["Actual Rows"] == LIMIT
     assert buffers(plan) < 60 * LIMIT
     assert scans(plan) == set()
+
+
+async def test_an_end_costs_what_it_releases(dsn: str, conn: psycopg.Connection) -> None:
+    """Thousands wait for others: the end of a job looks at those that watch it, and at no other."""
+    conn.execute(
+        "select count(*) from pgqueue.enqueue_workflow((select jsonb_agg(case when n <= 20000"
+        " then '{\"task\": \"t\"}'::jsonb else jsonb_build_object('task', 't', 'after', array[n - 20000]) end order by n)"
+        " from generate_series(1, 40000) n))"
+    )
+    first = conn.execute("select min(job_id) from pgqueue.workflow_jobs").fetchone()
+    assert first is not None
+    ended = list(range(first[0], first[0] + 100))
+    conn.execute("update pgqueue.jobs set status = 'running' where id = any (%s)", [ended])
+    conn.execute("update pgqueue.jobs set status = 'succeeded' where id = any (%s)", [ended])
+    for _ in range(2):
+        plan = await explain(dsn, workflows.settle(ended))
+        assert buffers(plan) < 100 * 60
+        conn.execute("analyze pgqueue.jobs, pgqueue.workflow_jobs, pgqueue.dependencies")
+    looked = await explain(dsn, workflows.unsettled(after=0, limit=100))
+    assert "Seq Scan" not in scans(looked)
+    assert buffers(looked) < 100 * 10

@@ -38,6 +38,9 @@ ALLOWED: Mapping[str, set[str]] = {
     "look_at_schedules": WORKER, "fire_schedules": WORKER, "declare_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
+    "enqueue_workflow": PRODUCERS, "settle": WORKER | OPERATOR, "unsettled": WORKER | OPERATOR,
+    "workflow_results": WORKER | OPERATOR, "prune_workflows": WORKER, "list_workflows": READERS,
+    "list_workflow_jobs": WORKER | OPERATOR, "cancel_workflow": OPERATOR, "retry_workflow": OPERATOR,
     "queue_stats": READERS, "list_workers": READERS | WORKER,
     "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"},
     "encrypted_jobs": WORKER | OPERATOR, "test_due": WORKER | OPERATOR, "test_travel": {"migrator"}, "replace_args": OPERATOR,
@@ -110,7 +113,7 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
     given = {
         **values,
         "id": str(ID) if name.startswith("worker_") else values["id"],
-        "status": "succeeded" if name == "prune" else None,
+        "status": "succeeded" if name in ("prune", "prune_workflows") else None,
         "args": '{"a": 1}'
         if name in ("retry_jobs", "enqueue_one", "enqueue_plain", "add_schedule")
         else None,

@@ -298,6 +298,7 @@ async def test_every_arrow_of_the_transition_table_and_no_other(
             walked.add((status, (await app.aclient.job(job.id)).status))
         assert await app.aclient.cancel(job.id) == {job.id: Status.CANCELLED}
         walked.add((Status.PENDING, Status.CANCELLED))
+    walked |= _blocked_moves(conn)
     assert walked == {(old, new) for old, moves in TRANSITIONS.items() for new in moves}
 
     for old in Status:
@@ -307,3 +308,34 @@ async def test_every_arrow_of_the_transition_table_and_no_other(
             with pytest.raises(psycopg.errors.RaiseException, match="may not go"):
                 conn.execute("update pgqueue.jobs set status = %s", (new,))
     await database.close()
+
+
+def _blocked_moves(conn: psycopg.Connection) -> set[tuple[Status, Status]]:
+    """The moves of jobs that wait for others, and of a retried workflow."""
+    walked = set()
+    for end in (Status.DEAD, Status.CANCELLED, Status.SUCCEEDED):
+        rows = conn.execute(
+            """select workflow_id, job_id from pgqueue.enqueue_workflow(
+                 '[{"task": "t"}, {"task": "t", "after": [1]}, {"task": "t", "after": [2]}]')"""
+        ).fetchall()
+        (workflow, first), (_, second), (_, third) = rows
+        conn.execute("update pgqueue.jobs set status = 'running' where id = %s", [first])
+        conn.execute("update pgqueue.jobs set status = %s where id = %s", [end, first])
+        conn.execute("select pgqueue.settle(%s)", [[first]])
+        walked.add((Status.BLOCKED, Status(statuses(conn)[second])))
+        if end is Status.DEAD:
+            conn.execute("update pgqueue.jobs set status = 'pending' where id = %s", [first])
+            conn.execute("update pgqueue.jobs set status = 'running' where id = %s", [first])
+            conn.execute("update pgqueue.jobs set status = 'succeeded' where id = %s", [first])
+            conn.execute("select pgqueue.settle(%s)", [[second]])
+            conn.execute("update pgqueue.jobs set status = 'pending' where id = %s", [second])
+            conn.execute("update pgqueue.jobs set status = 'running' where id = %s", [second])
+            conn.execute("update pgqueue.jobs set status = 'dead' where id = %s", [second])
+        before = statuses(conn)
+        conn.execute(
+            "update pgqueue.dependencies set parent_id = %s where job_id = %s", [third, second]
+        )
+        conn.execute("select pgqueue.retry_workflow(%s)", [workflow])
+        after = statuses(conn)
+        walked |= {(Status(before[j]), Status(after[j])) for _, j in rows if before[j] != after[j]}
+    return walked

@@ -51,7 +51,9 @@ async def test_a_job_whose_lease_ran_out_while_the_process_was_frozen_is_not_sta
 
     async with working(app, lease=60, notify=False) as runtime:
         await eventually_async(lambda: runtime.exchanges[0].empty)
-        stale = ClaimedJob(0, "t", '{"text": "stale"}', "default", 0, 1, 10, 0, _now(conn), uuid4())
+        stale = ClaimedJob(
+            0, "t", '{"text": "stale"}', "default", 0, 1, 10, 0, _now(conn), None, uuid4()
+        )
         executor = runtime.executors[0]
         executor.submit([stale], time.monotonic() - 61)
         executor.submit([replace(stale, id=1, args='{"text": "fresh"}')], time.monotonic())

@@ -9,7 +9,7 @@ do $$
 declare
     name text;
 begin
-    if to_regprocedure('pgqueue.retry_keyed(bigint, jsonb)') is null then
+    if to_regprocedure('pgqueue.retry_workflow(bigint)') is null then
         raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
     end if;
     foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
@@ -71,7 +71,8 @@ grant execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval,
                     text, interval, text)
     to pgqueue_producer, pgqueue_sql_producer;
-grant execute on function pgqueue.enqueue_jobs(jsonb, boolean) to pgqueue_producer;
+grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean)
+    to pgqueue_producer;
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
@@ -91,18 +92,22 @@ grant insert (name, max_running, rate, burst, declared), update (max_running, ra
     on pgqueue.queues to pgqueue_worker;
 grant insert (name, max_running, rate, burst, ordered, weights, declared),
       update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
+grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;
+grant update (watched) on pgqueue.workflows to pgqueue_worker;
+grant execute on function pgqueue.settle(bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
 
 -- readonly: no arguments, no error texts, no claims.
 grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
-    pgqueue.task_stats, pgqueue.workers, pgqueue.schedule_list, pgqueue.schedule_runs to pgqueue_readonly;
+    pgqueue.task_stats, pgqueue.workers, pgqueue.schedule_list, pgqueue.schedule_runs, pgqueue.workflow_list,
+    pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_readonly;
 
 -- operator: sees arguments and errors, but no claim of a running job.
 grant pgqueue_readonly to pgqueue_operator;
 grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,
               finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
-              unique_key, unique_until, expires_at, progress, result),
+              unique_key, unique_until, expires_at, progress, result, workflow_id),
       update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
               expires_at, queue, priority, progress),
       delete on pgqueue.jobs to pgqueue_operator;
@@ -113,6 +118,7 @@ grant select on pgqueue.dead_jobs to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
-    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb) to pgqueue_operator;
+    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.cancel_workflow(bigint),
+    pgqueue.retry_workflow(bigint), pgqueue.settle(bigint[]) to pgqueue_operator;
 
 commit;

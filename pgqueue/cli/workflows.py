@@ -1,0 +1,90 @@
+"""Commands on workflows: workflows, workflow."""
+
+from __future__ import annotations
+
+import click
+
+from pgqueue.app import App
+from pgqueue.cli.cells import error_cell, task_cell
+from pgqueue.cli.options import json_option, on_database, yes_option
+from pgqueue.cli.output import ago, count, print_json, print_table, printable
+from pgqueue.errors import ConfigError
+from pgqueue.operations.workflows import STATES, MemberRow
+
+SHOWN = 200
+
+
+@click.command("workflows")
+@on_database
+@click.option("--status", type=click.Choice(STATES), help="Only these.")
+@click.option("--name", metavar="NAME", help="Only those of this name.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--before", type=int, metavar="ID", help="Go on below this id.")
+@json_option
+def workflows_command(
+    app: App, status: str | None, name: str | None, limit: int, before: int | None, as_json: bool
+) -> None:
+    """List workflows, newest first, with their jobs by status."""
+    found = app.client.workflows(name=name, status=status, limit=limit, before=before)
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo("no such workflows")
+    else:
+        columns = ("blocked", "pending", "running", "succeeded", "dead", "cancelled")
+        print_table(
+            ["#id", "name", "#status", *(f"#{name}" for name in columns), "#enqueued"],
+            [
+                [w.id, w.name or "-", w.status, *(count(getattr(w, name)) for name in columns),
+                 ago(w.created_at)]
+                for w in found
+            ],
+        )  # fmt: skip
+
+
+@click.command("workflow")
+@click.argument("workflow_id", metavar="ID", type=int)
+@click.option("--cancel", is_flag=True, help="Cancel all its jobs that have not ended.")
+@click.option("--retry", is_flag=True, help="Put its dead and cancelled jobs back.")
+@on_database
+@yes_option
+@json_option
+def workflow_command(
+    app: App, workflow_id: int, cancel: bool, retry: bool, yes: bool, as_json: bool
+) -> None:
+    """Show one workflow with its jobs, and which of them waits for which; or cancel or retry the whole."""
+    if cancel and retry:
+        raise ConfigError("--cancel or --retry, not both")
+    workflow = app.client.workflow(workflow_id)
+    if cancel or retry:
+        verb, act = ("cancel", app.client.cancel_workflow) if cancel else ("retry", app.client.retry_workflow)  # fmt: skip
+        if not yes:
+            click.confirm(f"{verb.capitalize()} workflow {workflow_id}?", abort=True, err=True)
+        done = act(workflow_id)
+        past = "cancelled" if cancel else "retried"
+        print_json({past: done}) if as_json else click.echo(f"{past}: {done} jobs")
+        return
+    jobs = app.client.workflow_jobs(workflow_id, limit=10_000 if as_json else SHOWN)
+    if as_json:
+        print_json({"workflow": workflow, "jobs": jobs})
+        return
+    click.echo(
+        f"workflow {workflow.id} {printable(workflow.name)}: {workflow.status}, {workflow.jobs} jobs"
+    )
+    print_table(
+        ["#id", "name", "task", "#status", "waits for", "last error"],
+        [
+            [j.id, j.name or "-", task_cell(j.task), j.status, _after(j), error_cell(j.last_error)]
+            for j in jobs
+        ],
+    )
+    if workflow.jobs > len(jobs):
+        click.echo(f"and {workflow.jobs - len(jobs)} more: --json shows 10,000")
+
+
+def _after(job: MemberRow) -> str:
+    if not job.after:
+        return "-"
+    shown = ", ".join(map(str, job.after[:3]))
+    more = f" and {len(job.after) - 3}{'+' if len(job.after) == 1000 else ''} more" if len(job.after) > 3 else ""  # fmt: skip
+    return f"{shown}{more}" + ("" if job.if_failed == "cancel" else f" ({job.if_failed})")

@@ -1,0 +1,82 @@
+"""The part of an app that makes workflows, and enqueues them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+
+from pgqueue.errors import ConfigError
+from pgqueue.gateway import Gateway
+from pgqueue.job import NewJob
+from pgqueue.operations import workflows
+from pgqueue.operations.workflows import Added, Member
+from pgqueue.workflow import Workflow
+
+
+class Composes:
+    """Chains, batches and graphs of jobs."""
+
+    instead: object
+
+    def _way(self, on: object) -> Gateway:
+        raise NotImplementedError
+
+    def _around(self, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
+        raise NotImplementedError
+
+    def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
+        raise NotImplementedError
+
+    def workflow(self, name: str = "") -> Workflow:
+        """An empty workflow: ``add`` jobs to it, then ``enqueue`` it."""
+        return Workflow(self, name)
+
+    def chain(self, *jobs: NewJob, name: str = "") -> Workflow:
+        """Jobs one after the other; when one fails, those after it are cancelled."""
+        made = self.workflow(name)
+        before = None
+        for job in jobs:
+            before = made.add(job, after=() if before is None else before)
+        return made
+
+    def batch(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        on_success: NewJob | None = None,
+        on_failure: NewJob | None = None,
+        on_done: NewJob | None = None,
+        name: str = "",
+    ) -> Workflow:
+        """Jobs at once, and what comes after them.
+
+        Args:
+            jobs: any number.
+            on_success: runs when all have succeeded.
+            on_failure: runs once, as soon as the first has failed.
+            on_done: runs when all have ended, whichever way.
+        """
+        made = self.workflow(name)
+        all_of_them = [made.add(job) for job in jobs]
+        if on_success is not None:
+            made.add(on_success, after=all_of_them)
+        if on_failure is not None:
+            made.add(on_failure, after=all_of_them, if_failed="only")
+        if on_done is not None:
+            made.add(on_done, after=all_of_them, if_failed="continue")
+        return made
+
+    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added:
+        operation = workflows.enqueue(members, name=name, notify=self._notified(members))
+        with self._around([member.job for member in members]):
+            return self._way(on).run(operation, on)
+
+    async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Added:
+        operation = workflows.enqueue(members, name=name, notify=self._notified(members))
+        with self._around([member.job for member in members]):
+            return await self._way(on).arun(operation, on)
+
+    def _notified(self, members: Sequence[Member]) -> bool:
+        if self.instead is not None:
+            raise ConfigError("inline() runs no workflows: use QueueTester.drain()")
+        return self._may_notify([member.job for member in members if not member.after])

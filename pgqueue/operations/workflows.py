@@ -1,0 +1,165 @@
+"""Operations on workflows: jobs that wait for each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pgqueue.errors import ConfigError
+from pgqueue.job import NewJob, Status
+from pgqueue.operations import Operation, Row, ids
+from pgqueue.operations.enqueue import as_json
+
+STATES = ("running", "succeeded", "dead", "cancelled")
+
+
+class Added(NamedTuple):
+    """The ids of a workflow and of its jobs, in the order given."""
+
+    id: int
+    job_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A job of a workflow not yet inserted. ``after``: places of jobs before it, from 1 on."""
+
+    job: NewJob
+    name: str | None
+    after: Sequence[int]
+    if_failed: str
+
+    def as_json(self) -> str:
+        return as_json(
+            self.job,
+            {
+                "name": self.name,
+                "after": self.after,
+                "if_failed": self.if_failed,
+                "expires": self.job.expires,
+                "limit_key": self.job.limit_key,
+            },
+        )
+
+
+def enqueue(members: Sequence[Member], *, name: str, notify: bool) -> Operation[Added]:
+    """Insert jobs that wait for each other, all or none."""
+    text = "[" + ",".join(member.as_json() for member in members) + "]"
+    return Operation(
+        "enqueue_workflow",
+        {"jobs": text, "name": name, "notify": notify},
+        lambda rows: Added(rows[0][0], [row[1] for row in rows]),
+    )
+
+
+class Settled(NamedTuple):
+    """How many jobs are pending now, and which are to be settled next, in another transaction."""
+
+    released: int
+    again: list[int]
+
+
+def settle(job_ids: Sequence[int]) -> Operation[Settled]:
+    """These jobs have ended: let those that waited for them go on, or cancel them."""
+    return Operation("settle", {"ids": list(job_ids)}, lambda rows: Settled(*rows[0]))
+
+
+class Unsettled(NamedTuple):
+    """Jobs that have ended while others wait for them; the id to go on after, None at the end."""
+
+    ended: list[int]
+    last: int | None
+
+
+def unsettled(*, after: int, limit: int) -> Operation[Unsettled]:
+    """Look at jobs that are waited for, from an id on."""
+
+    def decode(rows: Sequence[Row]) -> Unsettled:
+        ended = [row[0] for row in rows if row[1]]
+        return Unsettled(ended, max(row[0] for row in rows) if len(rows) >= limit else None)
+
+    return Operation("unsettled", {"after": after, "limit": limit}, decode)
+
+
+def results(workflow_id: int, names: Sequence[str]) -> Operation[dict[str, Any]]:
+    """What jobs of a workflow returned, by name; without those that returned nothing."""
+    return Operation(
+        "workflow_results",
+        {"id": workflow_id, "names": list(names)},
+        lambda rows: {row[0]: json.loads(row[1]) for row in rows if row[1] is not None},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRow:
+    """A workflow and how many of its jobs have which status. ``status`` is running until all have ended."""
+
+    id: int
+    name: str
+    status: str
+    created_at: datetime
+    finished_at: datetime | None
+    jobs: int
+    blocked: int
+    pending: int
+    running: int
+    succeeded: int
+    dead: int
+    cancelled: int
+
+
+def find(
+    workflow_id: int | None = None,
+    *,
+    name: str | None = None,
+    status: str | None = None,
+    limit: int = 50,
+    before: int | None = None,
+) -> Operation[list[WorkflowRow]]:
+    """Workflows that match, newest first."""
+    if status is not None and status not in STATES:
+        raise ConfigError(f"a workflow is {', '.join(STATES[:-1])} or {STATES[-1]}, not {status!r}")
+    values = {"id": workflow_id, "name": name, "status": status, "limit": limit, "before": before}
+    return Operation("list_workflows", values, lambda rows: [WorkflowRow(*row) for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """A job of a workflow, and those it waits for (the first 1,000)."""
+
+    id: int
+    name: str | None
+    task: str
+    status: Status
+    if_failed: str
+    last_error: str | None
+    after: list[int]
+
+
+def members(workflow_id: int, *, after: int = 0, limit: int = 1000) -> Operation[list[MemberRow]]:
+    """The jobs of a workflow in order, from an id on."""
+
+    def decode(rows: Sequence[Row]) -> list[MemberRow]:
+        return [MemberRow(*row[:3], Status(row[3]), *row[4:]) for row in rows]  # type: ignore[call-arg]
+
+    values = {"id": workflow_id, "after": after, "limit": limit}
+    return Operation("list_workflow_jobs", values, decode)
+
+
+def cancel(workflow_id: int) -> Operation[int]:
+    """Cancel all jobs of a workflow that have not ended; how many."""
+    return Operation("cancel_workflow", {"id": workflow_id}, lambda rows: int(rows[0][0]))
+
+
+def retry(workflow_id: int) -> Operation[int]:
+    """Put the dead and cancelled jobs of a workflow back; how many."""
+    return Operation("retry_workflow", {"id": workflow_id}, lambda rows: int(rows[0][0]))
+
+
+def prune(status: Status, *, age: float, limit: int = 1000) -> Operation[list[int]]:
+    """Delete one batch of the jobs of one workflow that ended more than ``age`` seconds ago."""
+    values = {"status": status.value, "age": age, "limit": limit}
+    return Operation("prune_workflows", values, ids)

@@ -1,0 +1,95 @@
+-- name: enqueue_workflow
+-- Insert jobs that wait for each other, all or none; the workflow's id and theirs, in order.
+select w.workflow_id, w.job_id
+  from pgqueue.enqueue_workflow(:jobs::text::jsonb, :name::text, :notify::boolean) w
+ order by w.ordinal;
+
+-- name: settle
+-- These jobs have ended: let those that waited for them go on.
+select s.released, s.again from pgqueue.settle(:ids::bigint[]) s;
+
+-- name: unsettled
+-- Jobs that are waited for, from an id on, and whether they have ended: for ends that nobody told of.
+with recursive watched(id) as (
+    (select m.watched from pgqueue.workflow_jobs m where m.watched > :after::bigint order by m.watched limit 1)
+    union all
+    select (select m.watched from pgqueue.workflow_jobs m where m.watched > w.id order by m.watched limit 1)
+      from watched w where w.id is not null
+), few as (
+    select w.id from watched w where w.id is not null limit :limit::integer
+)
+select f.id, j.id is null or j.status in ('succeeded', 'dead', 'cancelled')
+  from few f left join pgqueue.jobs j on j.id = f.id
+union all
+-- The workflows that watch something: few beside their jobs.
+select w.watched, true
+  from pgqueue.workflows w
+  left join pgqueue.jobs j on j.id = w.watched
+ where :after::bigint = 0 and w.watched is not null
+   and (j.id is null or j.status in ('succeeded', 'dead', 'cancelled'));
+
+-- name: workflow_results
+-- What jobs of a workflow returned, by name.
+select m.name, j.result::text
+  from pgqueue.workflow_jobs m
+  join pgqueue.jobs j on j.id = m.job_id
+ where m.workflow_id = :id::bigint and m.name = any (:names::text[]);
+
+-- name: list_workflows
+-- Workflows, newest first; a null filter matches all.
+select w.id, w.name, w.status, w.created_at, w.finished_at,
+       w.jobs, w.blocked, w.pending, w.running, w.succeeded, w.dead, w.cancelled
+  from pgqueue.workflow_list w
+ where (:id::bigint is null or w.id = :id::bigint)
+   and (:name::text is null or w.name = :name::text)
+   and (:status::text is null or w.status = :status::text)
+   and (:before::bigint is null or w.id < :before::bigint)
+ order by w.id desc
+ limit :limit::integer;
+
+-- name: list_workflow_jobs
+-- The jobs of a workflow in order, each with those it waits for.
+select m.job_id, m.name, j.task, j.status, m.if_failed, j.last_error,
+       array(select d.parent_id from pgqueue.dependencies d where d.job_id = m.job_id order by d.parent_id limit 1000)
+  from pgqueue.workflow_jobs m
+  join pgqueue.jobs j on j.id = m.job_id
+ where m.workflow_id = :id::bigint and m.job_id > :after::bigint
+ order by m.job_id
+ limit :limit::integer;
+
+-- name: cancel_workflow
+-- Cancel all jobs of a workflow; how many.
+select pgqueue.cancel_workflow(:id::bigint);
+
+-- name: retry_workflow
+-- Put the dead and cancelled jobs of a workflow back; how many.
+select pgqueue.retry_workflow(:id::bigint);
+
+-- name: prune_workflows
+-- Delete one batch of the jobs of one workflow that ended longer ago than the given age; with the last
+-- batch the workflow.
+with old as materialized (
+    select w.id from pgqueue.workflows w
+     where w.finished_at < now() - make_interval(secs => :age::float8) and w.status = :status::text
+       and not exists (select from pgqueue.workflow_jobs m join pgqueue.jobs j on j.id = m.job_id
+                        where m.workflow_id = w.id and j.status in ('blocked', 'pending', 'running'))
+     order by w.finished_at
+     limit 1
+     for update of w skip locked
+), members as materialized (
+    select m.job_id, m.workflow_id from old
+     cross join lateral (select m.job_id, m.workflow_id from pgqueue.workflow_jobs m
+                          where m.workflow_id = old.id order by m.job_id limit :limit::integer) m
+), logged as (
+    delete from pgqueue.attempts a using members where a.job_id = members.job_id
+), edges as (
+    delete from pgqueue.dependencies d using members where d.job_id = members.job_id
+), rows as (
+    delete from pgqueue.jobs j using members where j.id = members.job_id
+), gone as (
+    delete from pgqueue.workflow_jobs m using members where m.job_id = members.job_id
+), workflow as (
+    delete from pgqueue.workflows w using old
+     where w.id = old.id and (select count(*) from members) < :limit::integer
+)
+select members.job_id from members;

@@ -1,0 +1,82 @@
+"""Lets jobs go on that waited for others. Any worker does it, none is the leader."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from pgqueue.operations import workflows
+from pgqueue.worker.database import Database
+from pgqueue.worker.service import Service
+
+BATCH = 1000
+LOOK_EVERY = 5.0
+SHARE = 0.05
+
+
+class Settler(Service):
+    """Told of ends by this worker; looks, from time to time, for those that nobody told of.
+
+    Args:
+        released: called when jobs are pending now.
+    """
+
+    name: ClassVar[str] = "settler"
+    since: ClassVar[int] = 6  # the schema
+
+    def __init__(self, *, database: Database, released: Callable[[], None]) -> None:
+        super().__init__()
+        self._database, self._released = database, released
+        self._ended: dict[int, None] = {}
+        self._after = 0
+        self._look_at = 0.0
+        self.busy = False
+
+    def ended(self, job_ids: Iterable[int]) -> None:
+        """These jobs have ended, or may have."""
+        if self._database.version >= self.since:
+            before = len(self._ended)
+            self._ended.update(dict.fromkeys(job_ids))
+            if len(self._ended) > before:
+                self.wake()
+
+    @property
+    def at_rest(self) -> bool:
+        """Has all it was told of been dealt with?"""
+        return not self._ended and not self.busy
+
+    async def run_once(self) -> float:
+        self.busy = True
+        try:
+            await self._settle()
+            if time.monotonic() >= self._look_at:
+                await self._look()
+        finally:
+            self.busy = False
+        return max(self._look_at - time.monotonic(), 0.0)
+
+    async def _settle(self) -> None:
+        while self._ended:
+            batch = list(self._ended)[:BATCH]
+            settled = await self._database.run(workflows.settle(batch))
+            for job_id in batch:
+                self._ended.pop(job_id, None)
+            # Each call is a transaction, which the next one sees: so no end is missed between them.
+            self._ended.update(dict.fromkeys(settled.again))
+            if settled.released:
+                self._released()
+
+    async def _look(self) -> None:
+        began = time.monotonic()
+        found = await self._database.run(workflows.unsettled(after=self._after, limit=BATCH))
+        self._after = found.last or 0
+        took = time.monotonic() - began
+        wait = took / SHARE if found.last else LOOK_EVERY * random.uniform(0.5, 1.0)
+        self._look_at = time.monotonic() + wait
+        self._ended.update(dict.fromkeys(found.ended))
+        await self._settle()
+
+    async def aclose(self) -> None:
+        await self._settle()

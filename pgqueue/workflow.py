@@ -1,0 +1,197 @@
+"""Jobs that wait for each other: chains, batches, graphs. Built here, inserted in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Literal, Protocol, get_args
+
+from pgqueue.errors import ConfigError
+from pgqueue.job import NewJob
+from pgqueue.operations.workflows import Added, Member
+from pgqueue.reference import ResultOf, names_in
+from pgqueue.task import Handle
+
+IfFailed = Literal["cancel", "continue", "hold", "only"]
+
+
+class Node:
+    """A job of a workflow before it is enqueued."""
+
+    def __init__(
+        self, workflow: Workflow, job: NewJob, name: str | None, if_failed: IfFailed
+    ) -> None:
+        self.workflow, self.job, self.name, self.if_failed = workflow, job, name, if_failed
+        self.parents: dict[Node, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name or self.job.task}>"
+
+    @property
+    def result(self) -> Any:
+        """What it will have returned, as an argument of a job after it; None if it failed."""
+        if self.name is None:
+            self.name = self.workflow._named_anew(self)
+        return ResultOf(self.name)
+
+    def then(self, job: NewJob, *, name: str | None = None, if_failed: IfFailed = "cancel") -> Node:
+        """Add a job that runs after this one; returns the new one, for the next ``then``."""
+        return self.workflow.add(job, after=self, name=name, if_failed=if_failed)
+
+    def wait_for(self, *others: Node) -> None:
+        """Run it after these as well.
+
+        Raises:
+            ConfigError: one is of another workflow. That they wait for each other in a circle is found
+                when the workflow is enqueued.
+        """
+        for other in others:
+            if not isinstance(other, Node) or other.workflow is not self.workflow:
+                raise ConfigError(f"{other!r} is no job of this workflow: add() returns them")
+            self.parents[other] = None
+
+
+class Sends(Protocol):
+    """What a workflow needs of its app."""
+
+    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added: ...
+
+    async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Added: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedWorkflow:
+    """A workflow that was enqueued, with the handles of its jobs."""
+
+    id: int
+    name: str
+    _handles: dict[Node, Handle[Any]] = field(repr=False)
+
+    @property
+    def jobs(self) -> list[Handle[Any]]:
+        """The handles of its jobs, in the order they were added."""
+        return list(self._handles.values())
+
+    def __getitem__(self, node: Node) -> Handle[Any]:
+        return self._handles[node]
+
+
+class Workflow:
+    """Jobs and which of them waits for which.
+
+    ``add`` them, use ``node.result`` as an argument of those after it, then ``enqueue``: all or none,
+    also in the caller's transaction.
+    """
+
+    def __init__(self, app: Sends, name: str = "") -> None:
+        if not isinstance(name, str) or len(name) > 200 or not (name.isprintable() or not name):
+            raise ConfigError("the name of a workflow has at most 200 printable characters")
+        self.name = name
+        self._app = app
+        self._nodes: list[Node] = []
+        self._named: dict[str, Node] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(
+        self,
+        job: NewJob,
+        *,
+        after: Node | Iterable[Node] = (),
+        name: str | None = None,
+        if_failed: IfFailed = "cancel",
+    ) -> Node:
+        """Add a job.
+
+        Args:
+            job: made by ``task.call(...)`` or ``app.dispatch(job).call()``. Its ``with_delay`` counts from
+                the end of the last it waits for.
+            after: those it waits for; those whose ``result`` it takes are among them anyhow.
+            name: unique in the workflow, 1 to 200 characters; for people, and for SQL.
+            if_failed: when one it waits for ends dead or cancelled: "cancel" it; "continue" as if that
+                had ended well (its result is None); "hold" it until that one is retried and succeeds;
+                "only": run it as soon as one has failed, and not otherwise.
+
+        Raises:
+            ConfigError: it is no job, is unique, or the name is taken.
+        """
+        if not isinstance(job, NewJob):
+            raise ConfigError(
+                f"a workflow takes what task.call(...) returns, got {type(job).__name__}"
+            )
+        if job.key is not None:
+            raise ConfigError(
+                f"{job.task}: a job of a workflow cannot be unique: its id is its own"
+            )
+        if if_failed not in get_args(IfFailed):
+            raise ConfigError(f"if_failed must be one of {get_args(IfFailed)}, got {if_failed!r}")
+        if name is not None and (not 1 <= len(name) <= 200 or name in self._named):
+            raise ConfigError(f"the name {name!r} is taken, or has not 1 to 200 characters")
+        node = Node(self, job, name, if_failed)
+        node.wait_for(*([after] if isinstance(after, Node) else after))
+        for wanted in names_in(job.args):
+            if wanted not in self._named:
+                raise ConfigError(
+                    f"{job.task} takes the result of {wanted!r}, which is not in here"
+                )
+            node.wait_for(self._named[wanted])
+        if name is not None:
+            self._named[name] = node
+        self._nodes.append(node)
+        return node
+
+    def _named_anew(self, node: Node) -> str:
+        base = node.job.task.rpartition(".")[2][:180] or "job"
+        number = self._counts.get(base, 0) + 1
+        while (name := base if number == 1 else f"{base}-{number}") in self._named:
+            number += 1
+        self._counts[base] = number
+        self._named[name] = node
+        return name
+
+    def members(self) -> tuple[list[Node], list[Member]]:
+        """The jobs in an order in which each comes after those it waits for.
+
+        Raises:
+            ConfigError: there are none, or some wait for each other in a circle.
+        """
+        if not self._nodes:
+            raise ConfigError("a workflow without jobs: add() some")
+        order = self._nodes
+        place = {node: number for number, node in enumerate(order, 1)}
+        if any(place[parent] > place[node] for node in order for parent in node.parents):
+            order = self._sorted()
+            place = {node: number for number, node in enumerate(order, 1)}
+        return order, [
+            Member(node.job, node.name, [place[p] for p in node.parents], node.if_failed)
+            for node in order
+        ]
+
+    def _sorted(self) -> list[Node]:
+        try:
+            return list(TopologicalSorter({n: n.parents for n in self._nodes}).static_order())
+        except CycleError as error:
+            names = " -> ".join(n.name or n.job.task for n in error.args[1])
+            raise ConfigError(f"jobs that wait for each other in a circle: {names}") from None
+
+    def enqueue(self, *, on: object = None) -> EnqueuedWorkflow:
+        """Insert all its jobs, or none. ``on``: the caller's connection, as for ``enqueue_many``.
+
+        Raises:
+            ConfigError: it has no jobs, or they wait for each other in a circle.
+        """
+        order, members = self.members()
+        return self._made(order, self._app.send_workflow(members, self.name, on))
+
+    async def aenqueue(self, *, on: object = None) -> EnqueuedWorkflow:
+        """The same, awaited."""
+        order, members = self.members()
+        return self._made(order, await self._app.asend_workflow(members, self.name, on))
+
+    def _made(self, order: list[Node], added: Added) -> EnqueuedWorkflow:
+        ids = dict(zip(order, added.job_ids, strict=True))
+        sender: Any = self._app
+        handles: dict[Node, Handle[Any]] = {
+            node: Handle(ids[node], node.job.task, "inserted", sender) for node in self._nodes
+        }
+        return EnqueuedWorkflow(added.id, self.name, handles)
