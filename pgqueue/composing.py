@@ -1,14 +1,16 @@
-"""The part of an app that makes workflows, and enqueues them."""
+"""The part of an app that makes workflows, enqueues them, and emits events."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
+from pgqueue.codec import argument_text
 from pgqueue.errors import ConfigError
 from pgqueue.gateway import Gateway
 from pgqueue.job import NewJob
-from pgqueue.operations import workflows
+from pgqueue.operations import steps, workflows
 from pgqueue.operations.workflows import Added, Member
 from pgqueue.workflow import Workflow
 
@@ -65,6 +67,22 @@ class Composes:
         if on_done is not None:
             made.add(on_done, after=all_of_them, if_failed="continue")
         return made
+
+    def emit(self, name: str, payload: Any = None, *, on: object = None) -> int:
+        """Emit an event for all jobs that wait for its name; its id.
+
+        Args:
+            payload: JSON, at most 1 MB: what their ``ctx.wait_for_event`` returns.
+            on: the caller's connection; the event is there when its transaction commits.
+
+        Raises:
+            ArgumentsError: the payload cannot be stored.
+        """
+        return self._way(on).run(steps.emit(name, argument_text(payload)), on)
+
+    async def aemit(self, name: str, payload: Any = None, *, on: object = None) -> int:
+        """The same, awaited."""
+        return await self._way(on).arun(steps.emit(name, argument_text(payload)), on)
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added:
         operation = workflows.enqueue(members, name=name, notify=self._notified(members))

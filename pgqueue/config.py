@@ -22,6 +22,7 @@ _DURATIONS = {
     "keep_succeeded",
     "keep_dead",
     "keep_cancelled",
+    "keep_events",
     "default_timeout",
 }
 
@@ -36,6 +37,7 @@ class Given(TypedDict, total=False):
     keep_succeeded: Duration | None
     keep_dead: Duration | None
     keep_cancelled: Duration | None
+    keep_events: Duration | None
     max_crashes: int
     max_rss: int | str | None
     default_timeout: Duration | None
@@ -56,6 +58,7 @@ class Settings:
         keep_succeeded: retention of succeeded jobs; 0 deletes them at once.
         keep_dead: retention of dead jobs.
         keep_cancelled: retention of cancelled jobs.
+        keep_events: retention of events.
         max_crashes: leases that may run out before a job is dead.
         max_rss: resident memory of a process and its pool of processes, in bytes or as "500MB", at
             which it ends and the supervisor starts another; None for no limit.
@@ -73,6 +76,7 @@ class Settings:
     keep_succeeded: float | None = 86_400.0
     keep_dead: float | None = None
     keep_cancelled: float | None = 604_800.0
+    keep_events: float | None = 604_800.0
     max_crashes: int = 3
     max_rss: int | None = None
     default_timeout: float | None = 3600.0

@@ -23,6 +23,7 @@ from pgqueue.joblog import JobLog, Progress, job_logger
 from pgqueue.operations import Operation
 from pgqueue.operations import jobs as operations
 from pgqueue.sql import Statement, load
+from pgqueue.steps import Durable
 
 if TYPE_CHECKING:
     import asyncpg
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Context:
+class Context(Durable):
     """Given to a handler whose first parameter is annotated ``Context``."""
 
     def __init__(
@@ -44,6 +45,7 @@ class Context:
         aconnect: Callable[[], AbstractAsyncContextManager[Any]],
         resources: Mapping[type, Any] = MappingProxyType({}),
     ) -> None:
+        super().__init__()
         self._resources = resources
         self._job = job
         self._schema = schema

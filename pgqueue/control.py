@@ -46,3 +46,25 @@ class Cancel(Control):
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Suspended(BaseException):
+    """A handler sleeps or waits, and its job with it; no Exception, so that handlers let it pass.
+
+    ``after``: seconds until it runs again, if nothing wakes it.
+    """
+
+    def __init__(self, after: float) -> None:
+        super().__init__(f"suspended for {after:g} s")
+        self.after = after
+
+
+def suspension(error: BaseException) -> Suspended | None:
+    """The suspension that an error is, or that all errors of a group are."""
+    if isinstance(error, Suspended):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [suspension(each) for each in error.exceptions]
+        sure = [each for each in found if each is not None]
+        return min(sure, key=lambda each: each.after) if len(sure) == len(found) else None
+    return None

@@ -101,12 +101,13 @@ class Definition:
         """The outcome of a run that returned ``value``."""
         # A result that others may take; None is what they take when there is none.
         keeps = self.result or (context.workflow_id is not None and value is not None)
-        if not keeps and context.logged is None:
+        if not keeps and context.logged is None and not context.stepped:
             return SUCCEEDED
         kind: Kind = "completed" if context.completed else "succeeded"
         result = error = None
         try:
-            result = result_text(value) if keeps else None
+            # One with steps has a row that is kept until it is pruned, and its steps with it.
+            result = result_text(value) if keeps else "null" if context.stepped else None
         except ArgumentsError as refused:
             error = f"ResultNotStored: {clean(conceal(str(refused)), MESSAGE_LIMIT)}"
         return Outcome(kind, error=error, result=result, log=self.log_of(context, conceal))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pgqueue.control import Cancel, Control, Dead, Retry, Snooze
+from pgqueue.control import Cancel, Control, Dead, Retry, Snooze, suspension
 from pgqueue.durations import LONGEST
 from pgqueue.text import one_line
 
@@ -99,6 +99,8 @@ def decide(
         backoff: delay in seconds by attempt, for a class that computes its own.
         conceal: takes secret arguments out of the text that is stored.
     """
+    if (suspended := suspension(error)) is not None:
+        return Outcome("snooze", storable(suspended.after))
     if isinstance(error, Control):
         return _decide_control(error, conceal)
     kind: Kind = "retry"

@@ -23,11 +23,11 @@ ROLES: Mapping[str, str] = {
 # The role that is meant for a statement; those not named here are for everybody.
 ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("enqueue", "enqueue_one", "enqueue_plain", "reserve_ids", "copy_jobs",
-                    "enqueue_jobs", "enqueue_workflow", "get_ends"), "producer"),
+                    "enqueue_jobs", "enqueue_workflow", "emit", "get_ends"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
          "release", "heartbeat", "limited_queues", "claim_limited", "declare_limits", "complete_with", "add_results", "note_progress",
-         "settle", "unsettled", "workflow_results", "prune_workflows",
+         "get_steps", "save_step", "start_sleep", "await_event", "deliver_events", "prune_events", "settle", "unsettled", "workflow_results", "prune_workflows",
          "complete_job", "rescue", "expire", "prune", "worker_seen", "worker_gone", "worker_lacks",
          "look_at_schedules", "fire_schedules", "declare_schedules"),
         "worker",

@@ -25,6 +25,7 @@ TESTS = [
     "tests/control",
     "tests/limits/test_limits.py",
     "tests/workflows",
+    "tests/steps",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -69,7 +70,8 @@ MUTANTS = [
         (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
         ("for update of j skip locked", "for update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
-        (" and j.status in ('blocked', 'pending', 'running')", ""), (ORDER, "for update of j"))],
+        (" and j.status in ('blocked', 'pending', 'running')", ""),
+        ("order by j.id\n     limit :limit::integer\n     for update of j", "limit :limit::integer\n     for update of j"))],
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(
         part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
         ("and q.paused_at is not null)", "and false)"),
@@ -103,22 +105,34 @@ MUTANTS = [
         ("|| array(select distinct p.next from passed p where p.next is not null)", ""),
         ("and (p.id is null or p.status in ('succeeded', 'dead', 'cancelled'))\n         order by w.id", "order by w.id"),
         ("= most then ended", "= -1 then ended"))],
+    *[Mutant(SCHEMA, "check_claim", old, new) for old, new in (
+        (" and j.claim_id = check_claim.claim_id", ""), (" and j.status = 'running'", ""),
+        ("for no key update", ""))],
+    *[Mutant(SCHEMA, "await_event", old, new) for old, new in (
+        ("and e.created_at >= (select j.created_at from pgqueue.jobs j where j.id = await_event.job_id)", ""),
+        ("and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)", ""))],
+    Mutant(SCHEMA, "wake_waiting", "j.status = 'pending' and ", ""),
+    Mutant(SCHEMA, "deliver_events", "(j.status = 'running' or ", "(false or "),
     Mutant("pgqueue/sql/workflows.sql", "prune_workflows", "and j.status in ('blocked', 'pending', 'running')", "and false"),
 ]  # fmt: skip
 
 
-def mutate(root: Path, mutant: Mutant) -> None:
-    """Write the mutant into a copy of the project."""
+def place(root: Path, mutant: Mutant) -> tuple[Path, str, str]:
+    """The file of a mutant, its text, and the text with the guard taken out.
+
+    Raises:
+        LookupError: the guard is not where the list says.
+    """
     path = root / mutant.file
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    marks = (
+        rf"-- (?:name|part): {mutant.statement}\n",
+        rf"function pgqueue\.{mutant.statement}\(",
+    )
     for file in files:
         if not file.is_file() or file.suffix not in (".sql", ".py"):
             continue
         text = file.read_text("utf-8")
-        marks = (
-            rf"-- (?:name|part): {mutant.statement}\n",
-            rf"function pgqueue\.{mutant.statement}\(",
-        )
         start = next((m.end() for mark in marks if (m := re.search(mark, text))), None)
         if start is None:
             continue
@@ -126,9 +140,14 @@ def mutate(root: Path, mutant: Mutant) -> None:
         end = start + following.start() if following else len(text)
         if mutant.old in text[start:end]:
             changed = text[start:end].replace(mutant.old, mutant.new)
-            file.write_text(text[:start] + changed + text[end:], "utf-8")
-            return
+            return file, text, text[:start] + changed + text[end:]
     raise LookupError(f"{mutant.name} is not in {mutant.file}: mend tests/mutants.py")
+
+
+def mutate(root: Path, mutant: Mutant) -> None:
+    """Write the mutant into a copy of the project."""
+    file, _, changed = place(root, mutant)
+    file.write_text(changed, "utf-8")
 
 
 def survives(mutant: Mutant, dsn: str) -> bool:

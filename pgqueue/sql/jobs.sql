@@ -206,6 +206,8 @@ with chosen as materialized (
 ), logged as (
     delete from pgqueue.attempts a using chosen where a.job_id = chosen.id
 )
+-- since: 7
+, stepped as (delete from pgqueue.steps s using chosen where s.job_id = chosen.id)
 delete from pgqueue.jobs j using chosen where j.id = chosen.id returning j.id;
 
 -- name: reserve_ids

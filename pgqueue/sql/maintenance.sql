@@ -64,6 +64,8 @@ with name(queue) as (
 ), logged as (
     delete from pgqueue.attempts a using old where a.job_id = old.id
 )
+-- since: 7
+, stepped as (delete from pgqueue.steps s using old where s.job_id = old.id)
 delete from pgqueue.jobs j using old where j.id = old.id returning j.id;
 
 -- name: queue_stats

@@ -6,6 +6,9 @@ returning j.id;
 
 -- name: test_travel
 -- Let time pass for all jobs: what they have of times goes back.
+with slept as (
+    update pgqueue.steps s set wakes_at = s.wakes_at - make_interval(secs => :seconds::float8)
+)
 update pgqueue.jobs j
    set run_at = j.run_at - t.passed, created_at = j.created_at - t.passed, finished_at = j.finished_at - t.passed,
        expires_at = j.expires_at - t.passed, unique_expires_at = j.unique_expires_at - t.passed

@@ -82,7 +82,10 @@ with old as materialized (
                           where m.workflow_id = old.id order by m.job_id limit :limit::integer) m
 ), logged as (
     delete from pgqueue.attempts a using members where a.job_id = members.job_id
-), edges as (
+)
+-- since: 7
+, stepped as (delete from pgqueue.steps s using members where s.job_id = members.job_id)
+, edges as (
     delete from pgqueue.dependencies d using members where d.job_id = members.job_id
 ), rows as (
     delete from pgqueue.jobs j using members where j.id = members.job_id

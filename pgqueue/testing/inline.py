@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,19 +12,39 @@ from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.context import Context
+from pgqueue.durations import Duration
+from pgqueue.errors import ConfigError
 from pgqueue.job import Added, ClaimedJob, NewJob
 from pgqueue.testing.running import prepared
 from pgqueue.testing.sharing import awaited
 
 
 class _InlineContext(Context):
-    """Its transaction is one; there is no row to complete."""
+    """Its transaction is one; there is no row to complete, and no step to be stored."""
+
+    function: Any = None
 
     def complete(self, connection: object) -> None:
         self.completed = True
 
     async def acomplete(self, connection: object) -> None:
         self.completed = True
+
+    def step(self, name: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self._meet(name)
+        return function(*args, **kwargs)
+
+    def sleep(self, duration: Duration, *, name: str = "sleep") -> Any:
+        self._meet(name)
+        return asyncio.sleep(0) if inspect.iscoroutinefunction(self.function) else None
+
+    def wait_for_event(
+        self, event: str, timeout: Duration | None = None, *, name: str | None = None
+    ) -> Any:
+        raise ConfigError("inline() has no events: use QueueTester.drain()")
+
+    def transaction_step(self, name: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("inline() has no steps in transactions: use QueueTester.drain()")
 
 
 class Inline:
@@ -62,6 +83,7 @@ class Inline:
         context = _InlineContext(
             job, schema=self._app.schema, connect=connections.sync, aconnect=connections.aio
         )
+        context.function = definition.function
         return definition.invoke(context, arguments), Added(self._last)
 
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.context import Context
+from pgqueue.control import Suspended
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError
 from pgqueue.job import ClaimedJob, JobRow, Status
@@ -254,7 +255,7 @@ class AsyncQueueTester(_Tester):
                 value = await definition.invoke(context, arguments)
             else:
                 value = await asyncio.to_thread(definition.invoke, context, arguments)
-        except Exception as error:
+        except (Exception, Suspended) as error:
             raised = error
         found = judged(self.app, definition, job, arguments, context, value, raised)
         recorded = None if found is None else await self._run(recording(job, found, began))

@@ -122,7 +122,12 @@ class Handlers:
     ) -> Outcome | None:
         if isinstance(value, Outcome):  # decided in a process
             outcome = value
-        elif definition.result or context.logged is not None or job.workflow_id is not None:
+        elif (
+            definition.result
+            or context.logged is not None
+            or job.workflow_id is not None
+            or context.stepped
+        ):
             conceal = definition.concealer(self._privacy, job, arguments)
             outcome = definition.outcome(value, context, conceal)
         else:

@@ -40,7 +40,7 @@ def maintaining(
             hooking=hooking,
             settle=settler.ended,
         ),
-        Pruner(database=database, keep=keep),
+        Pruner(database=database, keep=keep, keep_events=settings.keep_events),
         Expirer(database=database, settle=settler.ended),
         Scheduler(database=database, declared=app.schedules, fired=wake),
         limited,

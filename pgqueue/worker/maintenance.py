@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from pgqueue.job import Status
-from pgqueue.operations import maintenance, workflows
+from pgqueue.operations import maintenance, steps, workflows
 from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.service import Service
@@ -20,6 +20,7 @@ PAUSE_BETWEEN_BATCHES = 0.05
 SMALLEST_BATCH = 10
 TOO_LONG = "57014"
 HAS_WORKFLOWS = 6  # the schema
+HAS_EVENTS = 7
 
 
 class Rescuer(Service):
@@ -80,9 +81,15 @@ class Pruner(Service):
 
     name: ClassVar[str] = "pruner"
 
-    def __init__(self, *, database: Database, keep: dict[Status, float | None]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        keep: dict[Status, float | None],
+        keep_events: float | None,
+    ) -> None:
         super().__init__()
-        self._database = database
+        self._database, self._keep_events = database, keep_events
         self._keep = {status: age for status, age in keep.items() if age is not None}
         self._batch = BATCH
 
@@ -95,6 +102,11 @@ class Pruner(Service):
                 if self._database.version >= HAS_WORKFLOWS:
                     whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
                     more = more or bool(whole)
+            if self._database.version >= HAS_EVENTS and self._keep_events is not None:
+                old = await self._database.run(
+                    steps.prune_events(age=self._keep_events, limit=limit)
+                )
+                more = more or len(old) == limit
         except StatementRefused as refused:
             if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
                 raise

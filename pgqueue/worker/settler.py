@@ -1,4 +1,4 @@
-"""Lets jobs go on that waited for others. Any worker does it, none is the leader."""
+"""Lets jobs go on that waited for others, or for events. Any worker does it, none is the leader."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from pgqueue.operations import workflows
+from pgqueue.operations import steps, workflows
 from pgqueue.worker.database import Database
 from pgqueue.worker.service import Service
 
 BATCH = 1000
 LOOK_EVERY = 5.0
 SHARE = 0.05
+HAS_EVENTS = 7  # the schema
 
 
 class Settler(Service):
@@ -77,6 +78,10 @@ class Settler(Service):
         self._look_at = time.monotonic() + wait
         self._ended.update(dict.fromkeys(found.ended))
         await self._settle()
+        if self._database.version >= HAS_EVENTS:
+            woken = await self._database.run(steps.deliver())
+            if woken:
+                self._released()
 
     async def aclose(self) -> None:
         await self._settle()

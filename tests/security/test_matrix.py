@@ -38,6 +38,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "look_at_schedules": WORKER, "fire_schedules": WORKER, "declare_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
+    "get_steps": WORKER | OPERATOR, "save_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
+    "emit": PRODUCERS | {"sql_producer", "operator"}, "deliver_events": WORKER, "prune_events": WORKER,
     "enqueue_workflow": PRODUCERS, "settle": WORKER | OPERATOR, "unsettled": WORKER | OPERATOR,
     "workflow_results": WORKER | OPERATOR, "prune_workflows": WORKER, "list_workflows": READERS,
     "list_workflow_jobs": WORKER | OPERATOR, "cancel_workflow": OPERATOR, "retry_workflow": OPERATOR,
@@ -66,7 +68,7 @@ VALUES: dict[str, Any] = {
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
-    "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
+    "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "queue_limits": "[]", "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip

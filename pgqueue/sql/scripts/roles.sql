@@ -9,7 +9,7 @@ do $$
 declare
     name text;
 begin
-    if to_regprocedure('pgqueue.retry_workflow(bigint)') is null then
+    if to_regprocedure('pgqueue.emit(text, jsonb)') is null then
         raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
     end if;
     foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
@@ -71,8 +71,9 @@ grant execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval,
                     text, interval, text)
     to pgqueue_producer, pgqueue_sql_producer;
-grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean)
-    to pgqueue_producer;
+grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
+    pgqueue.emit(text, jsonb) to pgqueue_producer;
+grant execute on function pgqueue.emit(text, jsonb) to pgqueue_sql_producer, pgqueue_operator;
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
@@ -94,7 +95,11 @@ grant insert (name, max_running, rate, burst, ordered, weights, declared),
       update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
 grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;
 grant update (watched) on pgqueue.workflows to pgqueue_worker;
-grant execute on function pgqueue.settle(bigint[]) to pgqueue_worker;
+grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_worker;
+grant update (delivered_at) on pgqueue.events to pgqueue_worker;
+grant execute on function pgqueue.settle(bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
+    pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
+    pgqueue.deliver_events(integer) to pgqueue_worker;
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
 
@@ -115,6 +120,7 @@ grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback,
       delete on pgqueue.attempts to pgqueue_operator;
 grant select, insert, update on pgqueue.queues, pgqueue.tasks to pgqueue_operator;
 grant select on pgqueue.dead_jobs to pgqueue_operator;
+grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),

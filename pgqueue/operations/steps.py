@@ -1,0 +1,67 @@
+"""Operations on the steps of a running job, and on events."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pgqueue.errors import ConfigError
+from pgqueue.job import ClaimedJob
+from pgqueue.operations import Operation, ids
+
+
+def check_step(name: str, what: str = "a step") -> str:
+    """Return a name of 1 to 200 printable characters, or raise ConfigError."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ConfigError(f"the name of {what} has 1 to 200 printable characters, got {name!r}")
+    return name
+
+
+def _held(job: ClaimedJob, name: str) -> dict[str, object]:
+    return {"id": job.id, "claim_id": str(job.claim_id), "name": check_step(name)}
+
+
+def stored(job: ClaimedJob) -> Operation[dict[str, str]]:
+    """What the finished steps of a job returned, JSON text by name."""
+    return Operation("get_steps", {"id": job.id}, lambda rows: {row[0]: row[1] for row in rows})
+
+
+def save(job: ClaimedJob, name: str, result: str) -> Operation[str]:
+    """Store what a step returned, once; what is stored. Raises ClaimLost."""
+    values = {**_held(job, name), "result": result}
+    return Operation("save_step", values, lambda rows: str(rows[0][0]))
+
+
+def sleep(job: ClaimedJob, name: str, seconds: float) -> Operation[float]:
+    """Begin a sleep, once; the seconds left, 0 when it is over. Raises ClaimLost."""
+    values = {**_held(job, name), "seconds": seconds}
+    return Operation("start_sleep", values, lambda rows: float(rows[0][0]))
+
+
+class Awaited(NamedTuple):
+    """Whether the event came, its payload as JSON text, and the seconds left until the timeout."""
+
+    arrived: bool
+    payload: str | None
+    left: float
+
+
+def wait(job: ClaimedJob, name: str, event: str, timeout: float) -> Operation[Awaited]:
+    """Look for an event, and let it wake the job if it has not come. Raises ClaimLost."""
+    values = {**_held(job, name), "event": check_step(event, "an event"), "timeout": timeout}
+    return Operation("await_event", values, lambda rows: Awaited(*rows[0]))
+
+
+def emit(name: str, payload: str) -> Operation[int]:
+    """Emit an event with a payload of JSON text; its id."""
+    values = {"name": check_step(name, "an event"), "payload": payload}
+    return Operation("emit", values, lambda rows: int(rows[0][0]))
+
+
+def deliver(*, limit: int = 1000) -> Operation[int]:
+    """Wake the jobs that wait for events that nobody has delivered; how many."""
+    return Operation("deliver_events", {"limit": limit}, lambda rows: int(rows[0][0]))
+
+
+def prune_events(*, age: float, limit: int = 1000) -> Operation[list[int]]:
+    """Delete one batch of delivered events that are older than ``age`` seconds."""
+    return Operation("prune_events", {"age": age, "limit": limit}, ids)
