@@ -18,6 +18,7 @@ from uuid import UUID
 from pgqueue.control import Cancel
 from pgqueue.drivers import async_driver, sync_driver, translate
 from pgqueue.errors import ArgumentsError, ConfigError, PgQueueError
+from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob
 from pgqueue.joblog import JobLog, Progress, job_logger
 from pgqueue.operations import Operation
@@ -191,36 +192,13 @@ class Context(Durable):
     @asynccontextmanager
     async def _async_transaction(self) -> AsyncIterator[Any]:
         try:
-            async with self._aconnect() as connection, _interruptible(connection):
+            async with self._aconnect() as connection, interruptible(connection):
                 yield connection
                 await self.acomplete(connection)
         except BaseException:
             # Completed, and then an error: it was the COMMIT that failed, or got no answer.
             self.completed, self.doubtful = False, self.completed
             raise
-
-
-@asynccontextmanager
-async def _interruptible(connection: asyncpg.Connection[Any]) -> AsyncIterator[None]:
-    """A transaction that a handler's timeout or a stopping worker ends at once.
-
-    Its connection ends with it: the statement in hand may never be answered, and asyncpg's
-    ROLLBACK would wait for that answer.
-    """
-    transaction = connection.transaction()
-    try:
-        await transaction.start()
-        try:
-            yield
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await transaction.commit()
-    except asyncio.CancelledError:
-        connection.terminate()
-        raise
 
 
 class _Transaction:

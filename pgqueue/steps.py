@@ -13,6 +13,7 @@ from pgqueue.control import Suspended
 from pgqueue.drivers import async_driver, sync_driver, translate
 from pgqueue.durations import LONGEST, Duration, seconds
 from pgqueue.errors import ConfigError, PgQueueError
+from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import Operation, steps
 from pgqueue.operations.steps import Awaited
@@ -104,7 +105,7 @@ class Durable:
         self, name: str, kind: Any, call: Callable[[Any], Awaitable[Any]]
     ) -> Any:
         if (text := (await self._astored_here()).get(name)) is None:
-            async with self._aconnect() as connection, connection.transaction():
+            async with self._aconnect() as connection, interruptible(connection):
                 value = result_text(await call(connection))
                 text = await self._ado(steps.save(self._job, name, value), connection)
         return result_value(text, kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -64,3 +64,48 @@ async def test_a_transaction_without_answers_ends_with_the_timeout(
         assert statuses(conn)[first] == "pending"
         assert app.client.attempts(first)[0].error_type == "TimeoutError"
         assert conn.execute("select to_regclass('traces')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("verb", ["step", "transaction_step", "sleep", "wait_for_event"])
+@pytest.mark.parametrize("mode", ["drop_replies", "blackhole"])
+async def test_a_step_without_answers_ends_with_the_timeout(
+    app: App, cut_off: tuple[App, Proxy], conn: psycopg.Connection, mode: Mode, verb: str
+) -> None:
+    far, proxy = cut_off
+
+    async def one() -> int:
+        return 1
+
+    async def write(connection: Any) -> None:
+        await connection.execute("create table traces (id int)")
+
+    @app.task(name="stuck", timeout="1s", backoff="1h")
+    async def stuck(ctx: Context) -> None:
+        ctx._aconnect = far.connections.aio
+        await ctx.step("first", one)
+        proxy.mode = mode
+        match verb:
+            case "step":
+                await ctx.step("second", one)
+            case "transaction_step":
+                await ctx.transaction_step("second", write)
+            case "sleep":
+                await ctx.sleep("1d")
+            case _:
+                await ctx.wait_for_event("never")
+
+    @app.task(name="next")
+    async def following() -> None: ...
+
+    first, second = stuck.enqueue().id, following.enqueue().id
+    worker = Worker(app, concurrency=1)
+    running = asyncio.create_task(worker.arun())
+    try:
+        await eventually_async(lambda: statuses(conn)[second] == "succeeded")
+    finally:
+        proxy.mode = "pass"
+        proxy.reset()
+        worker.stop()
+        await running
+    assert statuses(conn)[first] == "pending"
+    assert app.client.attempts(first)[0].error_type == "TimeoutError"
