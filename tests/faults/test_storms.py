@@ -101,7 +101,7 @@ async def test_a_claim_cut_short_by_the_server_leaves_nothing_behind(
 
 async def test_a_prune_that_takes_too_long_is_tried_in_smaller_batches(dsn: str) -> None:
     database = Database(dsn, "pgqueue", patience=2.0)
-    pruner = Pruner(database=database, keep={Status.SUCCEEDED: 60.0})
+    pruner = Pruner(database=database, keep={Status.SUCCEEDED: 60.0}, keep_events=None)
     pruner._batch = 40
     with psycopg.connect(dsn) as other:
         other.execute("lock table pgqueue.jobs in access exclusive mode")
