@@ -36,7 +36,7 @@ ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(
         ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
          "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "replace_args",
-         "list_workflow_jobs", "cancel_workflow", "retry_workflow",
+         "list_workflow_jobs", "list_steps", "cancel_workflow", "retry_workflow",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",
     ),

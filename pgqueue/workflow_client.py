@@ -1,11 +1,12 @@
-"""The operations on workflows, sync and async: one line each, part of the clients."""
+"""The operations on workflows and steps, sync and async: one line each, part of the clients."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 from pgqueue.errors import WorkflowNotFound
-from pgqueue.operations import Operation, workflows
+from pgqueue.operations import Operation, steps, workflows
+from pgqueue.operations.steps import StepRow
 from pgqueue.operations.workflows import MemberRow, WorkflowRow
 
 T = TypeVar("T")
@@ -46,6 +47,10 @@ class WorkflowClient:
         """The jobs of a workflow in order, from an id on."""
         return self._run(workflows.members(workflow_id, after=after, limit=limit), on)
 
+    def steps(self, job_id: int, *, on: object = None) -> list[StepRow]:
+        """What a job has done in steps, and what it sleeps or waits for, in the order in which it began."""
+        return self._run(steps.find(job_id), on)
+
     def cancel_workflow(self, workflow_id: int, *, on: object = None) -> int:
         """Cancel all jobs of a workflow that have not ended, ask running ones to stop; how many."""
         return self._run(workflows.cancel(workflow_id), on)
@@ -83,6 +88,10 @@ class AsyncWorkflowClient:
     ) -> list[MemberRow]:
         """The jobs of a workflow in order, from an id on."""
         return await self._run(workflows.members(workflow_id, after=after, limit=limit), on)
+
+    async def steps(self, job_id: int, *, on: object = None) -> list[StepRow]:
+        """What a job has done in steps, and what it sleeps or waits for, in the order in which it began."""
+        return await self._run(steps.find(job_id), on)
 
     async def cancel_workflow(self, workflow_id: int, *, on: object = None) -> int:
         """Cancel all jobs of a workflow that have not ended, ask running ones to stop; how many."""

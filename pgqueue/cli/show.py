@@ -13,6 +13,7 @@ from pgqueue.cli.output import ago, count, print_json, print_table, printable, t
 from pgqueue.cli.viewer import Viewer
 from pgqueue.job import JobRow, Status
 from pgqueue.operations.jobs import Filter
+from pgqueue.operations.steps import StepRow
 from pgqueue.text import lines
 
 limit_option = click.option(
@@ -146,6 +147,17 @@ def _progress(said: Any) -> str:
     )  # fmt: skip
 
 
+def _state(step: StepRow) -> str:
+    """Whether a step is done, or what it waits for."""
+    if step.finished_at is not None:
+        timed_out = step.event is not None and step.event_id is None
+        return f"{'timed out' if timed_out else 'done'} {ago(step.finished_at)}"
+    until = "" if step.wakes_at is None else ago(step.wakes_at)
+    if step.event is not None:
+        return f"waits for event {printable(step.event)}, at most until {until}"
+    return f"sleeps, wakes {until}"
+
+
 @click.command("job")
 @click.argument("job_id", metavar="ID", type=int)
 @on_database
@@ -165,8 +177,9 @@ def job_command(
     row = app.client.job(job_id)
     view = Viewer(app, path)
     job, attempts = view.job(row), view.attempts(row, app.client.attempts(job_id))
+    steps = app.client.steps(job_id)
     if as_json:
-        print_json({"job": job, "attempts": attempts})
+        print_json({"job": job, "attempts": attempts, "steps": steps})
         return
     for name in ("id", "task", "queue", "status", "priority", "attempt", "max_retries", "crashes",
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
@@ -185,6 +198,8 @@ def job_command(
         end = app.client.ends([job_id])[job_id]
         if end.result is not None:
             click.echo(f"{'result':12} {printable(end.result)}")
+    for step in steps:
+        click.echo(f"{'step':12} {printable(step.name)}: {_state(step)}")
     for a in attempts:
         click.echo(f"\nattempt {a.attempt}: {a.outcome}, {ago(a.ended_at)}")
         if a.log is not None:

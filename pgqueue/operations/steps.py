@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from pgqueue.errors import ConfigError
@@ -23,6 +25,23 @@ def _held(job: ClaimedJob, name: str) -> dict[str, object]:
 def stored(job: ClaimedJob) -> Operation[dict[str, str]]:
     """What the finished steps of a job returned, JSON text by name."""
     return Operation("get_steps", {"id": job.id}, lambda rows: {row[0]: row[1] for row in rows})
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A step of a job; with ``event`` a wait for one, with only ``wakes_at`` a sleep."""
+
+    name: str
+    event: str | None
+    event_id: int | None
+    wakes_at: datetime | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+def find(job_id: int) -> Operation[list[StepRow]]:
+    """The steps of a job, in the order in which they began."""
+    return Operation("list_steps", {"id": job_id}, lambda rows: [StepRow(*row) for row in rows])
 
 
 def save(job: ClaimedJob, name: str, result: str) -> Operation[str]:

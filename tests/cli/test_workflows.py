@@ -29,3 +29,17 @@ def test_workflows_and_events(cli: Cli, conn: psycopg.Connection) -> None:
         ({"a": 1},),
         (None,),
     ]
+
+
+def test_a_job_shows_its_steps(cli: Cli, conn: psycopg.Connection) -> None:
+    conn.execute("select pgqueue.enqueue('t')")
+    conn.execute(
+        "insert into pgqueue.steps (job_id, name, event, wakes_at, finished_at) values"
+        " (1, 'charge', null, null, now()), (1, 'nap', null, now() + interval '90 min', null),"
+        " (1, 'w', 'paid', now() + interval '2 days', null), (1, 'v', 'gone', now(), now())"
+    )
+    shown = cli("job", "1").stdout
+    for text in ("charge: done now", "nap: sleeps, wakes in 1h", "v: timed out now",
+                 "w: waits for event paid, at most until in"):  # fmt: skip
+        assert text in shown
+    assert [step["name"] for step in cli.json("job", "1")["steps"]] == ["charge", "nap", "w", "v"]

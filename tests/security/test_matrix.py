@@ -38,7 +38,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "look_at_schedules": WORKER, "fire_schedules": WORKER, "declare_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
-    "get_steps": WORKER | OPERATOR, "save_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
+    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "save_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
     "emit": PRODUCERS | {"sql_producer", "operator"}, "deliver_events": WORKER, "prune_events": WORKER,
     "enqueue_workflow": PRODUCERS, "settle": WORKER | OPERATOR, "unsettled": WORKER | OPERATOR,
     "workflow_results": WORKER | OPERATOR, "prune_workflows": WORKER, "list_workflows": READERS,

@@ -173,3 +173,17 @@ async def test_a_large_batch_has_no_hot_row(app: App, conn: psycopg.Connection) 
         ).fetchone()
     )
     assert row[0] < 400
+
+
+def test_what_was_cancelled_by_hand_stays_so(app: App, conn: psycopg.Connection) -> None:
+    for status in ("succeeded", "dead"):
+        jobs = [
+            {"task": "t"},
+            {"task": "t", "after": [1], "if_failed": "only" if status == "dead" else "cancel"},
+        ]
+        rows = conn.execute("select job_id from pgqueue.enqueue_workflow(%s)", [json.dumps(jobs)])
+        first, waiting = (row[0] for row in rows.fetchall())
+        app.client.cancel(waiting)
+        end(conn, first, status)
+        settle(conn, first)
+        assert statuses(conn)[waiting] == "cancelled"
