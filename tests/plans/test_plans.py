@@ -285,3 +285,29 @@ async def test_an_end_costs_what_it_releases(dsn: str, conn: psycopg.Connection)
     looked = await explain(dsn, workflows.unsettled(after=0, limit=100))
     assert "Seq Scan" not in scans(looked)
     assert buffers(looked) < 100 * 10
+
+
+async def test_a_watch_does_not_go_over_its_way_again(dsn: str, conn: psycopg.Connection) -> None:
+    conn.execute(
+        "select count(*) from pgqueue.enqueue_workflow((select jsonb_agg(case when n <= 3000"
+        " then '{\"task\": \"t\"}'::jsonb else jsonb_build_object('task', 't', 'after',"
+        " (select jsonb_agg(p) from generate_series(1, 3000) p)) end order by n)"
+        " from generate_series(1, 3001) n))"
+    )
+    (last,) = conn.execute(
+        "select watched from pgqueue.workflow_jobs where watched is not null"
+    ).fetchone() or (0,)
+    for status in ("running", "succeeded"):
+        conn.execute(
+            "update pgqueue.jobs set status = %s where id between %s and %s",
+            [status, last - 2997, last],
+        )
+    conn.execute("select pgqueue.settle(%s)", [[last]])  # goes over 2,998 that have ended
+    second = last - 2998
+    assert conn.execute(
+        "select watched from pgqueue.workflow_jobs where watched is not null"
+    ).fetchone() == (second,)
+    for status in ("running", "succeeded"):
+        conn.execute("update pgqueue.jobs set status = %s where id = %s", [status, second])
+    nothing = buffers(await explain(dsn, workflows.settle([-1])))
+    assert buffers(await explain(dsn, workflows.settle([second]))) < nothing + 200
