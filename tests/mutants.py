@@ -101,7 +101,7 @@ MUTANTS = [
         ("where p.id is null or p.status in ('dead', 'cancelled'))\n", ")\n"),
         ("where m.watched is not null and m.if_failed in ('cancel', 'only')", "where m.if_failed in ('cancel', 'only')"),
         (" and j.status = 'blocked'", ""), ("(p.status = 'succeeded'\n", "(true\n"),
-        ("d.parent_id < w.watched", "true"), 
+        ("d.parent_id < w.watched", "true"),
         ("|| array(select distinct p.next from passed p where p.next is not null)", ""),
         ("and (p.id is null or p.status in ('succeeded', 'dead', 'cancelled'))\n         order by w.id", "order by w.id"),
         ("= most then ended", "= -1 then ended"))],

@@ -66,8 +66,10 @@ def test_a_job_that_has_not_ended_releases_nobody(conn: psycopg.Connection) -> N
     a, waiting = graph(conn, [], [1])
     for status in ("pending", "running"):
         conn.execute("update pgqueue.jobs set status = %s where id = %s", [status, a])
-        assert settle(conn, a) == []
+        assert settle(conn, a, waiting) == []
         assert statuses(conn)[waiting] == "blocked"
+        open_ones = conn.execute("select count(*) from pgqueue.workflows where status is null")
+        assert open_ones.fetchone() == (1,)
 
 
 def test_a_wait_for_two_of_which_the_unwatched_failed_first(conn: psycopg.Connection) -> None:
