@@ -384,3 +384,13 @@ def test_in_the_testing_kit(app: App, dsn: str) -> None:
         tester.drain()
         conn.rollback()
     assert got == [4, 4, 4, "come"]
+
+
+def test_an_event_leaves_a_cancelled_job_alone(app: App, conn: psycopg.Connection) -> None:
+    conn.execute("insert into pgqueue.jobs (task, run_at) values ('t', now() + interval '1 day')")
+    (job_id,) = statuses(conn)
+    conn.execute("insert into pgqueue.steps (job_id, name, event) values (%s, 's', 'e')", [job_id])
+    app.client.cancel(job_id)
+    before = app.client.job(job_id).run_at
+    app.emit("e")
+    assert app.client.job(job_id).run_at == before
