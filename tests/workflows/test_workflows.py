@@ -9,37 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import App, ArgumentsError, ConfigError, Context, Dead, Job, JobFailed, Secret
+from pgqueue import App, Context, Job, JobFailed
 from pgqueue.job import NewJob, Status
-from tests.support import drain, eventually_async, make_due, statuses, working
-
-
-@pytest.fixture
-def ran(app: App) -> list[str]:
-    """The names of jobs in the order they ran; ``note`` and ``fail`` are the tasks."""
-    names: list[str] = []
-
-    @app.task(name="note")
-    async def note(name: str, value: int = 0) -> int:
-        names.append(name)
-        return value + 1
-
-    @app.task(name="fail", max_retries=0)
-    async def fail(name: str) -> None:
-        names.append(name)
-        raise Dead(name)
-
-    return names
-
-
-def note(app: App, name: str, value: Any = 0) -> NewJob:
-    return app.tasks["note"].options.new_job(
-        "note", app.tasks["note"].signature.encode("note", (name, value), {})
-    )
-
-
-def fail(app: App, name: str) -> NewJob:
-    return app.tasks["fail"].options.new_job("fail", f'{{"name": "{name}"}}')
+from tests.support import drain, eventually_async, statuses, working
+from tests.workflows.support import fail, note
 
 
 async def test_a_chain_runs_in_order_and_hands_results_on(app: App, ran: list[str]) -> None:
@@ -100,31 +73,6 @@ async def test_what_becomes_of_those_after_a_failure(
     await drain(app)
     assert list(statuses(conn).values()) == ["dead", "succeeded", after]
     assert ("next" in ran) == runs
-
-
-async def test_a_held_job_runs_when_the_failed_one_is_retried(app: App) -> None:
-    broken = True
-
-    @app.task(name="repaired", max_retries=0)
-    async def repaired() -> None:
-        if broken:
-            raise Dead("not yet")
-
-    @app.task(name="then")
-    async def then() -> None:
-        pass
-
-    flow = app.workflow()
-    first = flow.add(repaired.call())
-    second = flow.add(then.call(), after=first, if_failed="hold")
-    enqueued = flow.enqueue()
-    await drain(app)
-    assert app.client.workflow(enqueued.id).status == "running"
-    broken = False
-    assert app.client.retry(enqueued[first].id)
-    await drain(app)
-    assert app.client.job(enqueued[second].id).status is Status.SUCCEEDED
-    assert app.client.workflow(enqueued.id).status == "succeeded"
 
 
 async def test_a_cancelled_chain_says_why_down_to_its_end(
@@ -229,60 +177,6 @@ async def test_delay_counts_from_the_last_it_waits_for(
     assert (row.expires_at - row.run_at).total_seconds() == 60
 
 
-async def test_a_whole_is_cancelled(app: App, ran: list[str], conn: psycopg.Connection) -> None:
-    started, ended = asyncio.Event(), asyncio.Event()
-
-    @app.task(name="long")
-    async def long() -> None:
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    enqueued = app.batch([long.call(), note(app, "x")], on_done=note(app, "done")).enqueue()
-    async with working(app, concurrency=1, lease=1):
-        await started.wait()
-        assert app.client.cancel_workflow(enqueued.id) == 3
-        await eventually_async(lambda: set(statuses(conn).values()) == {"cancelled"})
-        await eventually_async(lambda: app.client.workflow(enqueued.id).status == "cancelled")
-    assert ended.is_set()
-    assert ran == []
-    assert app.client.cancel_workflow(enqueued.id) == 0
-
-
-async def test_a_whole_is_retried(app: App, ran: list[str], conn: psycopg.Connection) -> None:
-    broken = True
-
-    @app.task(name="mended", max_retries=0)
-    async def mended() -> None:
-        if broken:
-            raise Dead("broken")
-
-    flow = app.workflow()
-    first = flow.add(note(app, "first"))
-    bad = first.then(mended.call())
-    bad.then(note(app, "second")).then(note(app, "third"))
-    flow.add(note(app, "alarm"), after=bad, if_failed="only")
-    enqueued = flow.enqueue()
-    await drain(app)
-    assert ran == ["first", "alarm"]
-    broken = False
-    assert app.client.retry_workflow(enqueued.id) == 3
-    assert list(statuses(conn).values()) == [
-        "succeeded",
-        "pending",
-        "blocked",
-        "blocked",
-        "succeeded",
-    ]
-    assert app.client.workflow(enqueued.id).finished_at is None
-    await drain(app)
-    assert ran == ["first", "alarm", "second", "third"]
-    assert app.client.workflow(enqueued.id).status == "succeeded"
-    assert app.client.retry_workflow(enqueued.id) == 0
-
-
 async def test_of_a_job_class_a_thread_and_a_transaction(app: App, ran: list[str]) -> None:
     class Half(Job):
         number: int
@@ -305,123 +199,3 @@ async def test_of_a_job_class_a_thread_and_a_transaction(app: App, ran: list[str
     await flow.aenqueue()
     await drain(app)
     assert ran == ["1.5"]
-
-
-async def test_rows_stay_until_the_whole_has_ended(
-    app: App, ran: list[str], conn: psycopg.Connection
-) -> None:
-    flow = app.workflow()
-    first = flow.add(note(app, "a", 4))
-    assert first.result.name == "note"
-    first.then(NewJob("note", '{"name": "b", "value": {"$result": "note"}}', delay=60.0))
-    enqueued = flow.enqueue()
-    await drain(app, keep_succeeded=0)
-    assert list(statuses(conn).values()) == ["succeeded", "pending"]
-    make_due(conn)
-    async with working(app, keep_succeeded=0):
-        await eventually_async(lambda: not statuses(conn), timeout=60)
-    assert ran == ["a", "b"]
-    assert app.client.workflows() == []
-    for table in ("workflow_jobs", "dependencies", "workflows"):
-        assert conn.execute(f"select count(*) from pgqueue.{table}".encode()).fetchone() == (0,)
-    assert enqueued.name == ""
-
-
-async def test_a_circle_is_refused_with_its_names(app: App, ran: list[str]) -> None:
-    flow = app.workflow()
-    a, b = flow.add(note(app, "a"), name="first"), flow.add(note(app, "b"), name="second")
-    a.wait_for(b)
-    enqueued = flow.enqueue()  # the other way round is fine
-    await drain(app)
-    assert ran == ["b", "a"]
-    assert enqueued[a].id > enqueued[b].id
-    b.wait_for(a)
-    with pytest.raises(ConfigError, match=r"in a circle: (first|second) -> (first|second) -> "):
-        flow.enqueue()
-
-
-def test_what_is_refused(app: App, ran: list[str], conn: psycopg.Connection) -> None:
-    @app.task(name="hidden")
-    async def hidden(token: Secret[str], data: Any = None) -> None: ...
-
-    flow, other = app.workflow(), app.workflow()
-    node = flow.add(note(app, "a"), name="a")
-    with pytest.raises(ConfigError, match="without jobs"):
-        other.enqueue()
-    with pytest.raises(ConfigError, match="is no job of this workflow"):
-        other.add(note(app, "b"), after=node)
-    with pytest.raises(ConfigError, match="the result of 'a', which is not in here"):
-        other.add(note(app, "b", node.result))
-    with pytest.raises(ConfigError, match="'a' is taken"):
-        flow.add(note(app, "b"), name="a")
-    with pytest.raises(ConfigError, match="cannot be unique"):
-        flow.add(NewJob("t", "{}", key=("k", "finished", None, "ignore")))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="if_failed must be"):
-        flow.add(note(app, "b"), if_failed="explode")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"takes what task\.call"):
-        flow.add("note")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="takes the result of another job: add it to"):
-        app.enqueue_many([note(app, "b", node.result)])
-    with pytest.raises(ArgumentsError, match="is encrypted, so no result"):
-        hidden.call(node.result)
-    with pytest.raises(ArgumentsError, match=r"'\$result' is how results"):
-        hidden.call("x", {"$result": "a"})
-    with pytest.raises(ArgumentsError, match=r"'\$result' is how results"):
-        app.tasks["note"].signature.encode(
-            "note", ("n",), {"value": [node.result, {"$result": "b"}]}
-        )
-    with pytest.raises(ArgumentsError, match="Expected 'str', got 'int'"):
-        app.tasks["note"].signature.encode("note", (5, node.result), {})
-    with pytest.raises(ConfigError, match="at most 200"):
-        app.workflow("x" * 201)
-    assert statuses(conn) == {}
-
-
-@pytest.mark.parametrize(
-    ("jobs", "says"),
-    [
-        ("[]", "needs a JSON array of one job or more"),
-        ("{}", "needs a JSON array of one job or more"),
-        ('[{"task": ""}]', "job 1: task must have 1 to 200 characters"),
-        ('[{"task": "t"}, {"task": "t", "after": [2]}]', "job 2: after must name jobs before it"),
-        (
-            '[{"task": "t", "after": [2]}, {"task": "t", "after": [1]}]',
-            "job 1: after must name jobs",
-        ),
-        (
-            '[{"task": "t"}, {"task": "t", "after": [null]}]',
-            "job 2: after must name jobs before it",
-        ),
-        (
-            '[{"task": "t", "if_failed": "x"}]',
-            "job 1: if_failed must be cancel, continue, hold or only",
-        ),
-        ('[{"task": "t", "unique_key": "x"}]', "job 1: a job of a workflow cannot be unique"),
-        (
-            '[{"task": "t", "name": "x"}, {"task": "t", "name": "x"}]',
-            "job 1: two jobs are named 'x'",
-        ),
-        ('[{"task": "t", "name": ""}]', "job 1: name must have 1 to 200 characters"),
-    ],
-)
-def test_sql_refuses(conn: psycopg.Connection, jobs: str, says: str) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=says):
-        conn.execute("select pgqueue.enqueue_workflow(%s)", [jobs])
-    assert statuses(conn) == {}
-
-
-async def test_in_plain_sql(app: App, ran: list[str], conn: psycopg.Connection) -> None:
-    rows = conn.execute(
-        """select * from pgqueue.enqueue_workflow('[
-             {"task": "note", "args": {"name": "a", "value": 7}, "name": "first"},
-             {"task": "note", "args": {"name": "b", "value": {"$result": "first"}}, "after": [1]}]', 'by hand')"""
-    ).fetchall()
-    assert [row[1] for row in rows] == [1, 2]
-    await drain(app)
-    assert ran == ["a", "b"]
-    assert conn.execute(
-        "select status from pgqueue.workflow_list where name = 'by hand'"
-    ).fetchone() == ("succeeded",)
-    assert conn.execute(
-        "select result from pgqueue.jobs where id = %s", [rows[1][2]]
-    ).fetchone() == (9,)
