@@ -39,10 +39,11 @@ def run_beside(revision: str) -> None:
 
 
 def _build(indexes: list[str]) -> None:
-    for name in _do("unfinished_indexes", schema=_schema()).scalars().all():
+    named = {index.split(" concurrently ")[1].split()[0]: index for index in indexes}
+    unfinished = _do("unfinished_indexes", schema=_schema(), names=list(named))
+    for name in unfinished.scalars().all():
         op.execute(_plain(f"drop index concurrently {name}"))
-    for index in indexes:
-        name = index.split(" concurrently ")[1].split()[0]
+    for name, index in named.items():
         if _do("index_exists", schema=_schema(), name=name).first() is None:
             op.execute(_plain(index))
 

@@ -55,12 +55,12 @@ select exists (select from pgqueue.jobs);
 select 1 from pg_indexes where schemaname = :schema::text and indexname = :name::text;
 
 -- name: unfinished_indexes
--- Indexes that a migration began to build and that are of no use.
+-- Those of these indexes that a migration began to build and that are of no use.
 select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
   from pg_index i
   join pg_class c on c.oid = i.indexrelid
   join pg_namespace n on n.oid = c.relnamespace
- where n.nspname = :schema::text and not i.indisvalid;
+ where n.nspname = :schema::text and c.relname = any (:names::text[]) and not i.indisvalid;
 
 -- name: current_role
 -- Whose rights this session has.

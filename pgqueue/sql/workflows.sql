@@ -9,24 +9,20 @@ select w.workflow_id, w.job_id
 select s.released, s.again from pgqueue.settle(:ids::bigint[]) s;
 
 -- name: unsettled
--- Jobs that are waited for, from an id on, and whether they have ended: for ends that nobody told of.
+-- Jobs that are waited for, by jobs or workflows, from an id on, and whether they have ended: for ends
+-- that nobody told of.
 with recursive watched(id) as (
-    (select m.watched from pgqueue.workflow_jobs m where m.watched > :after::bigint order by m.watched limit 1)
+    select least((select m.watched from pgqueue.workflow_jobs m where m.watched > :after::bigint order by m.watched limit 1),
+                 (select f.watched from pgqueue.workflows f where f.watched > :after::bigint order by f.watched limit 1))
     union all
-    select (select m.watched from pgqueue.workflow_jobs m where m.watched > w.id order by m.watched limit 1)
+    select least((select m.watched from pgqueue.workflow_jobs m where m.watched > w.id order by m.watched limit 1),
+                 (select f.watched from pgqueue.workflows f where f.watched > w.id order by f.watched limit 1))
       from watched w where w.id is not null
 ), few as (
     select w.id from watched w where w.id is not null limit :limit::integer
 )
 select f.id, j.id is null or j.status in ('succeeded', 'dead', 'cancelled')
-  from few f left join pgqueue.jobs j on j.id = f.id
-union all
--- The workflows that watch something: few beside their jobs.
-select w.watched, true
-  from pgqueue.workflows w
-  left join pgqueue.jobs j on j.id = w.watched
- where :after::bigint = 0 and w.watched is not null
-   and (j.id is null or j.status in ('succeeded', 'dead', 'cancelled'));
+  from few f left join pgqueue.jobs j on j.id = f.id;
 
 -- name: workflow_results
 -- What jobs of a workflow returned, by name.

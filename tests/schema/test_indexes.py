@@ -82,6 +82,19 @@ def test_a_build_that_was_cut_short_is_done_again(
         assert (count(conn, VALID), count(conn, INVALID)) == (4, 0)
 
 
+def test_an_index_of_somebody_else_stays(older: psycopg.Connection, empty_dsn: str) -> None:
+    older.rollback()
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("select pgqueue.enqueue('t')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            conn.execute("create unique index concurrently mine on pgqueue.jobs (task)")
+        schema.upgrade(empty_dsn)
+        assert conn.execute("select to_regclass('pgqueue.mine')::text").fetchone() == (
+            "pgqueue.mine",
+        )
+        assert count(conn, VALID) == 4
+
+
 def test_an_index_in_a_schema_of_another_name(empty_dsn: str) -> None:
     schema.upgrade(empty_dsn, schema="jobs_here", to="3")
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
