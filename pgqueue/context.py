@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from pgqueue.control import Cancel
-from pgqueue.drivers import async_driver, sync_driver, translate
 from pgqueue.errors import ArgumentsError, ConfigError, PgQueueError
 from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob
 from pgqueue.joblog import JobLog, Progress, job_logger
-from pgqueue.operations import Operation
 from pgqueue.operations import jobs as operations
-from pgqueue.sql import Statement, load
 from pgqueue.steps import Durable
 
 if TYPE_CHECKING:
@@ -159,24 +156,13 @@ class Context(Durable):
         Raises:
             ClaimLost: the job is no longer this worker's; your transaction must roll back.
         """
-        operation = operations.complete(self.id, self.claim_id)
-        try:
-            sync_driver(connection).fetch(self._statement(operation), operation.values)
-        except Exception as error:
-            raise _explained(error) from error
+        self._do(operations.complete(self.id, self.claim_id), connection)
         self.completed = True
 
     async def acomplete(self, connection: object) -> None:
         """The same on an async connection."""
-        operation = operations.complete(self.id, self.claim_id)
-        try:
-            await async_driver(connection).fetch(self._statement(operation), operation.values)
-        except Exception as error:
-            raise _explained(error) from error
+        await self._ado(operations.complete(self.id, self.claim_id), connection)
         self.completed = True
-
-    def _statement(self, operation: Operation[None]) -> Statement:
-        return load(self._schema)[operation.statement]
 
     @contextmanager
     def _sync_transaction(self) -> Iterator[Any]:
@@ -231,7 +217,3 @@ class _Transaction:
 
     async def __aexit__(self, *error: Any) -> bool | None:
         return await self._aentered.__aexit__(*error)
-
-
-def _explained(error: Exception) -> Exception | PgQueueError:
-    return translate(error, "complete_job") or error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgqueue.errors import ConfigError
-from pgqueue.reference import may_refer, names_in
+from pgqueue.reference import filled, may_refer, names_in
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 MOST_RETRIES = 1000
@@ -111,6 +111,15 @@ class ClaimedJob:
     run_at: datetime
     workflow_id: int | None
     claim_id: UUID
+
+    @property
+    def wants(self) -> list[str]:
+        """The jobs of its workflow whose results are among its arguments, by name."""
+        return [] if self.workflow_id is None else names_in(self.args)
+
+    def filled(self, results: dict[str, Any]) -> ClaimedJob:
+        """The same with results in place of their names."""
+        return replace(self, args=filled(self.args, results))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from pgqueue.cli.cells import error_cell, task_cell
 from pgqueue.cli.options import json_option, on_database, yes_option
 from pgqueue.cli.output import ago, count, print_json, print_table, printable
 from pgqueue.errors import ConfigError
-from pgqueue.operations.workflows import STATES, MemberRow
+from pgqueue.operations.workflows import MOST_PARENTS, STATES, MemberRow
 
-SHOWN = 200
+SHOWN, NAMED = 200, 3
 
 
 @click.command("workflows")
@@ -57,12 +57,11 @@ def workflow_command(
         raise ConfigError("--cancel or --retry, not both")
     workflow = app.client.workflow(workflow_id)
     if cancel or retry:
-        verb, act = ("cancel", app.client.cancel_workflow) if cancel else ("retry", app.client.retry_workflow)  # fmt: skip
         if not yes:
-            click.confirm(f"{verb.capitalize()} workflow {workflow_id}?", abort=True, err=True)
-        done = act(workflow_id)
-        past = "cancelled" if cancel else "retried"
-        print_json({past: done}) if as_json else click.echo(f"{past}: {done} jobs")
+            verb = "Cancel" if cancel else "Retry"
+            click.confirm(f"{verb} workflow {workflow_id}?", abort=True, err=True)
+        act = app.client.cancel_workflow if cancel else app.client.retry_workflow
+        _report("cancelled" if cancel else "retried", act(workflow_id), as_json)
         return
     jobs = app.client.workflow_jobs(workflow_id, limit=10_000 if as_json else SHOWN)
     if as_json:
@@ -82,9 +81,17 @@ def workflow_command(
         click.echo(f"and {workflow.jobs - len(jobs)} more: --json shows 10,000")
 
 
+def _report(verb: str, jobs: int, as_json: bool) -> None:
+    if as_json:
+        print_json({verb: jobs})
+    else:
+        click.echo(f"{verb}: {jobs} jobs")
+
+
 def _after(job: MemberRow) -> str:
     if not job.after:
         return "-"
-    shown = ", ".join(map(str, job.after[:3]))
-    more = f" and {len(job.after) - 3}{'+' if len(job.after) == 1000 else ''} more" if len(job.after) > 3 else ""  # fmt: skip
-    return f"{shown}{more}" + ("" if job.if_failed == "cancel" else f" ({job.if_failed})")
+    shown = ", ".join(map(str, job.after[:NAMED]))
+    if (more := len(job.after) - NAMED) > 0:
+        shown += f" and {more}{'+' if len(job.after) == MOST_PARENTS else ''} more"
+    return shown if job.if_failed == "cancel" else f"{shown} ({job.if_failed})"

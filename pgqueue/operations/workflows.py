@@ -14,6 +14,7 @@ from pgqueue.operations import Operation, Row, ids
 from pgqueue.operations.enqueue import as_json
 
 STATES = ("running", "succeeded", "dead", "cancelled")
+MOST_PARENTS = 1000  # that are listed of a job
 
 
 class Added(NamedTuple):
@@ -84,7 +85,7 @@ def unsettled(*, after: int, limit: int) -> Operation[Unsettled]:
     return Operation("unsettled", {"after": after, "limit": limit}, decode)
 
 
-def results(workflow_id: int, names: Sequence[str]) -> Operation[dict[str, Any]]:
+def results(workflow_id: int | None, names: Sequence[str]) -> Operation[dict[str, Any]]:
     """What jobs of a workflow returned, by name; without those that returned nothing."""
     return Operation(
         "workflow_results",
@@ -145,7 +146,7 @@ def members(workflow_id: int, *, after: int = 0, limit: int = 1000) -> Operation
     def decode(rows: Sequence[Row]) -> list[MemberRow]:
         return [MemberRow(*row[:3], Status(row[3]), *row[4:]) for row in rows]  # type: ignore[call-arg]
 
-    values = {"id": workflow_id, "after": after, "limit": limit}
+    values = {"id": workflow_id, "after": after, "limit": limit, "parents": MOST_PARENTS}
     return Operation("list_workflow_jobs", values, decode)
 
 

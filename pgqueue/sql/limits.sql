@@ -50,3 +50,31 @@ values (:name::text, :max_running::integer, :rate::float8, :burst::integer)
 on conflict (name) do update
    set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst
 returning t.name;
+
+-- name: limited_queues
+-- The queues of which claims are under limits: those with limits, and those with jobs that have a key.
+with recursive keyed(queue) as (
+    (select j.queue from pgqueue.jobs j where j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
+      order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j where j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null and j.queue > k.queue
+             order by j.queue limit 1)
+      from keyed k where k.queue is not null
+)
+select k.queue from keyed k
+ where k.queue is not null and (:queues::text[] is null or k.queue = any (:queues::text[]))
+union
+select q.name from pgqueue.queues q
+ where coalesce(q.max_running, q.rate) is not null and q.name <> '*'
+   and (:queues::text[] is null or q.name = any (:queues::text[]));
+
+-- name: claim_limited
+-- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.
+select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
+-- since: 6
+       (select j.workflow_id from pgqueue.jobs j where j.id = c.id)
+-- before: 6
+       null::bigint
+  from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
+                             :after_key::text) c
+ order by c.id nulls first;

@@ -46,7 +46,8 @@ select w.id, w.name, w.status, w.created_at, w.finished_at,
 -- name: list_workflow_jobs
 -- The jobs of a workflow in order, each with those it waits for.
 select m.job_id, m.name, j.task, j.status, m.if_failed, j.last_error,
-       array(select d.parent_id from pgqueue.dependencies d where d.job_id = m.job_id order by d.parent_id limit 1000)
+       array(select d.parent_id from pgqueue.dependencies d where d.job_id = m.job_id order by d.parent_id
+             limit :parents::integer)
   from pgqueue.workflow_jobs m
   join pgqueue.jobs j on j.id = m.job_id
  where m.workflow_id = :id::bigint and m.job_id > :after::bigint

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -20,7 +19,6 @@ from pgqueue.operations import Operation, claims, limits, testing, workflows
 from pgqueue.operations.claims import Taking
 from pgqueue.operations.jobs import Filter
 from pgqueue.outcome import SUCCEEDED as SUCCESS
-from pgqueue.reference import filled, names_in
 from pgqueue.task import Task
 from pgqueue.testing.running import (
     LEASE,
@@ -169,10 +167,9 @@ class QueueTester(_Tester):
         self._settle(job)
 
     def _filled(self, job: ClaimedJob) -> ClaimedJob:
-        if job.workflow_id is None or not (names := names_in(job.args)):
+        if not (wanted := job.wants):
             return job
-        results = self._run(workflows.results(job.workflow_id, names))
-        return replace(job, args=filled(job.args, results))
+        return job.filled(self._run(workflows.results(job.workflow_id, wanted)))
 
     def _settle(self, job: ClaimedJob) -> None:
         ended = [] if job.workflow_id is None else [job.id]
@@ -263,10 +260,9 @@ class AsyncQueueTester(_Tester):
         await self._settle(job)
 
     async def _filled(self, job: ClaimedJob) -> ClaimedJob:
-        if job.workflow_id is None or not (names := names_in(job.args)):
+        if not (wanted := job.wants):
             return job
-        results = await self._run(workflows.results(job.workflow_id, names))
-        return replace(job, args=filled(job.args, results))
+        return job.filled(await self._run(workflows.results(job.workflow_id, wanted)))
 
     async def _settle(self, job: ClaimedJob) -> None:
         ended = [] if job.workflow_id is None else [job.id]

@@ -25,7 +25,6 @@ from pgqueue.hooks import AroundRun
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
 from pgqueue.privacy import Privacy
-from pgqueue.reference import filled, names_in
 from pgqueue.worker.database import DatabaseTrouble
 from pgqueue.worker.processes import HandlerFailed, Processes
 from pgqueue.worker.run import Run, interrupted, say
@@ -48,7 +47,7 @@ class Handlers:
         threads: ThreadPoolExecutor,
         processes: Processes,
         privacy: Privacy,
-        results: Callable[[int, list[str]], Awaitable[dict[str, Any]]],
+        results: Callable[[int | None, list[str]], Awaitable[dict[str, Any]]],
         around: Sequence[AroundRun] = (),
     ) -> None:
         self._around, self._results = around, results
@@ -69,8 +68,8 @@ class Handlers:
         if definition is None:
             return self._unknown.met(job.task, f"no task {job.task!r} in this worker")
         try:
-            if job.workflow_id is not None:
-                job = await self._filled(job, job.workflow_id)
+            if wanted := job.wants:
+                job = job.filled(await self._results(job.workflow_id, wanted))
             arguments = self._arguments(definition, job)
         except DatabaseTrouble:
             return Outcome("snooze", RESULTS_AGAIN)
@@ -103,14 +102,6 @@ class Handlers:
 
     def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
         return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)
-
-    async def _filled(self, job: ClaimedJob, workflow_id: int) -> ClaimedJob:
-        """With the results of other jobs in place of their names."""
-        names = names_in(job.args)
-        if not names:
-            return job
-        results = await self._results(workflow_id, names)
-        return replace(job, args=filled(job.args, results))
 
     def _ended(
         self,

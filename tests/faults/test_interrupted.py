@@ -27,6 +27,19 @@ async def cut_off(dsn: str) -> AsyncIterator[tuple[App, Proxy]]:
         await app.aclose()
 
 
+async def works_on(app: App, conn: psycopg.Connection, proxy: Proxy, job_id: int) -> None:
+    """A worker of one slot comes to this job, which waits behind a stuck one."""
+    worker = Worker(app, concurrency=1)
+    running = asyncio.create_task(worker.arun())
+    try:
+        await eventually_async(lambda: statuses(conn)[job_id] == "succeeded")
+    finally:
+        proxy.mode = "pass"
+        proxy.reset()
+        worker.stop()
+        await running
+
+
 @pytest.mark.parametrize("moment", ["statement", "commit"])
 @pytest.mark.parametrize("mode", ["drop_replies", "blackhole"])
 async def test_a_transaction_without_answers_ends_with_the_timeout(
@@ -49,15 +62,7 @@ async def test_a_transaction_without_answers_ends_with_the_timeout(
     async def following() -> None: ...
 
     first, second = stuck.enqueue().id, following.enqueue().id
-    worker = Worker(app, concurrency=1)
-    running = asyncio.create_task(worker.arun())
-    try:
-        await eventually_async(lambda: statuses(conn)[second] == "succeeded")
-    finally:
-        proxy.mode = "pass"
-        proxy.reset()
-        worker.stop()
-        await running
+    await works_on(app, conn, proxy, second)
     if mode == "drop_replies" and moment == "commit":
         assert statuses(conn)[first] == "succeeded"  # carried out, though nobody was told
     else:
@@ -98,14 +103,6 @@ async def test_a_step_without_answers_ends_with_the_timeout(
     async def following() -> None: ...
 
     first, second = stuck.enqueue().id, following.enqueue().id
-    worker = Worker(app, concurrency=1)
-    running = asyncio.create_task(worker.arun())
-    try:
-        await eventually_async(lambda: statuses(conn)[second] == "succeeded")
-    finally:
-        proxy.mode = "pass"
-        proxy.reset()
-        worker.stop()
-        await running
+    await works_on(app, conn, proxy, second)
     assert statuses(conn)[first] == "pending"
     assert app.client.attempts(first)[0].error_type == "TimeoutError"

@@ -68,7 +68,7 @@ VALUES: dict[str, Any] = {
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
-    "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
+    "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "queue_limits": "[]", "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip

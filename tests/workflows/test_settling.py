@@ -169,9 +169,8 @@ async def test_a_large_batch_has_no_hot_row(app: App, conn: psycopg.Connection) 
     enqueued = app.batch([child.call() for _ in range(2000)], on_success=end.call()).enqueue()
     await drain(app, concurrency=100)
     assert app.client.job(enqueued.jobs[-1].id).status == "succeeded"
-    conn.execute(
-        "select pg_stat_force_next_flush()"
-    ) if conn.info.server_version >= 150000 else None
+    if conn.info.server_version >= 150000:
+        conn.execute("select pg_stat_force_next_flush()")
     row = await eventually_async(
         lambda: conn.execute(
             "select n_tup_upd from pg_stat_user_tables where relname = 'workflow_jobs' and n_tup_upd > 0"

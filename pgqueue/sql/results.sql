@@ -1,0 +1,51 @@
+-- name: complete_with
+-- As complete, for jobs with a result or a log; the row stays until it is pruned.
+with own as materialized (
+    select j.id, t.run_seconds, j.attempt, j.claim_id, j.worker_id, j.claimed_at, t.result, t.log, t.error
+      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[], :results::text[], :logs::text[],
+                  :errors::text[]) as t(id, claim_id, run_seconds, result, log, error)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j
+), logged as (
+    insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, started_at, run_seconds, log)
+    select own.id, own.attempt, own.claim_id, own.worker_id, 'succeeded', own.claimed_at, own.run_seconds, own.log
+      from own
+     where own.log is not null
+)
+update pgqueue.jobs j
+   set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
+       lease_expires_at = null, run_seconds = own.run_seconds, last_error = own.error,
+       result = own.result::jsonb
+  from own
+ where j.id = own.id
+returning j.id;
+
+-- name: add_results
+-- The results and logs of jobs that completed in transactions of their handlers.
+with done as materialized (
+    select j.id, j.attempt, j.claimed_at, t.run_seconds, t.result, t.log
+      from unnest(:ids::bigint[], :attempts::integer[], :run_seconds::real[], :results::text[], :logs::text[])
+           as t(id, attempt, run_seconds, result, log)
+      join pgqueue.jobs j on j.id = t.id and j.attempt = t.attempt
+     where j.status = 'succeeded'
+     order by j.id
+     for update of j
+), logged as (
+    insert into pgqueue.attempts (job_id, attempt, outcome, started_at, run_seconds, log)
+    select d.id, d.attempt, 'succeeded', d.claimed_at, d.run_seconds, d.log from done d where d.log is not null
+)
+update pgqueue.jobs j set result = d.result::jsonb from done d where j.id = d.id returning j.id;
+
+-- name: note_progress
+-- How far running jobs are. Rows locked by others are left for the next time.
+with own as materialized (
+    select j.id, t.progress
+      from unnest(:ids::bigint[], :claim_ids::uuid[], :progresses::text[]) as t(id, claim_id, progress)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running'
+     order by j.id
+     for update of j skip locked
+)
+update pgqueue.jobs j set progress = own.progress::jsonb from own where j.id = own.id returning j.id;
