@@ -79,5 +79,5 @@ async def test_suspects_come_in_company(
     conn.execute("update pgqueue.jobs set crashes = 2")
     app.enqueue_many(other.call(number) for number in range(OTHERS))
     async with working(app, concurrency=10):
-        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
+        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"}, timeout=60)
     assert company == [0] * 100
