@@ -242,6 +242,7 @@ class App(Composes, Declares, Awaits, Hooks):
         if self.instead is not None:
             return self.instead.send(jobs)
         with self._around(jobs):
+            jobs = self._admit(jobs, on)
             return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
@@ -251,6 +252,7 @@ class App(Composes, Declares, Awaits, Hooks):
         if self.instead is not None:
             return await self.instead.asend(jobs)
         with self._around(jobs):
+            jobs = await self._aadmit(jobs, on)
             return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _around(self, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:

@@ -37,7 +37,7 @@ def copy_text(jobs: Iterable[NewJob], ids: Iterable[int], now: datetime) -> byte
     options = cache(lambda *values: "\t".join(map(_field, values)))
     return "".join(
         f"{job_id}\t{_escaped(job.args)}"
-        f"\t{options(job.task, job.queue, job.priority, job.max_retries, _backoff(job), _run_at(job, now))}\n"
+        f"\t{options(job.task, job.queue, job.priority_or_usual, job.retries_or_usual, _backoff(job), _run_at(job, now))}\n"
         for job, job_id in zip(jobs, ids, strict=True)
     ).encode()
 

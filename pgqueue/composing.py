@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
+from pgqueue.admitting import Admits
 from pgqueue.codec import argument_text
 from pgqueue.errors import ConfigError
-from pgqueue.gateway import Gateway
 from pgqueue.job import NewJob
-from pgqueue.operations import steps, workflows
+from pgqueue.operations import Operation, steps, workflows
 from pgqueue.operations.workflows import Added, Member
 from pgqueue.workflow import Workflow
 
 
-class Composes:
+class Composes(Admits):
     """Chains, batches and graphs of jobs."""
 
     instead: object
-
-    def _way(self, on: object) -> Gateway:
-        raise NotImplementedError
 
     def _around(self, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
         raise NotImplementedError
@@ -85,16 +83,31 @@ class Composes:
         return await self._way(on).arun(steps.emit(name, argument_text(payload)), on)
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added:
-        operation = workflows.enqueue(members, name=name, notify=self._notified(members))
-        with self._around([member.job for member in members]):
-            return self._way(on).run(operation, on)
+        self._refuse_inline()
+        jobs = [member.job for member in members]
+        with self._around(jobs):
+            admitted = self._admit(jobs, on, _entering(members))
+            return self._way(on).run(self._enqueued(members, admitted, name), on)
 
     async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Added:
-        operation = workflows.enqueue(members, name=name, notify=self._notified(members))
-        with self._around([member.job for member in members]):
-            return await self._way(on).arun(operation, on)
+        self._refuse_inline()
+        jobs = [member.job for member in members]
+        with self._around(jobs):
+            admitted = await self._aadmit(jobs, on, _entering(members))
+            return await self._way(on).arun(self._enqueued(members, admitted, name), on)
 
-    def _notified(self, members: Sequence[Member]) -> bool:
+    def _refuse_inline(self) -> None:
         if self.instead is not None:
             raise ConfigError("inline() runs no workflows: use QueueTester.drain()")
-        return self._may_notify([member.job for member in members if not member.after])
+
+    def _enqueued(
+        self, members: Sequence[Member], jobs: Sequence[NewJob], name: str
+    ) -> Operation[Added]:
+        completed = [replace(each, job=job) for each, job in zip(members, jobs, strict=True)]
+        notify = self._may_notify(_entering(members))
+        return workflows.enqueue(completed, name=name, notify=notify)
+
+
+def _entering(members: Sequence[Member]) -> list[NewJob]:
+    """The jobs that wait for no other."""
+    return [member.job for member in members if not member.after]

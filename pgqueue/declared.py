@@ -10,8 +10,7 @@ from pgqueue.client import AsyncClient, Client
 from pgqueue.durations import Duration
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
-from pgqueue.job import Added, NewJob, check_queue
-from pgqueue.limits import Limits, limits_of
+from pgqueue.job import Added, NewJob
 from pgqueue.operations import schedules
 from pgqueue.schedule import CatchUp, NewSchedule, Overlap, Schedule, When, new_schedule
 from pgqueue.task import Task
@@ -34,31 +33,10 @@ class Declares:
     def __init__(self) -> None:
         super().__init__()
         self._declared: dict[str, Callable[[], NewSchedule]] = {}
-        self.queue_limits: dict[str, Limits] = {}
 
     def _way(self, on: object) -> Gateway:
         """The way to the database; to any, if the caller gave a connection ``on`` one."""
         raise NotImplementedError
-
-    def queue(
-        self,
-        name: str,
-        *,
-        limit: int | None = None,
-        rate: str | float | None = None,
-        burst: int | None = None,
-    ) -> None:
-        """Declare limits of a queue over all workers; a worker writes them when it starts.
-
-        Args:
-            limit: jobs of it that run at once.
-            rate: jobs of it that start in a time: "100/min".
-            burst: how many may start at once after a quiet time; default 1.
-
-        Raises:
-            ConfigError: one of them is not usable.
-        """
-        self.queue_limits[check_queue(name)] = limits_of(limit, rate, burst)
 
     @property
     def schedules(self) -> list[NewSchedule]:

@@ -140,8 +140,8 @@ class TaskOptions(When, total=False):
 
     name: str | None
     queue: str
-    priority: int
-    max_retries: int
+    priority: int | None
+    max_retries: int | None
     backoff: BackoffLike | None
     timeout: Duration | None
     run: RunIn | None

@@ -33,8 +33,8 @@ class Job:
 
     name: ClassVar[str | None] = None
     queue: ClassVar[str] = "default"
-    priority: ClassVar[int] = 0
-    max_retries: ClassVar[int] = 10
+    priority: ClassVar[int | None] = None
+    max_retries: ClassVar[int | None] = None
     if not TYPE_CHECKING:  # a subclass sets a value or defines a method, and both are right
         backoff = None
     timeout: ClassVar[Duration | None] = None

@@ -46,3 +46,13 @@ def _parse(value: Duration, name: str) -> float:
         raise ConfigError(f'{name} must look like "90s", "10m" or "1h30m", got {value!r}')
     parts = _PART.findall(text)
     return sum(float(n) * _UNITS[unit] for n, unit in parts) if parts else float(text)
+
+
+def duration_text(length: float) -> str:
+    """Seconds as ``1h30m``: what ``seconds`` reads back, to the millisecond."""
+    left, parts = round(length * 1000), []
+    for unit in ("d", "h", "m", "s", "ms"):
+        number, left = divmod(left, round(_UNITS[unit] * 1000))
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts) or "0s"

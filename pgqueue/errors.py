@@ -13,6 +13,7 @@ PgQueueError
 ├── JobFailed           the job whose result was asked for is dead or cancelled
 ├── ResultMissing       the job succeeded, but its result was not kept
 ├── JobExists           another job holds the unique key, and that was to raise
+├── QueueFull           as many jobs wait in the queue as may
 ├── ScheduleNotFound    no schedule has this name
 └── WorkflowNotFound    no workflow has this id
 """
@@ -84,6 +85,24 @@ class JobFailed(PgQueueError):
 
 class ResultMissing(PgQueueError, LookupError):
     """The job succeeded, but its result was not kept, or its row is gone."""
+
+
+class QueueFull(PgQueueError):
+    """As many jobs wait in the queue as may, or the batch has more; nothing was inserted.
+
+    ``queue``; ``max_pending``.
+    """
+
+    def __init__(self, queue: str, max_pending: int, jobs: int) -> None:
+        if jobs > max_pending:
+            why = f"{jobs} jobs at once never fit into queue {queue}, whose max_pending is {max_pending}: enqueue fewer at a time"
+        else:
+            why = (
+                f"queue {queue} has no room for {jobs} more: its max_pending is {max_pending}; try"
+                " again later, or let workers catch up"
+            )
+        super().__init__(f"{why}. Nothing was enqueued")
+        self.queue, self.max_pending = queue, max_pending
 
 
 class ScheduleNotFound(PgQueueError, LookupError):

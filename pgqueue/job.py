@@ -15,6 +15,8 @@ from pgqueue.reference import filled, may_refer, names_in
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 MOST_RETRIES = 1000
+PRIORITY = 0
+MAX_RETRIES = 10
 
 
 class Status(StrEnum):
@@ -57,19 +59,30 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job not yet inserted. ``args`` is JSON text; ``delay`` and ``expires`` are in seconds."""
+    """A job not yet inserted. ``args`` is JSON text; ``delay`` and ``expires`` are in seconds.
+
+    A ``priority``, ``max_retries``, ``backoff`` or ``expires`` of None is its queue's, or else the usual.
+    """
 
     task: str
     args: str = field(repr=False)
     queue: str = "default"
-    priority: int = 0
-    max_retries: int = 10
+    priority: int | None = None
+    max_retries: int | None = None
     backoff: Mapping[str, float] | None = None
     run_at: datetime | None = None
     delay: float | None = None
     expires: float | None = None
     key: UniqueKey | None = None
     limit_key: str | None = None
+
+    @property
+    def priority_or_usual(self) -> int:
+        return PRIORITY if self.priority is None else self.priority
+
+    @property
+    def retries_or_usual(self) -> int:
+        return MAX_RETRIES if self.max_retries is None else self.max_retries
 
     @property
     def plain(self) -> bool:

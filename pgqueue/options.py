@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A job's queue, priority, retries, time and uniqueness. ``delay`` and ``expires`` in seconds."""
+    """A job's queue, priority, retries, time and uniqueness; None was not chosen. Times in seconds."""
 
     queue: str = "default"
-    priority: int = 0
-    max_retries: int = 10
+    priority: int | None = None
+    max_retries: int | None = None
     backoff: Backoff | None = None
     delay: float | None = None
     run_at: datetime | None = None
@@ -82,8 +82,8 @@ def _limit_key(gate: Gate, task: str, args: str, signature: Signature | None) ->
 def options_of(
     *,
     queue: str = "default",
-    priority: int = 0,
-    max_retries: int = 10,
+    priority: int | None = None,
+    max_retries: int | None = None,
     backoff: BackoffLike | None = None,
     unique: UniqueLike | None = None,
     expires: Duration | None = None,
@@ -96,8 +96,8 @@ def options_of(
     """
     return Options(
         check_queue(queue),
-        check_priority(priority),
-        check_max_retries(max_retries),
+        None if priority is None else check_priority(priority),
+        None if max_retries is None else check_max_retries(max_retries),
         None if backoff is None else backoff_from(backoff),
         expires=None if expires is None else seconds(expires, name="expires"),
         unique=unique_from(unique),

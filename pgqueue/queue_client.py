@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from pgqueue.job import check_name, check_queue
 from pgqueue.limits import limits_of
-from pgqueue.operations import limits, maintenance
+from pgqueue.operations import limits, maintenance, queues
 from pgqueue.operations.limits import LimitRow
 from pgqueue.operations.maintenance import Paused, QueueStats, WorkerRow
+from pgqueue.operations.queues import QueueRow
+from pgqueue.queues import QueueGiven
 from pgqueue.schedule_client import AsyncScheduleClient, ScheduleClient
 from pgqueue.workflow_client import AsyncWorkflowClient, WorkflowClient
 
@@ -41,6 +45,21 @@ class QueueClient(ScheduleClient, WorkflowClient):
     def paused(self, *, on: object = None) -> list[Paused]:
         """What is paused: queues (``*`` stands for all) and tasks."""
         return self._run(maintenance.paused(), on)
+
+    def queues(self, *, on: object = None) -> list[QueueRow]:
+        """The queues that have settings or are declared in code."""
+        return self._run(queues.find(), on)
+
+    def set_queue(self, queue: str, *, on: object = None, **settings: Unpack[QueueGiven]) -> None:
+        """Change the settings of a queue that are given, as ``app.queue`` takes them; None takes one off.
+
+        They hold until the code declares something else.
+
+        Raises:
+            ConfigError: one of them is not usable.
+            TypeError: there is no such setting.
+        """
+        return self._run(queues.put(queue, **settings), on)
 
     def limit_queue(
         self,
@@ -107,6 +126,23 @@ class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
     async def paused(self, *, on: object = None) -> list[Paused]:
         """What is paused: queues (``*`` stands for all) and tasks."""
         return await self._run(maintenance.paused(), on)
+
+    async def queues(self, *, on: object = None) -> list[QueueRow]:
+        """The queues that have settings or are declared in code."""
+        return await self._run(queues.find(), on)
+
+    async def set_queue(
+        self, queue: str, *, on: object = None, **settings: Unpack[QueueGiven]
+    ) -> None:
+        """Change the settings of a queue that are given, as ``app.queue`` takes them; None takes one off.
+
+        They hold until the code declares something else.
+
+        Raises:
+            ConfigError: one of them is not usable.
+            TypeError: there is no such setting.
+        """
+        return await self._run(queues.put(queue, **settings), on)
 
     async def limit_queue(
         self,

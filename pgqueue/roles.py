@@ -23,19 +23,19 @@ ROLES: Mapping[str, str] = {
 # The role that is meant for a statement; those not named here are for everybody.
 ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("enqueue", "enqueue_one", "enqueue_plain", "reserve_ids", "copy_jobs",
-                    "enqueue_jobs", "enqueue_workflow", "emit", "get_ends"), "producer"),
+                    "enqueue_jobs", "enqueue_workflow", "emit", "get_ends", "look_at_queues"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
-         "release", "heartbeat", "limited_queues", "claim_limited", "declare_limits", "complete_with", "add_results", "note_progress",
+         "release", "heartbeat", "queues_at_work", "claim_limited", "declare_limits", "complete_with", "add_results", "note_progress",
          "get_steps", "save_step", "start_sleep", "await_event", "deliver_events", "prune_events", "settle", "unsettled", "workflow_results", "prune_workflows",
          "complete_job", "rescue", "expire", "prune", "worker_seen", "worker_gone", "worker_lacks",
          "look_at_schedules", "fire_schedules", "declare_schedules"),
         "worker",
     ),
-    **dict.fromkeys(("queue_stats", "list_paused", "list_limits", "list_workers", "list_schedules", "list_runs", "list_workflows"), "readonly"),
+    **dict.fromkeys(("queue_stats", "list_paused", "list_limits", "list_queues", "list_workers", "list_schedules", "list_runs", "list_workflows"), "readonly"),
     **dict.fromkeys(
         ("get_job", "get_attempts", "list_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
-         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "replace_args",
+         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "set_queue", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "replace_args",
          "list_workflow_jobs", "list_steps", "cancel_workflow", "retry_workflow",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",

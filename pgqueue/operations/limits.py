@@ -11,6 +11,8 @@ from pgqueue.job import ClaimedJob
 from pgqueue.limits import Limits
 from pgqueue.operations import Operation, Row
 from pgqueue.operations.claims import Taking
+from pgqueue.operations.queues import as_declared
+from pgqueue.queues import QueueSettings
 
 ROWS = {"task": "tasks", "queue": "queues"}
 
@@ -23,10 +25,19 @@ class Limited(NamedTuple):
     wait: float | None
 
 
-def limited_queues(queues: Sequence[str] | None) -> Operation[list[str]]:
-    """The queues, of those given, of which claims are under limits."""
+class QueueAtWork(NamedTuple):
+    """A queue with something of its own: claims under limits, a retention of what succeeded, a timeout."""
+
+    name: str
+    limited: bool
+    keep: float | None
+    timeout: float | None
+
+
+def queues_at_work(queues: Sequence[str] | None) -> Operation[list[QueueAtWork]]:
+    """Those of the queues given, or of all, that have something of their own."""
     values = {"queues": None if queues is None else list(queues)}
-    return Operation("limited_queues", values, lambda rows: [row[0] for row in rows])
+    return Operation("queues_at_work", values, lambda rows: [QueueAtWork(*row) for row in rows])
 
 
 def claim(queue: str, after_key: str | None, **taking: Unpack[Taking]) -> Operation[Limited]:
@@ -42,15 +53,15 @@ def claim(queue: str, after_key: str | None, **taking: Unpack[Taking]) -> Operat
     return Operation("claim_limited", {"queue": queue, "after_key": after_key, **taking}, decode)
 
 
-def declare(tasks: Mapping[str, Limits], queues: Mapping[str, Limits]) -> Operation[list[str]]:
+def declare(
+    tasks: Mapping[str, Limits], queues: Mapping[str, QueueSettings]
+) -> Operation[list[str]]:
     """Write what the code declares; a row whose declaration has not changed is left as it is."""
     values = {
         "task_limits": json.dumps(
             [{"name": n, **each.as_dict()} for n, each in sorted(tasks.items())]
         ),
-        "queue_limits": json.dumps(
-            [{"name": n, **each.as_dict()} for n, each in sorted(queues.items())]
-        ),
+        "declared": as_declared(queues),
     }
     return Operation("declare_limits", values, lambda rows: [row[0] for row in rows])
 

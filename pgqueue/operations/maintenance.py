@@ -67,8 +67,12 @@ def expire(*, limit: int = 1000) -> Operation[list[int]]:
     return Operation("expire", {"limit": limit}, ids)
 
 
-def prune(status: Status, *, age: float, limit: int = 1000) -> Operation[list[int]]:
-    """Delete one batch of jobs that finished more than ``age`` seconds ago."""
+def prune(status: Status, *, age: float | None, limit: int = 1000) -> Operation[list[int]]:
+    """Delete one batch of jobs that finished more than ``age`` seconds ago, or than their queue keeps them.
+
+    Args:
+        age: None leaves those of queues without a retention of their own.
+    """
     return Operation("prune", {"status": status.value, "age": age, "limit": limit}, ids)
 
 

@@ -12,15 +12,36 @@ with wanted as materialized (
      where t.declared is distinct from excluded.declared
     returning t.name
 ), wanted_queues as materialized (
-    select w.*, to_jsonb(w) as declared from jsonb_to_recordset(:queue_limits::text::jsonb) as w(
-           name text, max_running integer, rate float8, burst integer)
+    select w.*, e.declared
+      from jsonb_array_elements(:declared::text::jsonb) as e(declared)
+     cross join lateral jsonb_to_record(e.declared) as w(
+           name text, max_running integer, rate float8, burst integer, max_pending integer, keep_succeeded float8,
+           keep_dead float8, keep_cancelled float8, priority smallint, max_retries integer, backoff jsonb,
+           expires float8, timeout float8)
 ), queues as (
-    insert into pgqueue.queues as q (name, max_running, rate, burst, declared)
-    select w.name, w.max_running, w.rate, w.burst, w.declared from wanted_queues w order by w.name
+    insert into pgqueue.queues as q (
+-- since: 8
+           max_pending, keep_succeeded, keep_dead, keep_cancelled, priority, max_retries, backoff, expires, timeout,
+           name, max_running, rate, burst, declared)
+    select
+-- since: 8
+           w.max_pending, make_interval(secs => w.keep_succeeded), make_interval(secs => w.keep_dead),
+-- since: 8
+           make_interval(secs => w.keep_cancelled), w.priority, w.max_retries, w.backoff,
+-- since: 8
+           make_interval(secs => w.expires), make_interval(secs => w.timeout),
+           w.name, w.max_running, w.rate, w.burst, w.declared
+      from wanted_queues w order by w.name
     on conflict (name) do update
        set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst,
+-- since: 8
+           max_pending = excluded.max_pending, keep_succeeded = excluded.keep_succeeded, keep_dead = excluded.keep_dead,
+-- since: 8
+           keep_cancelled = excluded.keep_cancelled, priority = excluded.priority, max_retries = excluded.max_retries,
+-- since: 8
+           backoff = excluded.backoff, expires = excluded.expires, timeout = excluded.timeout,
            declared = excluded.declared
-     where q.declared is distinct from excluded.declared
+     where jsonb_strip_nulls(q.declared) is distinct from excluded.declared
     returning q.name
 )
 select 'task ' || tasks.name from tasks union all select 'queue ' || queues.name from queues;
@@ -51,8 +72,9 @@ on conflict (name) do update
    set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst
 returning t.name;
 
--- name: limited_queues
--- The queues of which claims are under limits: those with limits, and those with jobs that have a key.
+-- name: queues_at_work
+-- The queues with something of their own, and whether claims from them are under limits, which those from queues with
+-- limits are, and from those with jobs that have a key.
 with recursive keyed(queue) as (
     (select j.queue from pgqueue.jobs j where j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
       order by j.queue limit 1)
@@ -61,12 +83,19 @@ with recursive keyed(queue) as (
              order by j.queue limit 1)
       from keyed k where k.queue is not null
 )
-select k.queue from keyed k
- where k.queue is not null and (:queues::text[] is null or k.queue = any (:queues::text[]))
-union
-select q.name from pgqueue.queues q
- where coalesce(q.max_running, q.rate) is not null and q.name <> '*'
-   and (:queues::text[] is null or q.name = any (:queues::text[]));
+select coalesce(k.queue, q.name), k.queue is not null or coalesce(q.max_running, q.rate) is not null,
+-- since: 8
+       extract(epoch from q.keep_succeeded)::float8, extract(epoch from q.timeout)::float8
+-- before: 8
+       null::float8, null::float8
+  from (select keyed.queue from keyed where keyed.queue is not null) k
+  full join (select q.* from pgqueue.queues q where q.name <> '*') q on q.name = k.queue
+ where (:queues::text[] is null or coalesce(k.queue, q.name) = any (:queues::text[]))
+   and coalesce(k.queue, q.max_running::text, q.rate::text,
+-- since: 8
+                q.keep_succeeded::text, q.timeout::text,
+                null) is not null
+ order by 1;
 
 -- name: claim_limited
 -- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.

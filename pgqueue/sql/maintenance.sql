@@ -44,9 +44,17 @@ update pgqueue.jobs j
 returning j.id;
 
 -- name: prune
--- Delete one batch of jobs of one status that finished longer ago than the given age.
-with name(queue) as (
-    select n.queue from pgqueue.queue_names n
+-- Delete one batch of jobs of one status that finished longer ago than their queue keeps them, or else the given age.
+with name(queue, before) as (
+-- since: 8
+    select n.queue, now() - coalesce(case :status::text when 'succeeded' then q.keep_succeeded when 'dead' then q.keep_dead
+-- since: 8
+                                                        else q.keep_cancelled end, make_interval(secs => :age::float8))
+-- before: 8
+    select n.queue, now() - make_interval(secs => :age::float8)
+      from pgqueue.queue_names n
+-- since: 8
+      left join pgqueue.queues q on q.name = n.queue
 ), old as materialized (
     select found.id
       from name
@@ -54,7 +62,7 @@ with name(queue) as (
          select j.id from pgqueue.jobs j
           where j.queue = name.queue and j.status = :status::text
             and j.status in ('succeeded', 'dead', 'cancelled')
-            and j.finished_at < now() - make_interval(secs => :age::float8)
+            and j.finished_at < name.before
 -- since: 6
             and j.workflow_id is null
           order by j.finished_at

@@ -79,7 +79,7 @@ class Inline:
     def _call(self, new: NewJob) -> tuple[Any, Added]:
         self._last -= 1
         job = ClaimedJob(
-            self._last, new.task, new.args, new.queue, new.priority, 1, new.max_retries, 0,
+            self._last, new.task, new.args, new.queue, new.priority_or_usual, 1, new.retries_or_usual, 0,
             new.run_at or datetime.fromtimestamp(0, UTC), None, uuid4(),
         )  # fmt: skip
         definition, arguments = prepared(self._app, job)

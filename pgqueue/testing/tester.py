@@ -128,8 +128,9 @@ class QueueTester(_Tester):
     def _claim(self) -> list[ClaimedJob]:
         self._run(testing.due())
         jobs = list(self._run(claims.sweep(None, **_taking())).jobs)
-        for queue in self._run(limits.limited_queues(None)):
-            jobs += self._run(limits.claim(queue, None, **_taking())).jobs
+        for queue in self._run(limits.queues_at_work(None)):
+            if queue.limited:
+                jobs += self._run(limits.claim(queue.name, None, **_taking())).jobs
         return jobs
 
     def _work(self, job: ClaimedJob, drained: Drained) -> None:
@@ -224,8 +225,9 @@ class AsyncQueueTester(_Tester):
     async def _claim(self) -> list[ClaimedJob]:
         await self._run(testing.due())
         jobs = list((await self._run(claims.sweep(None, **_taking()))).jobs)
-        for queue in await self._run(limits.limited_queues(None)):
-            jobs += (await self._run(limits.claim(queue, None, **_taking()))).jobs
+        for queue in await self._run(limits.queues_at_work(None)):
+            if queue.limited:
+                jobs += (await self._run(limits.claim(queue.name, None, **_taking()))).jobs
         return jobs
 
     async def _work(self, job: ClaimedJob, drained: Drained) -> None:

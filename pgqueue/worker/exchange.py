@@ -14,7 +14,7 @@ from pgqueue.operations.claims import Taking
 from pgqueue.worker.database import Database, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, SWEEP_SHARE, Lanes
-from pgqueue.worker.limited import LimitedQueues
+from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
 from pgqueue.worker.unanswered import Unanswered
@@ -39,7 +39,7 @@ class Exchange(Service):
         poll: float,
         recorder: Recorder,
         learned: Callable[[set[str]], None],
-        limited: LimitedQueues,
+        known: Queues,
     ) -> None:
         super().__init__()
         self._database, self._executor = database, executor
@@ -47,7 +47,7 @@ class Exchange(Service):
         self._lease, self._poll = lease, poll
         self.recorder = recorder
         self._learned = learned
-        self._limited = limited
+        self._known = known
         self._keys: dict[str, str | None] = {}
         self._turn = 0
         self._wait = self._poll
@@ -95,7 +95,7 @@ class Exchange(Service):
             self._idle, self.empty = 0, False
             return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)
         # It found nothing where it looked: is there another place now?
-        if (sweep or self.woken) and await self._limited.look():
+        if (sweep or self.woken) and await self._known.look():
             return 0.0
         self.empty = sweep
         if self.woken:
@@ -114,7 +114,7 @@ class Exchange(Service):
         return max(min(wait, self._lanes.until_sweep(time.monotonic())), 0.001)
 
     async def _claim_all(self, room: int, *, sweep: bool) -> list[ClaimedJob]:
-        queues = self._limited.of(self._queues)
+        queues = self._known.limited(self._queues)
         self._took, self._wait = 0.0, self._poll
         if not queues:
             return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))

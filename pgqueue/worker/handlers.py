@@ -41,7 +41,7 @@ class Handlers:
     def __init__(
         self,
         *,
-        default_timeout: float | None,
+        longest: Callable[[str], float | None],
         definition: Callable[[str], Definition | None],
         make_context: Callable[[ClaimedJob], Context],
         threads: ThreadPoolExecutor,
@@ -51,7 +51,7 @@ class Handlers:
         around: Sequence[AroundRun] = (),
     ) -> None:
         self._around, self._results = around, results
-        self._default_timeout = default_timeout
+        self._longest = longest
         self._definition = definition
         self._make_context = make_context
         self._threads = threads
@@ -78,7 +78,7 @@ class Handlers:
         except ArgumentsError as error:
             return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
         context = run.context = self._make_context(job)
-        timeout = definition.timeout or self._default_timeout
+        timeout = definition.timeout or self._longest(job.queue)
         timer = self._loop.call_later(timeout, run.interrupt, "timeout") if timeout else None
         try:
             call = self._call_around if self._around else self._call

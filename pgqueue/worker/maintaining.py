@@ -9,8 +9,8 @@ from pgqueue.config import Settings
 from pgqueue.job import Status
 from pgqueue.worker.database import Database
 from pgqueue.worker.hooking import Hooking
-from pgqueue.worker.limited import LimitedQueues
 from pgqueue.worker.maintenance import Expirer, Pruner, Rescuer
+from pgqueue.worker.queues import Queues
 from pgqueue.worker.scheduler import Scheduler
 from pgqueue.worker.service import Keeper, Service
 from pgqueue.worker.settler import Settler
@@ -20,7 +20,7 @@ def maintaining(
     app: App,
     settings: Settings,
     database: Database,
-    limited: LimitedQueues,
+    queues: Queues,
     hooking: Hooking,
     settler: Settler,
     wake: Callable[[], None],
@@ -43,7 +43,7 @@ def maintaining(
         Pruner(database=database, keep=keep, keep_events=settings.keep_events),
         Expirer(database=database, settle=settler.ended),
         Scheduler(database=database, declared=app.schedules, fired=wake),
-        limited,
+        queues,
         settler,
         Keeper(database),
     ]

@@ -21,6 +21,7 @@ SMALLEST_BATCH = 10
 TOO_LONG = "57014"
 HAS_WORKFLOWS = 6  # the schema
 HAS_EVENTS = 7
+HAS_RETENTION = 8
 
 
 class Rescuer(Service):
@@ -90,18 +91,14 @@ class Pruner(Service):
     ) -> None:
         super().__init__()
         self._database, self._keep_events = database, keep_events
-        self._keep = {status: age for status, age in keep.items() if age is not None}
+        self._keep = keep
         self._batch = BATCH
 
     async def run_once(self) -> float:
         more, limit = False, self._batch
         try:
             for status, age in self._keep.items():
-                pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
-                more = more or len(pruned) == limit
-                if self._database.version >= HAS_WORKFLOWS:
-                    whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
-                    more = more or bool(whole)
+                more = await self._prune(status, age, limit) or more
             if self._database.version >= HAS_EVENTS and self._keep_events is not None:
                 old = await self._database.run(
                     steps.prune_events(age=self._keep_events, limit=limit)
@@ -114,3 +111,14 @@ class Pruner(Service):
             return PAUSE_BETWEEN_BATCHES
         self._batch = min(limit * 2, BATCH)
         return PAUSE_BETWEEN_BATCHES if more else PRUNE_INTERVAL * random.uniform(0.5, 1.0)
+
+    async def _prune(self, status: Status, age: float | None, limit: int) -> bool:
+        """Delete a batch; True if there may be more."""
+        version, more = self._database.version, False
+        if age is not None or version >= HAS_RETENTION:
+            pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
+            more = len(pruned) == limit
+        if age is not None and version >= HAS_WORKFLOWS:
+            whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
+            more = more or bool(whole)
+        return more

@@ -30,13 +30,13 @@ class Recorder:
         self,
         *,
         database: Database,
-        delete_succeeded: bool,
+        deletes: Callable[[str], bool],
         hooking: Hooking,
         settle: Callable[[Iterable[int]], None],
     ) -> None:
         self._hooking, self._settle = hooking, settle
         self._database = database
-        self._delete = delete_succeeded
+        self._deletes = deletes
         self._apart = False
         self.lost = 0
         self.unknown = 0
@@ -66,11 +66,18 @@ class Recorder:
 
     def may_trade(self, ended: list[Finished]) -> bool:
         """Are all of them successes, which can be recorded in the statement of a claim?"""
-        return not self._apart and all(self._tradable(f) for f in ended)
+        delete = self._deleted(ended[0]) if ended else False
+        return not self._apart and all(self._tradable(f, delete) for f in ended)
 
-    def _tradable(self, finished: Finished) -> bool:
+    def _tradable(self, finished: Finished, delete: bool) -> bool:
+        """Is it a success whose row goes, or stays, as those of the others do?"""
+        return finished.outcome is SUCCEEDED and self._deleted(finished) == delete
+
+    def _deleted(self, finished: Finished) -> bool:
+        """Is the row deleted when it is recorded?"""
         # The row of a job in a workflow stays: others look at it.
-        return finished.outcome is SUCCEEDED and not (self._delete and finished.in_workflow)
+        job = finished.job
+        return job is not None and job.workflow_id is None and self._deletes(job.queue)
 
     async def trade(
         self, ended: list[Finished], lanes: Sequence[Lane], taking: Taking
@@ -81,10 +88,11 @@ class Recorder:
             DatabaseAway: the database did not answer.
             StatementRefused: what was refused is recorded without a claim next time.
         """
-        done = [each for each in ended if self._tradable(each)][:MOST_AT_ONCE]
+        delete = self._deleted(ended[0]) if ended else False
+        done = [each for each in ended if self._tradable(each, delete)][:MOST_AT_ONCE]
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
-        operation = claims.trade(done, lanes, delete=self._delete, **taking)
+        operation = claims.trade(done, lanes, delete=delete, **taking)
         try:
             recorded, jobs = await self._database.run(operation)
         except BaseException as error:
@@ -99,12 +107,12 @@ class Recorder:
     def _way_of(self, finished: Finished) -> str:
         """Which statement records it."""
         outcome = finished.outcome
-        if self._delete and outcome is SUCCEEDED and finished.in_workflow:
-            return "complete_with"
         if outcome.kind not in ("succeeded", "completed"):
             return "fail"
         if outcome == SUCCEEDED or self._database.version < KEEPS_RESULTS:
-            return "complete" if outcome.kind == "succeeded" else "nothing"
+            if outcome.kind != "succeeded":
+                return "nothing"
+            return "delete" if self._deleted(finished) else "complete"
         return "complete_with" if outcome.kind == "succeeded" else "add_results"
 
     async def _write(self, finished: list[Finished]) -> None:
@@ -134,8 +142,8 @@ class Recorder:
 
     async def _write_all(self, finished: list[Finished]) -> None:
         match self._way_of(finished[0]):
-            case "complete":
-                done = await self._database.run(claims.complete(finished, delete=self._delete))
+            case "complete" | "delete" as way:
+                done = await self._database.run(claims.complete(finished, delete=way == "delete"))
                 self._count_missing(finished, set(done))
                 self._hooking.succeeded(finished)
                 self._ended(finished)

@@ -24,12 +24,12 @@ from pgqueue.worker.executor import Executor
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.heartbeat import Heartbeat, Progresses
 from pgqueue.worker.hooking import Hooking
-from pgqueue.worker.limited import LimitedQueues
 from pgqueue.worker.maintaining import maintaining
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.pools import Pools, declared, summary
 from pgqueue.worker.processes import Processes
+from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import KEEPS_RESULTS, Recorder
 from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.resources import Resources
@@ -90,13 +90,13 @@ class Runtime:
             recycle=self.shutdown.recycle,
         )
         self.settler = Settler(database=self.database, released=self._look_anew)
+        self.known = Queues.of_app(app, self.database, delete=settings.keep_succeeded == 0)
         self.handlers = self._handlers()
-        self.limited = LimitedQueues.of_app(app, self.database)
         self._pairs = [self._pool(names, size) for names, size in queues.items()]
         self.executors = [executor for executor, _ in self._pairs]
         self.exchanges = [exchange for _, exchange in self._pairs]
         self.services: list[Service] = [
-            *self.exchanges, self.solitude, self.recycler, *maintaining(app, settings, self.database, self.limited, self.hooking, self.settler, self._wake_claimers)
+            *self.exchanges, self.solitude, self.recycler, *maintaining(app, settings, self.database, self.known, self.hooking, self.settler, self._wake_claimers)
         ]  # fmt: skip
         self.heartbeat = self._heartbeat()
 
@@ -118,19 +118,19 @@ class Runtime:
             poll=settings.poll,
             recorder=Recorder(
                 database=self.database,
-                delete_succeeded=settings.keep_succeeded == 0,
+                deletes=self.known.deletes_succeeded,
                 hooking=self.hooking,
                 settle=self.settler.ended,
             ),
             learned=self._learned,
-            limited=self.limited,
+            known=self.known,
         )
         self._wanted |= set(names) if names is not None else declared(self.app)
         return executor, exchange
 
     def _handlers(self) -> Handlers:
         return Handlers(
-            default_timeout=self.settings.default_timeout,
+            longest=lambda queue: self.known.timeout(queue) or self.settings.default_timeout,
             definition=self.app.definition,
             make_context=self._context,
             threads=self._threads,
@@ -282,7 +282,7 @@ class Runtime:
                 stamp = await admit(self.database, self.app.schema)
                 self.database.use_version(stamp.version)
                 self.services = [each for each in self.services if each.since <= stamp.version]
-                await self.limited.look()
+                await self.known.look()
                 return
             except DatabaseAway:
                 await either(self.shutdown.stopping, timeout=wait)

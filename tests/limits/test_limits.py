@@ -25,7 +25,7 @@ class Claimer:
         self.conn = conn
         self.after: str | None = None
         self.wait: float | None = None
-        perform(conn, limits.declare(app.task_limits, app.queue_limits))
+        perform(conn, limits.declare(app.task_limits, app.queue_settings))
 
     def claim(self, limit: int, queue: str = "default") -> list[ClaimedJob]:
         taking: claims.Taking = {
@@ -98,8 +98,11 @@ def test_neither_claim_of_all_lanes_takes_them(app: App, conn: psycopg.Connectio
     start = datetime(2000, 1, 1, tzinfo=UTC)
     lanes = [claims.Lane(queue, 0, start, 0) for queue in ("default", "narrow")]
     assert perform(conn, claims.claim(lanes, **taking)) == []
-    assert perform(conn, limits.limited_queues(None)) == ["default", "narrow"]
-    assert perform(conn, limits.limited_queues(["other"])) == []
+    assert [each.name for each in perform(conn, limits.queues_at_work(None))] == [
+        "default",
+        "narrow",
+    ]
+    assert perform(conn, limits.queues_at_work(["other"])) == []
 
 
 def test_a_rate(app: App, conn: psycopg.Connection) -> None:

@@ -14,9 +14,19 @@ import pytest
 
 from pgqueue.connect import asyncpg_uri
 from pgqueue.job import NewJob, Status, UniqueKey
-from pgqueue.operations import Operation, claims, enqueue, limits, maintenance, schedules, workflows
+from pgqueue.operations import (
+    Operation,
+    claims,
+    enqueue,
+    limits,
+    maintenance,
+    queues,
+    schedules,
+    workflows,
+)
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
+from pgqueue.queues import QueueSettings
 from pgqueue.schedule import Firing
 from pgqueue.sql import load
 from pgqueue.worker.link import pin
@@ -193,7 +203,42 @@ async def test_a_key_at_its_limit_costs_a_probe(dsn: str, conn: psycopg.Connecti
     # A look at the 101 jobs that run, and two probes of the key that has more.
     assert buffers(row[0][0]["Plan"]) < 500
     fill(conn, 50_000, **PAST, queue="'other'")
-    assert buffers(await explain(dsn, limits.limited_queues(None))) < 30
+    assert buffers(await explain(dsn, limits.queues_at_work(None))) < 30
+
+
+@pytest.mark.parametrize("make", HOSTILE)
+def test_a_look_for_room_counts_no_further_than_the_bound(
+    dsn: str, conn: psycopg.Connection, make: Any
+) -> None:
+    """On connections of applications, whose plans nobody pins."""
+    make(conn)
+    conn.execute("insert into pgqueue.queues (name, max_pending) values ('default', 1000)")
+    operation = queues.look({"default": QueueSettings(max_pending=1000)})
+    statement = load()[operation.statement].numbered.replace("$1", "%s")
+    with psycopg.connect(dsn) as theirs:
+        for text, values in (
+            (statement, list(operation.values.values())),
+            ("select pgqueue.room('default')", []),
+        ):
+            theirs.execute(text.encode(), values)  # what is read once only
+            plan = theirs.execute(
+                f"explain (analyze, buffers, format json) {text}".encode(), values
+            )
+            (found,) = plan.fetchone() or (None,)
+            assert found is not None
+            assert buffers(found[0]["Plan"]) < 1100, (make.__name__, text)
+
+
+async def test_retention_of_queues_is_an_index_scan(dsn: str, conn: psycopg.Connection) -> None:
+    fill(conn, 200_000, **FINISHED, queue="'q' || i % 3")
+    conn.execute("analyze pgqueue.jobs")
+    conn.execute(
+        "insert into pgqueue.queues (name, keep_succeeded) values ('q1', '100 seconds'), ('q2', '1 day')"
+    )
+    plan = await explain(dsn, maintenance.prune(Status.SUCCEEDED, age=None, limit=LIMIT))
+    assert plan["Actual Rows"] == LIMIT
+    assert buffers(plan) < 40 * LIMIT
+    assert scans(plan) <= {"Seq Scan on queues"}
 
 
 async def test_unique_jobs_and_expiry_stay_bounded(dsn: str, conn: psycopg.Connection) -> None:

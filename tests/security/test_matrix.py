@@ -28,7 +28,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
-    "limited_queues": WORKER, "claim_limited": WORKER, "declare_limits": WORKER | OPERATOR,
+    "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER, "declare_limits": WORKER | OPERATOR,
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,
     "get_ends": PRODUCERS | OPERATOR, "complete_with": WORKER, "add_results": WORKER, "note_progress": WORKER,
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
@@ -70,7 +70,7 @@ VALUES: dict[str, Any] = {
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
-    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "queue_limits": "[]", "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
+    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "declared": '[{"name": "q", "max_pending": 9}]', "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 
 

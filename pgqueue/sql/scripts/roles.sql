@@ -9,7 +9,7 @@ do $$
 declare
     name text;
 begin
-    if to_regprocedure('pgqueue.emit(text, jsonb)') is null then
+    if to_regprocedure('pgqueue.room(text)') is null then
         raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
     end if;
     foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
@@ -73,6 +73,9 @@ grant execute on function
     to pgqueue_producer, pgqueue_sql_producer;
 grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
     pgqueue.emit(text, jsonb) to pgqueue_producer;
+-- The bounds and defaults of the queues that it enqueues to.
+grant select on pgqueue.queues to pgqueue_producer;
+grant execute on function pgqueue.room(text) to pgqueue_producer, pgqueue_sql_producer, pgqueue_operator;
 grant execute on function pgqueue.emit(text, jsonb) to pgqueue_sql_producer, pgqueue_operator;
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
@@ -82,15 +85,20 @@ grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
 grant select, insert, delete, update (seen_at) on pgqueue.workers to pgqueue_worker;
-grant select on pgqueue.queues, pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
+grant select on pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
 grant insert (schedule, tick) on pgqueue.jobs to pgqueue_worker;
 grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
                       declaration, source, declared_at),
       update (expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap, declaration,
               replaced, source, declared_at, updated_at, last_tick, next_tick, error, skipped, recent_job_ids)
     on pgqueue.schedules to pgqueue_worker;
-grant insert (name, max_running, rate, burst, declared), update (max_running, rate, burst, declared)
+grant insert (name, max_running, rate, burst, max_pending, keep_succeeded, keep_dead, keep_cancelled, priority,
+              max_retries, backoff, expires, timeout, declared),
+      update (max_running, rate, burst, max_pending, keep_succeeded, keep_dead, keep_cancelled, priority,
+              max_retries, backoff, expires, timeout, declared)
     on pgqueue.queues to pgqueue_worker;
+-- A check of the table queues calls it.
+grant execute on function pgqueue.is_backoff(jsonb) to pgqueue_worker, pgqueue_operator;
 grant insert (name, max_running, rate, burst, ordered, weights, declared),
       update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
 grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;

@@ -1,0 +1,65 @@
+"""Operations on the settings of queues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Unpack
+
+from pgqueue.job import check_queue
+from pgqueue.operations import Operation, Row
+from pgqueue.queues import QueueGiven, QueueSettings, changes
+from pgqueue.rooms import Seen
+
+
+def as_declared(queues: Mapping[str, QueueSettings]) -> str:
+    """Declarations as JSON text, the same for who enqueues and for who writes them."""
+    return json.dumps([{"name": n, **each.as_dict()} for n, each in sorted(queues.items())])
+
+
+def look(queues: Mapping[str, QueueSettings]) -> Operation[list[Seen]]:
+    """Queues that the code declares, as they are now."""
+
+    def decode(rows: Sequence[Row]) -> list[Seen]:
+        return [Seen._make((*row[:4], _backoff(row[4]), *row[5:])) for row in rows]
+
+    return Operation("look_at_queues", {"declared": as_declared(queues)}, decode)
+
+
+def _backoff(text: str | None) -> Mapping[str, float] | None:
+    return None if text is None else json.loads(text)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """The settings of a queue as they are; ``declared``: the code has some."""
+
+    name: str
+    settings: QueueSettings
+    paused_at: datetime | None
+    declared: bool
+
+
+def put(name: str, **given: Unpack[QueueGiven]) -> Operation[None]:
+    """Change the settings that are given; None takes one off."""
+    values: dict[str, Any] = {"name": check_queue(name), "changes": json.dumps(changes(**given))}
+    return Operation("set_queue", values, lambda rows: None)
+
+
+def find() -> Operation[list[QueueRow]]:
+    """The queues that have settings or are declared."""
+
+    def decode(rows: Sequence[Row]) -> list[QueueRow]:
+        return [QueueRow(row[0], _settings(row[1:13]), *row[13:]) for row in rows]
+
+    return Operation("list_queues", {}, decode)
+
+
+def _settings(columns: Row) -> QueueSettings:
+    read = [*columns[:9], _backoff(columns[9]), *columns[10:]]
+    return QueueSettings(**dict(zip(_COLUMNS, read, strict=True)))
+
+
+_COLUMNS = tuple(each.name for each in fields(QueueSettings))

@@ -1,0 +1,81 @@
+"""What holds for queues while they are worked on; writes what the code declares of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pgqueue.app import App
+from pgqueue.limits import Limits
+from pgqueue.operations import limits
+from pgqueue.operations.limits import QueueAtWork
+from pgqueue.queues import QueueSettings
+from pgqueue.worker.database import Database
+from pgqueue.worker.service import Service
+
+LOOK_EVERY = 1.0
+
+
+class Queues(Service):
+    """Knows the queues with limits, a retention or a timeout of their own, at most a second old."""
+
+    name: ClassVar[str] = "queues"
+    since: ClassVar[int] = 5  # the schema
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        tasks: Mapping[str, Limits],
+        queues: Mapping[str, QueueSettings],
+        delete: bool,
+    ) -> None:
+        super().__init__()
+        self._database = database
+        self._declared = (tasks, queues) if tasks or queues else None
+        self._delete = delete
+        self._known: dict[str, QueueAtWork] = {}
+
+    @classmethod
+    def of_app(cls, app: App, database: Database, *, delete: bool) -> Queues:
+        """With what the code of an app declares."""
+        return cls(
+            database=database,
+            tasks=app.task_limits,
+            queues=app.queue_settings,
+            delete=delete,
+        )
+
+    async def run_once(self) -> float:
+        await self.look()
+        return LOOK_EVERY
+
+    async def look(self) -> bool:
+        """Write what is declared, once, and see what holds now; True if other queues have limits."""
+        if self._database.version < self.since:
+            return False
+        if self._declared is not None:
+            for name in await self._database.run(limits.declare(*self._declared)):
+                self.log.info("%s: its settings are those of the code now", name)
+            self._declared = None
+        before = self.limited(None)
+        found = await self._database.run(limits.queues_at_work(None))
+        self._known = {each.name: each for each in found}
+        return before != self.limited(None)
+
+    def limited(self, queues: list[str] | None) -> list[str]:
+        """Those under limits, of a pool's queues; None: of all."""
+        return [
+            name
+            for name, each in self._known.items()
+            if each.limited and (queues is None or name in queues)
+        ]
+
+    def timeout(self, queue: str) -> float | None:
+        """The longest run of a job whose task sets none, in seconds."""
+        return None if (known := self._known.get(queue)) is None else known.timeout
+
+    def deletes_succeeded(self, queue: str) -> bool:
+        """Are its jobs deleted when they have succeeded?"""
+        known = self._known.get(queue)
+        return self._delete if known is None or known.keep is None else known.keep == 0
