@@ -26,6 +26,7 @@ TESTS = [
     "tests/limits/test_limits.py",
     "tests/workflows",
     "tests/steps",
+    "tests/queues",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -113,6 +114,14 @@ MUTANTS = [
         ("and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)", ""))],
     Mutant(SCHEMA, "wake_waiting", "j.status = 'pending' and ", ""),
     Mutant(SCHEMA, "deliver_events", "(j.status = 'running' or ", "(false or "),
+    *[Mutant("pgqueue/sql/queues.sql", "look_at_queues", old, new) for old, new in (
+        (" and j.status = 'pending'", ""), ("when d.written then t.is_now else w.declared", "when true then t.is_now"),
+        ("when d.written then t.is_now else w.declared", "when false then t.is_now else w.declared"))],
+    Mutant("pgqueue/sql/limits.sql", "declare_limits", "where jsonb_strip_nulls(q.declared) is distinct from excluded.declared", ""),
+    Mutant("pgqueue/sql/maintenance.sql", "prune", "when 'dead' then q.keep_dead", ""),
+    Mutant(SCHEMA, "room", " and j.status = 'pending'", ""),
+    Mutant(SCHEMA, "enqueue", "added.placed = 'inserted' and full_of", "full_of"),
+    Mutant(SCHEMA, "with_defaults", "e.job ->> 'priority' is null", "true"),
     Mutant("pgqueue/sql/workflows.sql", "prune_workflows", "and j.status in ('blocked', 'pending', 'running')", "and false"),
 ]  # fmt: skip
 
@@ -124,19 +133,18 @@ def place(root: Path, mutant: Mutant) -> tuple[Path, str, str]:
         LookupError: the guard is not where the list says.
     """
     path = root / mutant.file
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    # What a later migration says of a function holds.
+    files = sorted(path.glob("*.up.sql"), reverse=True) if path.is_dir() else [path]
     marks = (
         rf"-- (?:name|part): {mutant.statement}\n",
-        rf"function pgqueue\.{mutant.statement}\(",
+        rf"create (?:or replace )?function pgqueue\.{mutant.statement}\(",
     )
     for file in files:
-        if not file.is_file() or file.suffix not in (".sql", ".py"):
-            continue
         text = file.read_text("utf-8")
         start = next((m.end() for mark in marks if (m := re.search(mark, text))), None)
         if start is None:
             continue
-        following = re.search(r"\n-- (?:name|part): |\ncreate function ", text[start:])
+        following = re.search(r"\n-- (?:name|part): |\ncreate (?:or replace )?function ", text[start:])
         end = start + following.start() if following else len(text)
         if mutant.old in text[start:end]:
             changed = text[start:end].replace(mutant.old, mutant.new)
