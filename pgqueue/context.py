@@ -11,6 +11,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -79,6 +80,11 @@ class Context(Durable):
     def workflow_id(self) -> int | None:
         """The workflow that it belongs to, if it does."""
         return self._job.workflow_id
+
+    @property
+    def tick(self) -> datetime | None:
+        """The time for which its schedule made the job, whenever it runs; None if none made it."""
+        return self._job.tick
 
     @property
     def claim_id(self) -> UUID:

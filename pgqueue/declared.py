@@ -12,6 +12,7 @@ from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.job import Added, NewJob
 from pgqueue.operations import schedules
+from pgqueue.privacy import Privacy
 from pgqueue.schedule import CatchUp, NewSchedule, Overlap, Schedule, When, new_schedule
 from pgqueue.task import Task
 
@@ -30,6 +31,11 @@ class Declares:
     client: Client
     aclient: AsyncClient
 
+    @property
+    def privacy(self) -> Privacy:
+        """What is masked, and the keys."""
+        raise NotImplementedError
+
     def __init__(self) -> None:
         super().__init__()
         self._declared: dict[str, Callable[[], NewSchedule]] = {}
@@ -41,7 +47,11 @@ class Declares:
     @property
     def schedules(self) -> list[NewSchedule]:
         """The schedules declared in code, by name."""
-        return [make() for _, make in sorted(self._declared.items())]
+        made = [make() for _, make in sorted(self._declared.items())]
+        return [
+            replace(each, identity=self.privacy.identity(each.job.task, each.job.args))
+            for each in made
+        ]
 
     def cron(
         self,

@@ -123,6 +123,7 @@ class ClaimedJob:
     crashes: int
     run_at: datetime
     workflow_id: int | None
+    tick: datetime | None
     claim_id: UUID
 
     @property

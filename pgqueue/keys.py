@@ -16,6 +16,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import hmac
 import os
 import typing
 from collections.abc import Sequence
@@ -107,6 +108,11 @@ class Keys:
                 f"{parameter} does not decrypt: it was changed, or belongs to another task or parameter"
             ) from None
         return plain
+
+    def fingerprint(self, plain: bytes, *, task: str, parameter: str) -> str:
+        """The same for the same value, as ciphertext is not; HMAC-SHA256 (RFC 2104) with the first key."""
+        key = hashlib.sha256(b"pgqueue fingerprint" + _key_bytes(self._texts[0])).digest()
+        return hmac.new(key, _associated(task, parameter) + b"\0" + plain, "sha256").hexdigest()
 
     def __reduce__(self) -> tuple[type[Keys], tuple[str, ...]]:
         return Keys, self._texts

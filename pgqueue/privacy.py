@@ -9,7 +9,7 @@ from typing import Any
 
 from pgqueue.codec import argument_text, opened
 from pgqueue.errors import ArgumentsError, ConfigError, KeyMissing
-from pgqueue.keys import Keys, is_sealed
+from pgqueue.keys import FIELD, Keys, is_sealed
 from pgqueue.redact import MASK, Redaction, concealer, scalars
 
 
@@ -73,6 +73,17 @@ class Privacy:
             else:
                 result[name] = value
         return result
+
+    def identity(self, task: str, text: str) -> str:
+        """Arguments with fingerprints in place of what is encrypted, which differs each time it is."""
+        if self.keys is None or FIELD not in text:
+            return text
+        values = json.loads(text)
+        for name, value in values.items():
+            if is_sealed(value):
+                plain = self.keys.open(value, task=task, parameter=name)
+                values[name] = self.keys.fingerprint(plain, task=task, parameter=name)
+        return json.dumps(values)
 
     def _stored(self, task: str, text: str) -> Mapping[str, Any]:
         try:

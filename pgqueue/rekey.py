@@ -16,20 +16,26 @@ BATCH = 500
 
 @dataclass(slots=True)
 class Rekeyed:
-    """Jobs by what became of them: ids changed, running (run it again later), and why others were left."""
+    """Jobs by what became of them: ids changed, running (run it again later), and why others were left.
+
+    ``schedules``: the names of those changed; ``schedules_left``: why others were left.
+    """
 
     changed: list[int] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
     left: dict[int, str] = field(default_factory=dict)
+    schedules: list[str] = field(default_factory=list)
+    schedules_left: dict[str, str] = field(default_factory=dict)
 
 
 def rekey(client: Client, keys: Keys) -> Rekeyed:
-    """Encrypt the arguments of pending, dead and cancelled jobs with the first of ``keys``.
+    """Encrypt the arguments of schedules, and of jobs that may run again, with the first of ``keys``.
 
     Running jobs are only listed: they hold their arguments, and may be retried with them. Succeeded
     ones never run again. Safe to stop and to run again; a job that changes meanwhile is left alone.
     """
     result = Rekeyed()
+    _schedules(client, keys, result)  # first: their jobs copy the arguments
     after = 0
     while rows := client.encrypted(after=after, limit=BATCH):
         after = rows[-1].id
@@ -49,6 +55,21 @@ def rekey(client: Client, keys: Keys) -> Rekeyed:
             result.changed += done
             result.running += sorted({job_id for job_id, _, _ in changes} - set(done))
     return result
+
+
+def _schedules(client: Client, keys: Keys, result: Rekeyed) -> None:
+    for row in client.encrypted_schedules():
+        try:
+            text = again(row.task, row.args, keys)
+        except (KeyMissing, ArgumentsError) as error:
+            result.schedules_left[row.name] = str(error)
+            continue
+        if text is None:
+            continue
+        if client.replace_schedule_args(row.name, row.args, text):
+            result.schedules.append(row.name)
+        else:
+            result.schedules_left[row.name] = "it changed meanwhile: run this again"
 
 
 def again(task: str, text: str, keys: Keys) -> str | None:

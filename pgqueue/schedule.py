@@ -44,6 +44,7 @@ class NewSchedule:
     tz: str = "UTC"
     catch_up: CatchUp = "latest"
     overlap: Overlap = "allow"
+    identity: str | None = None  # the arguments, where those of the job hold what differs each time
 
     def as_row(self) -> dict[str, Any]:
         """The columns, by name; ``args`` is JSON text."""
@@ -64,7 +65,8 @@ class NewSchedule:
     @property
     def digest(self) -> str:
         """SHA-256 of all columns: tells one declaration from another."""
-        text = json.dumps(self.as_row(), sort_keys=True, default=dict)
+        row = self.as_row() | {"args": self.identity or self.job.args}
+        text = json.dumps(row, sort_keys=True, default=dict)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

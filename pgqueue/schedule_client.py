@@ -7,6 +7,7 @@ from typing import TypeVar
 from pgqueue.errors import ScheduleNotFound
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation, schedules
+from pgqueue.operations.schedules import EncryptedSchedule
 from pgqueue.schedule import CatchUp, Overlap, Schedule, ScheduleRun, When, new_schedule
 
 T = TypeVar("T")
@@ -71,6 +72,14 @@ class ScheduleClient:
         """Enqueue a run now, besides its ticks; returns the job's id. Raises ScheduleNotFound."""
         return exists(self._run(schedules.run(name), on), name)
 
+    def encrypted_schedules(self, *, on: object = None) -> list[EncryptedSchedule]:
+        """The schedules with encrypted arguments."""
+        return self._run(schedules.encrypted(), on)
+
+    def replace_schedule_args(self, name: str, old: str, new: str, *, on: object = None) -> bool:
+        """Other arguments, JSON text, for a schedule that still has the old ones; False if it has not."""
+        return self._run(schedules.replace_args(name, old, new), on)
+
 
 class AsyncScheduleClient:
     """The part of ``AsyncClient`` for schedules."""
@@ -122,3 +131,13 @@ class AsyncScheduleClient:
     async def run_schedule(self, name: str, *, on: object = None) -> int:
         """Enqueue a run now, besides its ticks; returns the job's id. Raises ScheduleNotFound."""
         return exists(await self._run(schedules.run(name), on), name)
+
+    async def encrypted_schedules(self, *, on: object = None) -> list[EncryptedSchedule]:
+        """The schedules with encrypted arguments."""
+        return await self._run(schedules.encrypted(), on)
+
+    async def replace_schedule_args(
+        self, name: str, old: str, new: str, *, on: object = None
+    ) -> bool:
+        """Other arguments, JSON text, for a schedule that still has the old ones; False if it has not."""
+        return await self._run(schedules.replace_args(name, old, new), on)

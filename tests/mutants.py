@@ -144,7 +144,9 @@ def place(root: Path, mutant: Mutant) -> tuple[Path, str, str]:
         start = next((m.end() for mark in marks if (m := re.search(mark, text))), None)
         if start is None:
             continue
-        following = re.search(r"\n-- (?:name|part): |\ncreate (?:or replace )?function ", text[start:])
+        following = re.search(
+            r"\n-- (?:name|part): |\ncreate (?:or replace )?function ", text[start:]
+        )
         end = start + following.start() if following else len(text)
         if mutant.old in text[start:end]:
             changed = text[start:end].replace(mutant.old, mutant.new)

@@ -15,7 +15,7 @@ from pgqueue.rekey import rekey
 @on_database
 @json_option
 def rekey_command(app: App, as_json: bool) -> None:
-    """Encrypt the arguments of pending, dead and cancelled jobs with the first key of PGQUEUE_KEYS.
+    """Encrypt the arguments of schedules and of jobs that may run again with the first key of PGQUEUE_KEYS.
 
     Exit code 1 when jobs are left: running ones (run it again later), or without their key.
     """
@@ -30,7 +30,11 @@ def rekey_command(app: App, as_json: bool) -> None:
             click.echo(
                 f"running or just changed: {jobs_of(len(result.running))}, run this again", err=True
             )
+        if result.schedules:
+            click.echo(f"and of schedules: {', '.join(result.schedules)}")
+        for name, why in result.schedules_left.items():
+            click.echo(f"left: schedule {name}: {why}", err=True)
         for job_id, why in list(result.left.items())[:20]:
             click.echo(f"left: job {job_id}: {why}", err=True)
-    if result.running or result.left:
+    if result.running or result.left or result.schedules_left:
         raise click.exceptions.Exit(1)

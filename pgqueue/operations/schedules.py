@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgqueue.job import Status
 from pgqueue.operations import Operation, Row
@@ -103,6 +103,25 @@ def add(schedule: NewSchedule) -> Operation[None]:
     row = schedule.as_row()
     backoff = None if row["backoff"] is None else json.dumps(dict(row["backoff"]))
     return Operation("add_schedule", {**row, "backoff": backoff}, lambda rows: None)
+
+
+class EncryptedSchedule(NamedTuple):
+    """A schedule with encrypted arguments, which are JSON text."""
+
+    name: str
+    task: str
+    args: str
+
+
+def encrypted() -> Operation[list[EncryptedSchedule]]:
+    """The schedules with encrypted arguments."""
+    return Operation("encrypted_schedules", {}, lambda rows: [EncryptedSchedule(*r) for r in rows])
+
+
+def replace_args(name: str, old: str, new: str) -> Operation[bool]:
+    """Give a schedule that still has the old arguments others; False if it has not."""
+    values = {"name": name, "old_args": old, "new_args": new}
+    return Operation("replace_schedule_args", values, bool)
 
 
 def remove(name: str) -> Operation[bool | None]:

@@ -36,9 +36,13 @@ update pgqueue.jobs j
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
           j.crashes, greatest(j.run_at, timestamptz 'epoch'),
 -- since: 6
-          j.workflow_id
+          j.workflow_id,
 -- before: 6
-          null::bigint
+          null::bigint,
+-- since: 3
+          j.tick
+-- before: 3
+          null::timestamptz
 
 -- part: own
 -- Those of the finished jobs that are still this worker's, locked in the order all batches use.
@@ -73,7 +77,7 @@ logged as (
 -- The first row has the ids that were recorded, the others what was claimed.
 select (select array_agg(done.id) from done) as done,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
 union all
 select null, claimed.* from claimed
 
@@ -141,7 +145,7 @@ ordered as materialized (
 select (select array_agg(o.queue) from (select queue from ordered limit :lanes::integer) o) as queues,
        (select array_agg(o.priority) from (select priority from ordered limit :lanes::integer) o) as priorities,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
 union all
 select null, null, claimed.* from claimed;
 

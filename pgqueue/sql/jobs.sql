@@ -224,7 +224,7 @@ copy pgqueue.jobs (id, args, task, queue, priority, max_retries, backoff, run_at
 select j.id, j.task, j.status = 'running', j.args::text
   from pgqueue.jobs j
  where j.id > :after::bigint
-   and j.status in ('pending', 'running', 'dead', 'cancelled')
+   and j.status in ('blocked', 'pending', 'running', 'dead', 'cancelled')
    and strpos(j.args::text, '"$encrypted"') > 0
  order by j.id
  limit :limit::integer;
@@ -235,7 +235,7 @@ with chosen as materialized (
     select j.id, t.new
       from unnest(:ids::bigint[], :old::text[], :new::text[]) as t(id, old, new)
       join pgqueue.jobs j on j.id = t.id and j.args = t.old::jsonb
-     where j.status in ('pending', 'dead', 'cancelled')
+     where j.status in ('blocked', 'pending', 'dead', 'cancelled')
      order by j.id
      for update of j
 )

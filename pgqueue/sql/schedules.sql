@@ -106,6 +106,16 @@ select r.tick, r.job_id, r.status, r.attempt, r.created_at, r.finished_at, r.run
  order by r.job_id desc
  limit :limit::integer;
 
+-- name: encrypted_schedules
+-- Schedules with encrypted arguments.
+select s.name, s.task, s.args::text from pgqueue.schedules s where strpos(s.args::text, '"$encrypted"') > 0 order by s.name;
+
+-- name: replace_schedule_args
+-- Other arguments for a schedule that still has the old ones.
+update pgqueue.schedules s set args = :new_args::text::jsonb
+ where s.name = :name::text and s.args = :old_args::text::jsonb
+returning s.name;
+
 -- name: add_schedule
 -- Add a schedule, or change the one of this name.
 select pgqueue.add_schedule(

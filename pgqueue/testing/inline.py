@@ -80,7 +80,7 @@ class Inline:
         self._last -= 1
         job = ClaimedJob(
             self._last, new.task, new.args, new.queue, new.priority_or_usual, 1, new.retries_or_usual, 0,
-            new.run_at or datetime.fromtimestamp(0, UTC), None, uuid4(),
+            new.run_at or datetime.fromtimestamp(0, UTC), None, None, uuid4(),
         )  # fmt: skip
         definition, arguments = prepared(self._app, job)
         connections = self._app.connections

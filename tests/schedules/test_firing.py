@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import App, schema
+from pgqueue import App, Context, schema
 from pgqueue.job import NewJob
 from pgqueue.schedule import new_schedule
 from tests.schedules.firing import JOB, Passes, age, entry, one, ticks, until_idle
@@ -208,3 +208,27 @@ async def test_a_worker_on_an_older_schema_does_without(empty_dsn: str) -> None:
     await drain(app)
     assert ran == [1]
     await app.aclose()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+async def test_a_job_knows_its_tick(
+    app: App, conn: psycopg.Connection, dsn: str, limited: bool
+) -> None:
+    seen: list[Any] = []
+
+    @app.task(name="t")
+    async def t(ctx: Context) -> None:
+        seen.append(ctx.tick)
+
+    if limited:
+        app.queue("default", limit=1)
+    async with Passes(dsn, entry(catch_up="all")) as scheduler:
+        await until_idle(scheduler)
+        age(conn, "3 minutes")
+        await until_idle(scheduler)
+    expected = ticks(conn)
+    assert len(expected) == 3
+    await t.aenqueue()
+    await drain(app, concurrency=1)
+    assert sorted(each for each in seen if each is not None) == expected
+    assert seen.count(None) == 1

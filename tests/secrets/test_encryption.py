@@ -159,7 +159,8 @@ async def test_rotation(
     assert "PGQUEUE_KEYS" in without.stderr
     monkeypatch.setenv("PGQUEUE_KEYS", f"{KEY},{OLD}")
     done = json.loads(Cli(dsn)("rekey", "--json", code=1).stdout)
-    assert done == {"changed": [i.id for i in ids[:2]], "running": [ids[2].id], "left": {}}
+    assert done == {"changed": [i.id for i in ids[:2]], "running": [ids[2].id], "left": {},
+                    "schedules": [], "schedules_left": {}}  # fmt: skip
     conn.execute("update pgqueue.jobs set status = 'pending'"
                  " where status = 'running' and id = %s", (ids[2].id,))  # fmt: skip
     assert Cli(dsn)("rekey").stdout == "encrypted anew: 1 job\n"
@@ -234,3 +235,44 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "pgqueue-postgres[crypto]"' in done.stdout
+
+
+async def test_rotation_reaches_what_waits_for_others_and_schedules(
+    app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await use(dsn, monkeypatch, OLD)
+    app.chain(login.call("ada", "hunter1"), login.call("ada", "hunter2")).enqueue()
+    app.client.add_schedule("nightly", "@daily", login.call("ada", "hunter3"))
+    monkeypatch.setenv("PGQUEUE_KEYS", KEY)
+    assert "left: schedule nightly: " in Cli(dsn)("rekey", code=1).stderr
+    monkeypatch.setenv("PGQUEUE_KEYS", f"{KEY},{OLD}")
+    assert Cli(dsn)("rekey").stdout == "encrypted anew: 2 jobs\nand of schedules: nightly\n"
+    assert Cli(dsn)("rekey").stdout == "encrypted anew: 0 jobs\n"
+    await use(dsn, monkeypatch, KEY)
+    app.client.run_schedule("nightly")
+    await drain(app)
+    assert sorted(tasks.seen) == [("ada", f"hunter{n}", 0) for n in (1, 2, 3)]
+
+
+def test_a_declared_schedule_is_the_same_however_often_it_is_encrypted(
+    app: App, conn: psycopg.Connection
+) -> None:
+    """But another when its secret or the key is: the row must not keep an old one."""
+
+    def declare(secret: str, keys: Keys) -> list[str]:
+        mine = App(conn.info.dsn, keys=keys)
+
+        @mine.task(name="login")
+        def login(password: Secret[str]) -> None: ...
+
+        mine.cron("@daily", login.call(secret))
+        return mine.write_schedules()
+
+    assert declare("hunter2", Keys(OLD)) == ["login"]
+    assert declare("hunter2", Keys(OLD)) == []
+    assert declare("hunter3", Keys(OLD)) == ["login"]
+    assert declare("hunter3", Keys(KEY, OLD)) == ["login"]
+    assert declare("hunter3", Keys(KEY, OLD)) == []
+    row = conn.execute("select args::text || declaration from pgqueue.schedules").fetchone()
+    assert row is not None
+    assert "hunter" not in row[0]

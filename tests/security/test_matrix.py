@@ -45,7 +45,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "list_workflow_jobs": WORKER | OPERATOR, "cancel_workflow": OPERATOR, "retry_workflow": OPERATOR,
     "queue_stats": READERS, "list_workers": READERS | WORKER,
     "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"},
-    "encrypted_jobs": WORKER | OPERATOR, "test_due": WORKER | OPERATOR, "test_travel": {"migrator"}, "replace_args": OPERATOR,
+    "encrypted_jobs": WORKER | OPERATOR, "test_due": WORKER | OPERATOR, "test_travel": {"migrator"}, "replace_args": OPERATOR, "encrypted_schedules": WORKER | OPERATOR, "replace_schedule_args": WORKER | OPERATOR,
     "read_only": EVERYBODY | {"outsider"}, "same_backend": EVERYBODY | {"outsider"},
     "begin_pinned": EVERYBODY | {"outsider"}, "commit_pinned": EVERYBODY | {"outsider"},
     "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"},
@@ -65,7 +65,7 @@ VALUES: dict[str, Any] = {
     "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "age": 1e6, "host": "h", "pid": 1,
     "version": "0", "forget": 300.0, "queue": "q", "task": None, "error": None, "since": None,
     "before": None, "args": None, "backoff": None, "run_at": None, "delay": None, "priority": 0,
-    "max_retries": 1, "schema": "pgqueue", "after": 0, "old": ["{}"], "new": ["{}"], "local": True,
+    "max_retries": 1, "schema": "pgqueue", "after": 0, "old_args": "{}", "new_args": "{}", "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "force": True, "role": "none", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",

@@ -98,7 +98,7 @@ def test_depth(text: str, expected: int) -> None:
 
 def job(number: int, priority: int = 0, queue: str = "q") -> ClaimedJob:
     at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
-    return ClaimedJob(number, "t", "{}", queue, priority, 1, 3, 0, at, None, UUID(int=0))
+    return ClaimedJob(number, "t", "{}", queue, priority, 1, 3, 0, at, None, None, UUID(int=0))
 
 
 def test_cursors_move_forward_and_sweeps_bring_them_back() -> None:

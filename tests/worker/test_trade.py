@@ -105,7 +105,7 @@ async def test_a_refused_result_does_not_stop_the_claims(
 
 
 def test_the_claimed_are_in_order() -> None:
-    row = (7, "t", "{}", "default", 0, 1, 3, 0, datetime(2026, 1, 1, tzinfo=UTC), None)
+    row = (7, "t", "{}", "default", 0, 1, 3, 0, datetime(2026, 1, 1, tzinfo=UTC), None, None)
     operation = claims.trade([], START, delete=False, **taking())
     heading = [None] * len(row)
     assert operation.decode([([1, 2], *heading)]) == ([1, 2], [])

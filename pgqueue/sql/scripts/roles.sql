@@ -128,6 +128,8 @@ grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback,
       delete on pgqueue.attempts to pgqueue_operator;
 grant select, insert, update on pgqueue.queues, pgqueue.tasks to pgqueue_operator;
 grant select on pgqueue.dead_jobs to pgqueue_operator;
+-- For a new key of encrypted arguments.
+grant select (name, task, args), update (args) on pgqueue.schedules to pgqueue_operator;
 grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
