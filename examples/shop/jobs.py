@@ -9,9 +9,10 @@ import smtplib
 from email.message import EmailMessage
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pgqueue import App, Backoff, Context, Dead, Job, Retry, Unique
+from pgqueue import App, Backoff, Cancel, Context, Dead, Job, Retry, Unique
 
 app = App()
 
@@ -27,9 +28,11 @@ ONCE = Unique(by=["number"], until="removed")
 
 # All workers together; the warehouse bears no more.
 app.queue("webhooks", limit=8)
+# What holds for every mail; with more of them waiting the shop takes no further orders.
+app.queue("mail", max_pending=100_000, max_retries=3, backoff=SOON, timeout="10s")
 
 
-@app.task(queue="mail", max_retries=3, backoff=SOON, timeout="10s", unique=ONCE)
+@app.task(queue="mail", unique=ONCE)
 def send_receipt(number: int, email: str) -> None:
     """Send the receipt by SMTP. A refusal for ever is dead at once, one for now is retried."""
     message = EmailMessage()
@@ -93,6 +96,38 @@ async def nightly_report(ctx: Context) -> None:
         await conn.execute(
             "insert into shop.reports (job, orders) select $1, count(*) from shop.orders", ctx.id
         )
+
+
+@app.task(queue="refunds")
+async def refund(ctx: Context, number: int) -> int:
+    """Take an order back, when a manager says so. Each step is done once; no worker waits meanwhile."""
+    cents: int = await ctx.transaction_step("book", book_refund, number)
+    decision = await ctx.wait_for_event("refunds decided", timeout="7d")
+    if not decision["granted"]:
+        raise Cancel("not granted")
+    await ctx.transaction_step("pay", pay_refund, number)
+    return cents
+
+
+@app.task(queue="refunds")
+def report_refunds(cents: list[int]) -> int:
+    """Runs when all refunds of a batch have ended well, with what each returned."""
+    return sum(cents)
+
+
+async def book_refund(conn: Any, number: int) -> int:
+    """Note that a refund is due; its cents."""
+    cents: int = await conn.fetchval(
+        "insert into shop.refunds (number, cents) select order_number, sum(quantity * cents)"
+        " from shop.order_lines where order_number = $1 group by order_number returning cents",
+        number,
+    )
+    return cents
+
+
+async def pay_refund(conn: Any, number: int) -> None:
+    """Pay it: in a real shop by the bank, with ctx.idempotency_key."""
+    await conn.execute("update shop.refunds set paid = paid + 1 where number = $1", number)
 
 
 async def post(url: str, body: str) -> tuple[int, dict[str, str]]:

@@ -14,6 +14,7 @@ from examples.shop.accident import Accident, kill_the_busiest
 from examples.shop.nightly import reported
 from examples.shop.progress import Progress, Screen, short
 from examples.shop.proof import prove
+from examples.shop.refunds import refunded
 from examples.shop.surroundings import World, surroundings, workers
 from examples.shop.terminal import heading, out, pgqueue, table, verdict
 
@@ -38,6 +39,7 @@ def tell(limit: int, worker_count: int) -> bool:
         pgqueue("list")
         held = prove(conn, world, committed, rolled_back, accident)
         held = reported(conn) and held
+        held = refunded(conn, committed) and held
         mended = show_dead(conn, world)
         close(len(rolled_back), accident)
         return held and mended
@@ -109,6 +111,7 @@ def close(rolled_back: int, accident: Accident | None) -> None:
         f"{rolled_back} orders rolled back, without a trace": "examples/shop/proof.py",
         "retries after errors, 429 and timeouts": "examples/shop/jobs.py",
         "dead letters, one of them brought back": "pgqueue dlq, job ID, retry ID",
+        "steps done once, an event, a workflow": "examples/shop/refunds.py",
         "a schedule whose ticks are jobs": "pgqueue cron list",
         "statistics": "pgqueue list; views in SQL",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
 
 def pgqueue(*arguments: str) -> str:
     """Run a command of the command line, show it, and return what it printed."""
-    out.print(f"\n[bold]$ pgqueue {' '.join(arguments)}[/bold]")
+    out.print(f"\n[bold]$ pgqueue {shlex.join(arguments)}[/bold]")
     done = subprocess.run(
         [sys.executable, "-m", "pgqueue", *arguments],
         stdout=subprocess.PIPE, text=True, check=True,

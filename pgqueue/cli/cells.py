@@ -40,11 +40,10 @@ class Cut:
             return
         lines = Text(self._text).wrap(console, width)
         yield from lines[: self._lines - 1]
-        rest = Text(
-            " ".join(line.plain.rstrip() for line in lines[self._lines - 1 :]), no_wrap=True
-        )
-        rest.truncate(width, overflow="ellipsis")
-        yield rest
+        if left := lines[self._lines - 1 :]:
+            rest = Text(" ".join(line.plain.rstrip() for line in left), no_wrap=True)
+            rest.truncate(width, overflow="ellipsis")
+            yield rest
 
 
 def task_cell(name: str) -> Cut:

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Any, get_args
 
 import click
+from rich.text import Text
 
 from pgqueue.app import App
 from pgqueue.cli.application import load_app
+from pgqueue.cli.cells import task_cell
 from pgqueue.cli.change import json_object
 from pgqueue.cli.options import (
     connection_options,
@@ -24,6 +26,7 @@ from pgqueue.job import check_name
 from pgqueue.jsontext import check_text
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
+from pgqueue.text import one_line
 
 names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True)
 
@@ -46,8 +49,8 @@ def list_command(app: App, as_json: bool) -> None:
         click.echo("no schedules; declare them in code, or: pgqueue cron add")
         return
     print_table(
-        ["name", "schedule", "task", "next runs", "last run"],
-        [[s.name, _times(s), s.task, _next(s), _last(s)] for s in found],
+        ["name", "#schedule", "task", "#next runs", "last run"],
+        [[s.name, _times(s), task_cell(s.task), _next(s), _last(s)] for s in found],
     )
 
 
@@ -59,19 +62,19 @@ def _plain(schedule: Schedule) -> dict[str, Any]:
         return {**plain, "error": str(error), "next_runs": []}
 
 
-def _times(schedule: Schedule) -> str:
-    tz = "" if schedule.expression.startswith("every ") else f" {schedule.tz}"
-    return f"{schedule.expression}{tz}"
+def _times(schedule: Schedule) -> Text:
+    tz = "" if schedule.expression.startswith("every ") else f"\n{one_line(schedule.tz)}"
+    return Text(f"{one_line(schedule.expression)}{tz}")
 
 
-def _next(schedule: Schedule) -> str:
+def _next(schedule: Schedule) -> Text:
     if schedule.paused_at is not None:
-        return f"paused {ago(schedule.paused_at)}"
+        return Text(f"paused {ago(schedule.paused_at)}")
     try:
         runs = schedule.next_runs(2)
     except ConfigError as error:
-        return f"never: {error}"
-    return "\n".join(f"{run:%a %Y-%m-%d %H:%M:%S %Z}" for run in runs)
+        return Text(one_line(f"never: {error}"))
+    return Text("\n".join(one_line(f"{run:%a %Y-%m-%d %H:%M:%S %Z}") for run in runs))
 
 
 def _last(schedule: Schedule) -> str:
@@ -153,7 +156,7 @@ def add_command(
     if as_json:
         print_json(_plain(added))
     else:
-        click.echo(f"added: {name}, next {_next(added).splitlines()[0]}")
+        click.echo(f"added: {name}, next {_next(added).plain.splitlines()[0]}")
 
 
 @cron_command.command("pause")

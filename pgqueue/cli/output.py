@@ -55,7 +55,7 @@ def print_table(
                          overflow="fold", no_wrap=number)  # fmt: skip
     for row in rows:
         # Text, not markup: names and errors come from elsewhere.
-        table.add_row(*(c if isinstance(c, Cut) else Text(printable(c)) for c in row))
+        table.add_row(*(c if isinstance(c, Cut | Text) else Text(printable(c)) for c in row))
     (to or Console(highlight=False)).print(table)
 
 

@@ -48,3 +48,16 @@ def test_a_wide_terminal(cli: Cli, failed: None) -> None:
     assert TASK in printed
     assert ERROR in printed
     assert "second line" not in printed
+
+
+def test_a_short_error_is_one_line_and_two_next_runs_are_two(cli: Cli, app: App) -> None:
+    @app.task(name="t")
+    def t() -> None: ...
+
+    app.chain(t.call(), t.call()).enqueue()
+    printed = cli("workflow", "1", COLUMNS="80").stdout
+    assert [line.split()[0] for line in printed.splitlines()[3:]] == ["1", "2"]
+    app.client.add_schedule("nightly", "@daily", t.call())
+    listed = cli("cron", "list", COLUMNS="80").stdout
+    assert "\\n" not in listed
+    assert [line.count(" 00:00:00 UTC") for line in listed.splitlines()[2:]] == [1, 1]

@@ -63,6 +63,7 @@ def test_to_its_end() -> None:
         "jobs of the killed worker",
         "attempt 4",
         "each for a tick of its own",
+        "3 refunds booked and paid once each",
         "came back from the dead and succeeded",
         "You have seen",
     ):
