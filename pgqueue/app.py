@@ -242,7 +242,7 @@ class App(Composes, Declares, Awaits, Hooks):
         if self.instead is not None:
             return self.instead.send(jobs)
         with self._around(jobs):
-            jobs = self._admit(jobs, on)
+            jobs = self._admit(jobs, on) if self.queues else jobs
             return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
     async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
@@ -252,15 +252,17 @@ class App(Composes, Declares, Awaits, Hooks):
         if self.instead is not None:
             return await self.instead.asend(jobs)
         with self._around(jobs):
-            jobs = await self._aadmit(jobs, on)
+            jobs = await self._aadmit(jobs, on) if self.queues else jobs
             return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)
 
     def _around(self, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
         return self._enqueueing(jobs) if self.around_enqueues else _NOTHING
 
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
+        if not self._notify:
+            return False
         queues = {job.queue for job in jobs}
-        return self._notify and self._limiter.allows(queues, time.monotonic())
+        return self._limiter.allows(queues, time.monotonic())
 
     def close(self) -> None:
         """Close the app's own connections; it may be used again."""

@@ -17,6 +17,8 @@ from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_
 from pgqueue.redact import concealer, scalars
 from pgqueue.reference import ResultOf, may_refer, refuse, written
 
+_SEALED = f'"{FIELD}"'
+
 
 class _Refers(Exception):
     """An argument is, or holds, the result of another job."""
@@ -71,6 +73,7 @@ class Signature:
             else:
                 fields.append((name, kind, msgspec.field(default_factory=_constant(parameter))))
         self.names = tuple(parameters)
+        self._known = frozenset(parameters)
         self._positional = [
             name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD
         ]
@@ -102,7 +105,8 @@ class Signature:
             text = _dump(plain)
             check_text(text)
             self._decoder.decode(text)
-            _refuse_sealed(plain)
+            if _SEALED in text:
+                _refuse_sealed(plain)
             if may_refer(text):
                 refuse(plain)
         except _Refers:
@@ -119,10 +123,12 @@ class Signature:
         return self._sealed(task, plain, keys) if self.encrypted else text
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not kwargs and len(args) == len(self.names) == len(self._positional):
+            return dict(zip(self.names, args, strict=True))
         if len(args) <= len(self._positional):
             bound = dict(zip(self._positional, args, strict=False)) | kwargs
             each_once = len(bound) == len(args) + len(kwargs)
-            if each_once and self._required <= bound.keys() <= set(self.names):
+            if each_once and self._required <= bound.keys() <= self._known:
                 return bound
         return self._signature.bind(*args, **kwargs).arguments  # slower, and says what is wrong
 
@@ -230,7 +236,14 @@ def _refuse_sealed(plain: dict[str, Any]) -> None:
             )
 
 
-_dump = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_strictly = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _dump(plain: Any) -> str:
+    """JSON text. Raises ValueError for what is no number; OverflowError, TypeError."""
+    text = msgspec.json.encode(plain).decode()
+    # It writes NaN as null, in a tenth of the time.
+    return _strictly(plain) if "null" in text else text
 
 
 def argument_text(value: Any) -> str:

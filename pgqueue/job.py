@@ -85,6 +85,19 @@ class NewJob:
         return MAX_RETRIES if self.max_retries is None else self.max_retries
 
     @property
+    def bare(self) -> bool:
+        """Is all but its task and arguments as usual?"""
+        return (
+            self.queue == "default"
+            and not self.priority
+            and self.max_retries in (None, MAX_RETRIES)
+            and self.backoff is None
+            and self.run_at is None
+            and not self.delay
+            and self.plain
+        )
+
+    @property
     def plain(self) -> bool:
         """Can it be inserted without a look at what is there?"""
         return self.key is None and self.expires is None and self.limit_key is None

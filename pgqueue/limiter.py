@@ -21,8 +21,10 @@ class NotifyLimiter:
 
     def allows(self, queues: AbstractSet[str], now: float) -> bool:
         """May an enqueue to these queues notify? ``now`` in monotonic seconds."""
-        due = any(self._due(queue, now) for queue in queues)
-        self._enqueued.update(dict.fromkeys(queues, now))
+        due = False
+        for queue in queues:
+            due = due or self._due(queue, now)
+            self._enqueued[queue] = now
         if due:
             self._notified.update(dict.fromkeys(queues, now))
         return due

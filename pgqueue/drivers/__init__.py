@@ -5,7 +5,7 @@ None of these opens, commits, rolls back or closes anything, or changes a settin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -48,7 +48,7 @@ class AsyncCopying(Protocol):
 class AsyncDriver(Protocol):
     """Runs statements on an async connection."""
 
-    async def fetch(self, statement: Statement, values: Values) -> Rows: ...
+    def fetch(self, statement: Statement, values: Values) -> Awaitable[Rows]: ...
 
 
 # Imported when first met: an application pays for the libraries it uses.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -17,14 +17,17 @@ from pgqueue.sql import Statement
 _COPY = re.compile(r"copy (\w+)\.(\w+) \((.*)\) from stdin")
 
 
+_CONNECTIONS = (asyncpg.Connection, PoolConnectionProxy)
+
+
 class AsyncpgDriver:
     """Runs on the caller's connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
-        rows: list[Any] = await self._connection.fetch(
+    def fetch(self, statement: Statement, values: Mapping[str, object]) -> Awaitable[list[Any]]:
+        rows: Awaitable[list[Any]] = self._connection.fetch(
             statement.numbered, *[values[n] for n in statement.parameters]
         )
         return rows
@@ -44,7 +47,7 @@ def async_driver(connection: object) -> AsyncpgDriver | None:
             "on() takes a connection, not a pool: a transaction belongs to one connection;"
             " use: async with pool.acquire() as conn"
         )
-    if not isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
+    if not isinstance(connection, _CONNECTIONS):
         return None
     if connection.is_closed():
         raise ConnectionUnusable("the asyncpg connection given to on() is closed")

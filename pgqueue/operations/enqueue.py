@@ -14,10 +14,10 @@ from pgqueue.operations import Operation, Row
 
 def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[Added]]:
     """Insert jobs; says of each, in the same order, what became of it."""
+    if len(jobs) == 1 and not notify and jobs[0].plain:
+        return _enqueue_one(jobs[0])
     if not all(job.plain for job in jobs):
         return _enqueue_keyed(jobs, notify)
-    if len(jobs) == 1 and not notify:
-        return _enqueue_one(jobs[0])
     text = "[" + ",".join(map(as_json, jobs)) + "]"
     return Operation("enqueue", {"jobs": text, "notify": notify}, _added)
 
@@ -27,7 +27,7 @@ def _added(rows: Sequence[Row]) -> list[Added]:
 
 
 def _enqueue_one(job: NewJob) -> Operation[list[Added]]:
-    if job == NewJob(job.task, job.args):
+    if job.bare:
         return Operation("enqueue_plain", {"task": job.task, "args": job.args}, _added)
     values = {
         "task": job.task,

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgqueue import App, PrivilegeMissing
+from pgqueue import App, PrivilegeMissing, QueueFull
 from pgqueue.connect import asyncpg_uri
 from tests.security import apps
 from tests.security.conftest import Roles, printed_roles
@@ -181,6 +181,26 @@ def test_names_that_cannot_be(options: tuple[str, ...], says: str) -> None:
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_producer_from_before_queues_were_data_needs_no_new_grant(own_roles: Roles) -> None:
+    """The migration gives who may insert jobs what a declared queue needs."""
+    names, dsn = own_roles.names, own_roles.dsn("migrator")
+    assert run(dsn, "migrate", "--to", "7", "--yes").returncode == 0
+    with own_roles.connect("admin") as conn:
+        conn.execute(f"revoke select on pgqueue.queues from {names['producer']}".encode())
+    assert run(dsn, "migrate").returncode == 0
+    with App(own_roles.dsn("producer")) as app:
+        app.queue("mail", max_pending=1)
+
+        @app.task(name="t", queue="mail")
+        def task() -> None: ...
+
+        task.enqueue()
+        with pytest.raises(QueueFull):
+            task.enqueue()
+    with own_roles.connect("sql_producer") as conn:
+        assert conn.execute("select pgqueue.room('mail')").fetchone() == (None,)
 
 
 def test_roles_before_the_schema_say_what_to_do(empty_dsn: str) -> None:

@@ -28,7 +28,7 @@ def work(dsn: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("message", range(0, 68, 4))
+@pytest.mark.parametrize("message", range(0, 68, int(os.environ.get("TESTS_KILL_EVERY", "4"))))
 def test_killed_at_a_message(app: App, dsn: str, conn: psycopg.Connection, message: int) -> None:
     conn.execute("create table effects (what text)")
     tasks.durable.on(conn).enqueue()
