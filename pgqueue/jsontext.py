@@ -1,9 +1,13 @@
-"""Limits of JSON text that is stored with a job. Pure."""
+"""JSON text that is stored with a job, and its limits. Pure."""
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
+from typing import Any
+
+import msgspec
 
 from pgqueue.errors import ArgumentsError
 
@@ -14,6 +18,16 @@ MOST_DEPTH = 64
 MOST_CLAIMED = 2 * MOST_BYTES + 1
 _BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+_strictly = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+def json_of(plain: Any) -> str:
+    """The JSON text of plain values; raises ValueError for NaN and infinity, which JSON has not."""
+    text = msgspec.json.encode(plain).decode()
+    # It writes NaN as null, in a tenth of the time.
+    return _strictly(plain) if "null" in text else text
 
 
 def check_text(text: str) -> None:

@@ -25,7 +25,7 @@ ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("enqueue", "enqueue_one", "enqueue_plain", "reserve_ids", "copy_jobs",
                     "enqueue_jobs", "enqueue_workflow", "emit", "get_ends", "look_at_queues"), "producer"),
     **dict.fromkeys(
-        ("claim", "sweep", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
+        ("claim", "sweep", "last_places", "last_id", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
          "release", "heartbeat", "queues_at_work", "claim_limited", "declare_limits", "complete_with", "add_results", "note_progress",
          "get_steps", "save_step", "start_sleep", "await_event", "deliver_events", "prune_events", "settle", "unsettled", "workflow_results", "prune_workflows",
          "complete_job", "rescue", "expire", "prune", "worker_seen", "worker_gone", "worker_lacks",

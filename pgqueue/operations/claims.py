@@ -14,6 +14,8 @@ from pgqueue.outcome import Outcome
 
 MOST_LANES = 256
 
+Place = tuple[datetime, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -69,27 +71,53 @@ def claim(lanes: Sequence[Lane], **taking: Unpack[Taking]) -> Operation[list[Cla
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A piece of a lane: what comes after one place, up to another and with it."""
+
+    queue: str
+    priority: int
+    after: Place
+    until: Place
+
+
 class Swept(NamedTuple):
-    """What a sweep claimed, and the (queue, priority) of lanes with pending jobs."""
+    """What a sweep claimed, the (queue, priority) of unknown lanes with pending jobs, and the database's time."""
 
     jobs: list[ClaimedJob]
     lanes: list[tuple[str, int]]
+    at: datetime
 
 
-def sweep(queues: Sequence[str] | None, **taking: Unpack[Taking]) -> Operation[Swept]:
-    """Claim due jobs from the start of every lane of the queues (None: all)."""
+def sweep(
+    queues: Sequence[str] | None, slices: Sequence[Slice] = (), **taking: Unpack[Taking]
+) -> Operation[Swept]:
+    """Claim due jobs of the queues (None: all): in slices of known lanes, and in all lanes that are not known."""
 
     def decode(rows: Sequence[Row]) -> Swept:
-        (names, priorities, *_), *claimed = map(tuple, rows)
+        heading, *claimed = map(tuple, rows)
+        names, priorities, at = heading[0] or [], heading[1] or [], heading[10]
         jobs = _claimed([row[2:] for row in claimed], taking["claim_id"])
-        return Swept(jobs, list(zip(names or [], priorities or [], strict=True)))
+        return Swept(jobs, list(zip(names, priorities, strict=True)), at)
 
     values = {
         "queues": None if queues is None else list(queues),
+        "slice_queues": [each.queue for each in slices],
+        "slice_priorities": [each.priority for each in slices],
+        "after_at": [each.after[0] for each in slices],
+        "after_ids": [each.after[1] for each in slices],
+        "until_at": [each.until[0] for each in slices],
+        "until_ids": [each.until[1] for each in slices],
         "lanes": MOST_LANES,
         **taking,
     }
     return Operation("sweep", values, decode)
+
+
+def last_places(queues: Sequence[str] | None) -> Operation[list[Lane]]:
+    """Where the last succeeded job of each queue stood: claims may go on from there."""
+    values = {"queues": None if queues is None else list(queues)}
+    return Operation("last_places", values, lambda rows: [Lane(*row) for row in rows])
 
 
 def trade(

@@ -12,6 +12,7 @@ from pgqueue.operations import Operation, ids
 from pgqueue.stamp import Stamp, parse
 
 ALL = "*"
+MOST_ID = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,20 @@ class WorkerRow:
     seen_at: datetime
 
 
-def rescue(*, max_crashes: int, limit: int = 500) -> Operation[list[Rescued]]:
-    """Take back running jobs whose lease ran out."""
+def rescue(
+    *, max_crashes: int, limit: int = 500, after: int = -1, until: int = MOST_ID
+) -> Operation[list[Rescued]]:
+    """Take back running jobs whose lease ran out, of ids from behind one on up to another."""
     return Operation(
         "rescue",
-        {"max_crashes": max_crashes, "limit": limit},
+        {"max_crashes": max_crashes, "limit": limit, "after": after, "until": until},
         lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3]) for r in rows],
     )
+
+
+def last_id() -> Operation[int]:
+    """The last id that a job was given."""
+    return Operation("last_id", {}, lambda rows: int(rows[0][0]))
 
 
 def expire(*, limit: int = 1000) -> Operation[list[int]]:

@@ -89,41 +89,71 @@ with
 ;
 
 -- name: sweep
--- Claim due jobs from the start of every lane, finding the lanes by loose index scans; a null list
--- of queues means all. Finds what appeared behind the cursors. The first row has the lanes.
-with recursive name(queue) as (
-    (select j.queue from pgqueue.jobs j
-      where :queues::text[] is null and j.status = 'pending' order by j.queue limit 1)
+-- Claim due jobs behind the cursors, slice by slice of known lanes, and from the start of lanes that are not known; a null
+-- list of queues means all. The first row has the lanes that were not known and have jobs, and the time.
+with recursive slice as materialized (
+    select s.queue, s.priority, s.until_at, s.until_id, s.after_id,
+           case when s.after_at = timestamptz 'epoch' then timestamptz '-infinity' else s.after_at end as after_at
+      from unnest(:slice_queues::text[], :slice_priorities::smallint[], :after_at::timestamptz[], :after_ids::bigint[],
+                  :until_at::timestamptz[], :until_ids::bigint[])
+           as s(queue, priority, after_at, after_id, until_at, until_id)
+), known as materialized (
+    select distinct s.queue, s.priority from slice s
+), span(low, high) as (
+    -- Only between what is known: dead index entries of a lane stay while an old snapshot is held, and are not gone over.
+    select coalesce(lag(k.queue) over (order by k.queue), ''), k.queue from (select distinct known.queue from known) k
     union all
-    select (select j.queue from pgqueue.jobs j
-             where j.status = 'pending' and j.queue > name.queue order by j.queue limit 1)
+    select coalesce((select max(known.queue) from known), ''), null
+), name(high, queue) as (
+    select span.high, case
+               when span.high is null then
+                   (select j.queue from pgqueue.jobs j where j.status = 'pending' and j.queue > span.low order by j.queue limit 1)
+               else (select j.queue from pgqueue.jobs j
+                      where j.status = 'pending' and j.queue > span.low and j.queue < span.high order by j.queue limit 1) end
+      from span where :queues::text[] is null
+    union all
+    select name.high, case
+               when name.high is null then
+                   (select j.queue from pgqueue.jobs j where j.status = 'pending' and j.queue > name.queue order by j.queue limit 1)
+               else (select j.queue from pgqueue.jobs j
+                      where j.status = 'pending' and j.queue > name.queue and j.queue < name.high order by j.queue limit 1) end
       from name where name.queue is not null
-), wanted as (
-    select name.queue from name where name.queue is not null
+), wanted(queue, low, high) as (
+    select name.queue, -32769, 32768 from name where name.queue is not null
     union all
-    select unnest(:queues::text[])
-), lane(queue, priority) as (
-    select wanted.queue,
-           (select j.priority from pgqueue.jobs j
-             where j.status = 'pending' and j.queue = wanted.queue order by j.priority desc limit 1)
-      from wanted
+    select q, -32769, 32768 from unnest(:queues::text[]) q where q not in (select known.queue from known)
     union all
-    select lane.queue,
+    select k.queue, coalesce(lead(k.priority::integer) over (partition by k.queue order by k.priority desc), -32769), k.priority from known k
+    union all
+    select k.queue, max(k.priority), 32768 from known k group by k.queue
+), lane(queue, low, priority) as (
+    select w.queue, w.low,
            (select j.priority from pgqueue.jobs j
-             where j.status = 'pending' and j.queue = lane.queue and j.priority < lane.priority
+             where j.status = 'pending' and j.queue = w.queue and j.priority > w.low and j.priority < w.high
+             order by j.priority desc limit 1)
+      from wanted w
+    union all
+    select lane.queue, lane.low,
+           (select j.priority from pgqueue.jobs j
+             where j.status = 'pending' and j.queue = lane.queue and j.priority > lane.low and j.priority < lane.priority
              order by j.priority desc limit 1)
       from lane where lane.priority is not null
-),
-ordered as materialized (
-    select l.queue, l.priority from lane l
-     where l.priority is not null order by l.priority desc, random()
+), unknown as materialized (
+    select l.queue, l.priority from lane l where l.priority is not null
+), ordered as materialized (
+    select o.*
+      from (select s.queue, s.priority, s.after_at, s.after_id, s.until_at, s.until_id from slice s
+            union all
+            select u.queue, u.priority, timestamptz '-infinity', 0, timestamptz 'infinity', 0 from unknown u) o
+     order by o.priority desc, random()
 ), pick as materialized (
     select found.id
       from ordered
      cross join lateral (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
-            and j.run_at <= now()
+            and j.run_at <= now() and (j.run_at, j.id) > (ordered.after_at, ordered.after_id)
+            and (j.run_at, j.id) <= (ordered.until_at, ordered.until_id)
             and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
 -- since: 5
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = ordered.queue) is null
@@ -141,13 +171,32 @@ ordered as materialized (
      limit :limit::integer
 ), claimed as (
 -- include: take
+), told as materialized (
+    select u.queue, u.priority from unknown u order by u.priority desc, random() limit :lanes::integer
 )
-select (select array_agg(o.queue) from (select queue from ordered limit :lanes::integer) o) as queues,
-       (select array_agg(o.priority) from (select priority from ordered limit :lanes::integer) o) as priorities,
+select (select array_agg(told.queue) from told) as queues, (select array_agg(told.priority) from told) as priorities,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
+       null as max_retries, null as crashes, now() as run_at, null as workflow_id, null as tick
 union all
 select null, null, claimed.* from claimed;
+
+-- name: last_places
+-- The lane and place of the last succeeded job of each queue.
+with recursive name(queue) as (
+    (select j.queue from pgqueue.jobs j where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j
+             where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > name.queue order by j.queue limit 1)
+      from name where name.queue is not null
+)
+select found.*
+  from name
+ cross join lateral (
+     select j.queue, j.priority, j.run_at, j.id from pgqueue.jobs j
+      where j.queue = name.queue and j.status = 'succeeded'
+        and j.status in ('succeeded', 'dead', 'cancelled')
+      order by j.finished_at desc limit 1) found
+ where :queues::text[] is null or found.queue = any (:queues::text[]);
 
 -- name: complete
 -- Record success of running jobs, each fenced by its claim; rows not returned were lost.

@@ -10,6 +10,7 @@ with lapsed as materialized (
                   j.worker_id, j.crashes::bigint + 1, :max_crashes::integer) as reason
       from pgqueue.jobs j
      where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
+       and j.id > :after::bigint and j.id <= :until::bigint
      order by j.id
      limit :limit::integer
      for update of j skip locked
@@ -26,6 +27,10 @@ update pgqueue.jobs j
   from lapsed l
  where j.id = l.id
 returning j.id, j.task, j.status, j.attempt;
+
+-- name: last_id
+-- The last id that the sequence has given.
+select coalesce(pg_sequence_last_value('pgqueue.jobs_id_seq'::regclass), 0);
 
 -- name: expire
 -- Cancel pending jobs that were not started in time.
@@ -45,14 +50,21 @@ returning j.id;
 
 -- name: prune
 -- Delete one batch of jobs of one status that finished longer ago than their queue keeps them, or else the given age.
-with name(queue, before) as (
+with recursive ended(queue) as (
+    (select j.queue from pgqueue.jobs j
+      where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j
+             where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > ended.queue order by j.queue limit 1)
+      from ended where ended.queue is not null
+), name(queue, before) as (
 -- since: 8
     select n.queue, now() - coalesce(case :status::text when 'succeeded' then q.keep_succeeded when 'dead' then q.keep_dead
 -- since: 8
                                                         else q.keep_cancelled end, make_interval(secs => :age::float8))
 -- before: 8
     select n.queue, now() - make_interval(secs => :age::float8)
-      from pgqueue.queue_names n
+      from ended n
 -- since: 8
       left join pgqueue.queues q on q.name = n.queue
 ), old as materialized (

@@ -22,6 +22,7 @@ from pgqueue.worker.verdict import Verdict, denied, verdict
 
 T = TypeVar("T")
 
+TOO_LONG = "57014"  # the server's time limit of a statement
 PATIENCE = 6.5  # seconds; the server's own limit is shorter: a half-open connection has no server
 SERVER_SHARE = 0.75
 CHECK_AFTER = 3.0

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims, limits
-from pgqueue.operations.claims import Taking
-from pgqueue.worker.database import Database, perhaps_done
+from pgqueue.operations.claims import Lane, Taking
+from pgqueue.worker.database import TOO_LONG, Database, StatementRefused, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, SWEEP_SHARE, Lanes
 from pgqueue.worker.queues import Queues
@@ -21,6 +21,10 @@ from pgqueue.worker.unanswered import Unanswered
 
 FIRST_IDLE_WAIT = 0.01
 REST = 0.005
+CUT_SHORT = (
+    "a look for jobs was cut short after %.1f s, the next go over less: an old transaction or a replication"
+    " slot keeps dead rows; pg_stat_activity has its xact_start"
+)
 
 
 class Exchange(Service):
@@ -97,7 +101,7 @@ class Exchange(Service):
         # It found nothing where it looked: is there another place now?
         if (sweep or self.woken) and await self._known.look():
             return 0.0
-        self.empty = sweep
+        self.empty = sweep and self._lanes.swept_all
         if self.woken:
             self._rest_until = time.monotonic() + REST
         return self._idle_wait(sweep)
@@ -171,10 +175,26 @@ class Exchange(Service):
 
     async def _sweep(self, taking: Taking) -> list[ClaimedJob]:
         begun = time.monotonic()
-        found = await self._database.run(claims.sweep(self._queues, **taking))
+        sweep = claims.sweep(self._queues, self._lanes.slices(begun), **taking)
+        try:
+            found = await self._database.run(sweep)
+        except StatementRefused as refused:
+            if refused.state != TOO_LONG:
+                raise
+            await self._cut_short(begun)
+            return await self._go_on(taking)
         now, full = time.monotonic(), len(found.jobs) == taking["limit"]
         self._lanes.swept(found, full=full, now=now, took=now - begun)
         return found.jobs
+
+    async def _cut_short(self, begun: float) -> None:
+        """A sweep went over more dead rows than there was time for."""
+        now = time.monotonic()
+        self._lanes.cut_short(now, now - begun)
+        self.log.warning(CUT_SHORT, now - begun)
+        if not self._lanes.known:
+            places: list[Lane] = await self._database.run(claims.last_places(self._queues))
+            self._lanes.start_at(places)
 
     async def _go_on(self, taking: Taking) -> list[ClaimedJob]:
         lanes = self._lanes.in_order()

@@ -1,43 +1,60 @@
-"""Where to claim next: a cursor per lane, and when to sweep from the start again. Pure."""
+"""Where to claim next: a cursor per lane, and where and when to look behind it. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pgqueue.job import ClaimedJob
-from pgqueue.operations.claims import MOST_LANES, Lane, Swept
+from pgqueue.operations.claims import MOST_LANES, Lane, Place, Slice, Swept
+from pgqueue.worker.pace import Pace
+from pgqueue.worker.trail import FRONT, Trail
 
 SWEEP_SHARE = 0.05
 AGING = 16
 LONGEST_BETWEEN_SWEEPS = 5.0
-FRONT = (datetime.fromtimestamp(0, UTC), 0)
+
+Key = tuple[str, int]
 
 
 class Lanes:
     """The lanes (queue, priority) known to be in use, each with the place claimed up to.
 
-    A claim from the cursors on does not walk the dead index entries behind them. A sweep starts at
-    the front and finds what appeared behind: late commits, rescued rows, new priorities. Sweeps
-    take at most 5 % of the time, but one is due every 5 s.
+    A claim from the cursors on does not walk the dead index entries behind them. A sweep finds what
+    appeared behind: late commits, rescued rows, new priorities. One is due every 5 s, and they take at most
+    5 % of the time. While an old snapshot is held, dead entries stay, and one that goes over all of them
+    would take seconds: then each goes over a stretch of what was claimed, when there is time for it, and
+    over the latest.
     """
 
     def __init__(self) -> None:
-        self._cursors: dict[tuple[str, int], tuple[datetime, int]] = {}
+        self._cursors: dict[Key, Place] = {}
+        self._trails: dict[Key, Trail] = {}
+        self._pace = Pace()
+        self._at = 0
         self._next_sweep = 0.0
+        self._next_stretch = 0.0
+        self._reach = 0
         self._turn = 0
+        self._found = False
+        self.swept_all = False
 
     def sweep_due(self, now: float) -> bool:
-        """Should the next claim start at the front? ``now`` in monotonic seconds."""
+        """Should the next claim look behind the cursors? ``now`` in monotonic seconds."""
         return not self._cursors or now >= self._next_sweep
 
     def look_again(self) -> None:
-        """Let the next claim start at the front."""
-        self._next_sweep = 0.0
+        """Let the next claim look behind the cursors."""
+        self._next_sweep = self._next_stretch = 0.0
 
     def until_sweep(self, now: float) -> float:
         """Seconds until a sweep is due."""
         return max(0.0, self._next_sweep - now) if self._cursors else 0.0
+
+    @property
+    def known(self) -> bool:
+        """Is there a lane to claim from?"""
+        return bool(self._cursors)
 
     def in_order(self) -> list[Lane]:
         """Lanes by priority, queues of the same priority taking turns at the front.
@@ -51,29 +68,80 @@ class Lanes:
         keys = sorted(keys[shift:] + keys[:shift], key=lambda key: key[1], reverse=highest_first)
         return [Lane(*key, *self._cursors[key]) for key in keys]
 
+    def slices(self, now: float) -> list[Slice]:
+        """What the next sweep goes over, of the lanes known."""
+        self._reach = self._pace.reach if now >= self._next_stretch else 0
+        return [
+            Slice(*key, after, until)
+            for key in self._cursors
+            for after, until in self._trail(key).stretches(self._at, self._reach)
+        ]
+
     def claimed(self, jobs: Sequence[ClaimedJob]) -> None:
         """Move the cursors behind what was claimed from them on."""
-        for key, place in _last(jobs).items():
+        for key, (place, number) in _last(jobs).items():
             self._cursors[key] = max(place, self._cursors.get(key, place))
+            self._trail(key).passed(self._cursors[key], number)
 
     def swept(self, found: Swept, *, full: bool, now: float, took: float) -> None:
         """Take note of a sweep that ended at ``now`` after ``took`` seconds.
 
         A ``full`` one may have left more behind the old cursors, so these go back to where it ended.
         """
-        for key, place in _last(found.jobs).items():
+        for key, (place, _) in _last(found.jobs).items():
             self._cursors[key] = place if full else max(place, self._cursors.get(key, place))
-        for key in found.lanes:  # where a full sweep has not been
-            self._cursors.setdefault(key, FRONT)
+            if full:
+                self._trail(key).back_to(place)
+        for key in found.lanes:  # a full sweep has perhaps not been there
+            self._cursors.setdefault(key, FRONT if full else (found.at, 0))
         while len(self._cursors) > MOST_LANES:
-            self._cursors.pop(next(iter(self._cursors)))
+            dropped = next(iter(self._cursors))
+            del self._cursors[dropped]
+            self._trails.pop(dropped, None)
+        self._found = self._found or bool(found.jobs)
+        self.swept_all = False
         self._next_sweep = now + min(took / SWEEP_SHARE, LONGEST_BETWEEN_SWEEPS)
+        if self._reach and not full:
+            self._go_on(found.at)
+        if self._reach:
+            self._next_stretch = now + took / SWEEP_SHARE
+            self._pace.took(took, self._longest())
+
+    def cut_short(self, now: float, took: float) -> None:
+        """A sweep was cancelled by the server's time limit: the next ones go over less."""
+        self._pace.cut_short(self._longest())
+        self.swept_all = False
+        self._next_sweep = now + LONGEST_BETWEEN_SWEEPS
+        self._next_stretch = now + took / SWEEP_SHARE
+
+    def start_at(self, places: Sequence[Lane]) -> None:
+        """Go on from these places, where the front of a lane cannot be found in time."""
+        for lane in places:
+            self._cursors[lane.queue, lane.priority] = (lane.after_at, lane.after_id)
+
+    def _go_on(self, at: datetime) -> None:
+        """The next sweep goes over the next stretch; after the last, from the front again."""
+        self._at += self._reach
+        if self._at >= self._longest():
+            self.swept_all = not self._found
+            self._at, self._found = 0, False
+            for key in self._cursors:
+                self._trail(key).seen(at)
+
+    def _longest(self) -> int:
+        return max((len(trail.marks) for trail in self._trails.values()), default=0) + 1
+
+    def _trail(self, key: Key) -> Trail:
+        if (trail := self._trails.get(key)) is None:
+            trail = self._trails[key] = Trail()
+        return trail
 
 
-def _last(jobs: Sequence[ClaimedJob]) -> dict[tuple[str, int], tuple[datetime, int]]:
-    last: dict[tuple[str, int], tuple[datetime, int]] = {}
+def _last(jobs: Sequence[ClaimedJob]) -> dict[Key, tuple[Place, int]]:
+    """The last place of each lane, and how many jobs of it there are."""
+    last: dict[Key, tuple[Place, int]] = {}
     for job in jobs:
         key, place = (job.queue, job.priority), (job.run_at, job.id)
-        if key not in last or place > last[key]:
-            last[key] = place
+        known, number = last.get(key, (place, 0))
+        last[key] = (max(place, known), number + 1)
     return last

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from pgqueue.job import Status
 from pgqueue.operations import maintenance, steps, workflows
-from pgqueue.worker.database import Database, StatementRefused
+from pgqueue.operations.maintenance import Rescued
+from pgqueue.worker.database import TOO_LONG, Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
+from pgqueue.worker.lanes import SWEEP_SHARE
+from pgqueue.worker.pace import Pace
 from pgqueue.worker.service import Service
 
 BATCH = 1000
@@ -18,14 +22,16 @@ PRUNE_INTERVAL = 30.0
 EXPIRE_INTERVAL = 5.0
 PAUSE_BETWEEN_BATCHES = 0.05
 SMALLEST_BATCH = 10
-TOO_LONG = "57014"
 HAS_WORKFLOWS = 6  # the schema
 HAS_EVENTS = 7
 HAS_RETENTION = 8
 
 
 class Rescuer(Service):
-    """Takes back running jobs whose lease ran out."""
+    """Takes back running jobs whose lease ran out: all at once, or a stretch of ids after the other.
+
+    Each job that has run leaves a dead index entry, which stays while an old snapshot is held.
+    """
 
     name: ClassVar[str] = "rescuer"
 
@@ -44,19 +50,42 @@ class Rescuer(Service):
         self._interval = min(lease / 3, LONGEST_RESCUE_INTERVAL)
         self._max_crashes = max_crashes
         self._rescued, self._hooking = rescued, hooking
+        self._pace, self._after = Pace(), -1
 
     async def run_once(self) -> float:
-        jobs = await self._database.run(maintenance.rescue(max_crashes=self._max_crashes))
+        last = await self._database.run(maintenance.last_id())
+        begun, until = time.monotonic(), self._after + self._pace.reach
+        to_the_end = until >= last
+        try:
+            jobs = await self._database.run(
+                maintenance.rescue(
+                    max_crashes=self._max_crashes,
+                    after=self._after,
+                    until=maintenance.MOST_ID if to_the_end else until,
+                )
+            )
+        except StatementRefused as refused:
+            if refused.state != TOO_LONG:
+                raise
+            self._pace.cut_short(last)
+            return (time.monotonic() - begun) / SWEEP_SHARE
+        if jobs:
+            self._take_note(jobs)
+            return 0.0
+        took = time.monotonic() - begun
+        self._pace.took(took, last)
+        self._after = -1 if to_the_end else until
+        wait = self._interval * random.uniform(0.5, 1.0) if to_the_end else 0.0
+        return max(wait, took / SWEEP_SHARE)
+
+    def _take_note(self, jobs: list[Rescued]) -> None:
         for job in jobs:
             self.log.warning("job %d (%s) attempt %d: its lease ran out, now %s",
                              job.id, job.task, job.attempt, job.status)  # fmt: skip
             if job.status == Status.DEAD:
                 self._hooking.crashed(job.id, job.task, job.attempt)
-        if jobs:
-            self._rescued()
-            self._settle(job.id for job in jobs if job.status != Status.PENDING)
-            return 0.0
-        return self._interval * random.uniform(0.5, 1.0)
+        self._rescued()
+        self._settle(job.id for job in jobs if job.status != Status.PENDING)
 
 
 class Expirer(Service):
@@ -95,7 +124,7 @@ class Pruner(Service):
         self._batch = BATCH
 
     async def run_once(self) -> float:
-        more, limit = False, self._batch
+        more, limit, begun = False, self._batch, time.monotonic()
         try:
             for status, age in self._keep.items():
                 more = await self._prune(status, age, limit) or more
@@ -108,7 +137,7 @@ class Pruner(Service):
             if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
                 raise
             self._batch = max(limit // 2, SMALLEST_BATCH)
-            return PAUSE_BETWEEN_BATCHES
+            return (time.monotonic() - begun) / SWEEP_SHARE
         self._batch = min(limit * 2, BATCH)
         return PAUSE_BETWEEN_BATCHES if more else PRUNE_INTERVAL * random.uniform(0.5, 1.0)
 

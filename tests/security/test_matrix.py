@@ -24,7 +24,7 @@ EVERYBODY = {*ROLES}
 ALLOWED: Mapping[str, set[str]] = {
     "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "enqueue_plain": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
     "enqueue_jobs": PRODUCERS, "expire": WORKER,
-    "claim": WORKER, "sweep": WORKER, "complete": WORKER, "complete_and_delete": WORKER,
+    "claim": WORKER, "sweep": WORKER, "last_places": WORKER | OPERATOR, "last_id": PRODUCERS, "complete": WORKER, "complete_and_delete": WORKER,
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
@@ -62,7 +62,7 @@ VALUES: dict[str, Any] = {
     "notify": True, "channel": "c", "count": 2, "queues": ["q"], "priorities": [0], "after_at": ["2000-01-01"],
     "after_ids": [0], "lanes": 9, "limit": 5, "claim_id": ID, "worker_id": ID, "lease": 60.0, "claim_ids": [ID],
     "run_seconds": [0.1], "outcomes": ["retry"], "delays": [None], "error_types": ["E"],
-    "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "age": 1e6, "host": "h", "pid": 1,
+    "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "until": 9, "slice_queues": ["q"], "slice_priorities": [0], "until_at": ["2000-01-01"], "until_ids": [0], "age": 1e6, "host": "h", "pid": 1,
     "version": "0", "forget": 300.0, "queue": "q", "task": None, "error": None, "since": None,
     "before": None, "args": None, "backoff": None, "run_at": None, "delay": None, "priority": 0,
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old_args": "{}", "new_args": "{}", "old": ["{}"], "new": ["{}"], "local": True,

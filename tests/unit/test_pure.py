@@ -22,7 +22,8 @@ from pgqueue.jsontext import depth
 from pgqueue.operations.claims import Swept
 from pgqueue.outcome import MESSAGE_LIMIT, clean, decide
 from pgqueue.retry import backoff_from
-from pgqueue.worker.lanes import FRONT, Lanes
+from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.trail import FRONT
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,9 @@ def test_depth(text: str, expected: int) -> None:
     assert depth(text) == expected
 
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
 def job(number: int, priority: int = 0, queue: str = "q") -> ClaimedJob:
     at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
     return ClaimedJob(number, "t", "{}", queue, priority, 1, 3, 0, at, None, None, UUID(int=0))
@@ -104,41 +108,41 @@ def job(number: int, priority: int = 0, queue: str = "q") -> ClaimedJob:
 def test_cursors_move_forward_and_sweeps_bring_them_back() -> None:
     lanes = Lanes()
     assert lanes.sweep_due(0)
-    lanes.swept(Swept([job(5), job(3)], []), full=True, now=1.0, took=0.01)
+    lanes.swept(Swept([job(5), job(3)], [], NOW), full=True, now=1.0, took=0.01)
     assert [lane.after_id for lane in lanes.in_order()] == [5]
     assert not lanes.sweep_due(1.1)
     lanes.claimed([job(9), job(7)])
     lanes.claimed([job(8)])
     assert [lane.after_id for lane in lanes.in_order()] == [9]
-    lanes.swept(Swept([job(2)], []), full=True, now=2.0, took=0.01)
+    lanes.swept(Swept([job(2)], [], NOW), full=True, now=2.0, took=0.01)
     assert [lane.after_id for lane in lanes.in_order()] == [2]
-    lanes.swept(Swept([job(1)], []), full=False, now=3.0, took=0.01)
+    lanes.swept(Swept([job(1)], [], NOW), full=False, now=3.0, took=0.01)
     assert [lane.after_id for lane in lanes.in_order()] == [2]
 
 
 def test_lanes_that_a_full_sweep_did_not_reach_are_claimed_from_their_front() -> None:
     lanes = Lanes()
-    lanes.swept(Swept([job(5)], [("q", 0), ("other", 0)]), full=True, now=1.0, took=0.01)
+    lanes.swept(Swept([job(5)], [("q", 0), ("other", 0)], NOW), full=True, now=1.0, took=0.01)
     found = {lane.queue: (lane.after_at, lane.after_id) for lane in lanes.in_order()}
     assert found == {"q": (job(5).run_at, 5), "other": FRONT}
     lanes.claimed([job(7, queue="other")])
-    lanes.swept(Swept([], [("other", 0)]), full=False, now=2.0, took=0.01)
+    lanes.swept(Swept([], [("other", 0)], NOW), full=False, now=2.0, took=0.01)
     assert {lane.after_id for lane in lanes.in_order()} == {5, 7}
 
 
 def test_sweeps_take_a_twentieth_of_the_time_but_come_every_five_seconds() -> None:
     lanes = Lanes()
-    lanes.swept(Swept([job(1)], []), full=True, now=10.0, took=0.1)
+    lanes.swept(Swept([job(1)], [], NOW), full=True, now=10.0, took=0.1)
     assert not lanes.sweep_due(11.9)
     assert lanes.sweep_due(12.0)
-    lanes.swept(Swept([job(1)], []), full=True, now=10.0, took=3.0)
+    lanes.swept(Swept([job(1)], [], NOW), full=True, now=10.0, took=3.0)
     assert lanes.until_sweep(10.0) == 5.0
 
 
 def test_lanes_are_in_order_of_priority_and_queues_take_turns() -> None:
     lanes = Lanes()
     jobs = [job(n, p, q) for n, (p, q) in enumerate([(0, "a"), (9, "a"), (0, "b"), (9, "b")])]
-    lanes.swept(Swept(jobs, []), full=True, now=0.0, took=0.0)
+    lanes.swept(Swept(jobs, [], NOW), full=True, now=0.0, took=0.0)
     orders = [[(x.priority, x.queue) for x in lanes.in_order()] for _ in range(4)]
     assert all([p for p, _ in order] == [9, 9, 0, 0] for order in orders)
     assert {order[0][1] for order in orders} == {"a", "b"}

@@ -1,0 +1,149 @@
+"""Where a worker looks behind its cursors, and how much of it at once. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from pgqueue.job import ClaimedJob
+from pgqueue.operations.claims import Swept
+from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.pace import ALL, Pace
+from pgqueue.worker.trail import END, EVERY, FRONT, MOST_MARKS, Trail
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def place(number: int) -> tuple[datetime, int]:
+    return START, number
+
+
+def job(number: int) -> ClaimedJob:
+    return ClaimedJob(number, "t", "{}", "q", 0, 1, 3, 0, START, None, None, UUID(int=0))
+
+
+def trail(marks: int) -> Trail:
+    made = Trail()
+    for number in range(marks):
+        made.passed(place(number + 1), EVERY)
+    return made
+
+
+def test_a_look_is_all_at_once_while_that_is_quick() -> None:
+    assert trail(9).stretches(0, ALL) == [(FRONT, END)]
+    assert Trail().stretches(0, 1) == [(FRONT, END)]
+
+
+def test_stretches_cover_everything_once_and_the_latest_always() -> None:
+    way = trail(9)
+    seen = [way.stretches(at, 3) for at in range(0, 10, 3)]
+    assert seen == [
+        [(FRONT, place(3)), (place(8), END)],
+        [(place(3), place(6)), (place(8), END)],
+        [(place(6), END)],
+        [(place(8), END)],
+    ]
+    assert way.stretches(0, 0) == [(place(8), END)]
+
+
+def test_marks_come_at_once_and_then_every_so_many_jobs() -> None:
+    way = Trail()
+    for number in range(1, 10):
+        way.passed(place(number), 1)
+    assert way.marks == [place(1), place(2)]
+    way.passed(place(10), EVERY)
+    assert way.marks[2:] == [place(10)]
+    way.back_to(place(2))
+    assert way.marks == [place(1)]
+
+
+def test_a_long_way_has_no_more_marks_but_longer_stretches() -> None:
+    way = trail(3 * MOST_MARKS)
+    assert MOST_MARKS // 2 <= len(way.marks) <= MOST_MARKS
+    assert way.marks == sorted(way.marks)
+
+
+def test_time_makes_marks_where_nothing_is_claimed() -> None:
+    way = Trail()
+    for second in range(0, 300, 10):
+        way.seen(START + timedelta(seconds=second))
+    assert [mark[0].minute for mark in way.marks] == [0, 1, 2, 3, 4]
+
+
+def test_the_pace_halves_and_doubles() -> None:
+    pace = Pace()
+    pace.took(0.5, 64)
+    assert pace.reach == 32
+    pace.took(0.05, 64)
+    assert pace.reach == 32
+    pace.took(0.01, 64)
+    pace.took(0.01, 64)
+    assert pace.reach == ALL
+    pace.cut_short(64)
+    assert pace.reach == 4
+    for _ in range(9):
+        pace.took(1.0, 64)
+    assert pace.reach == 1
+
+
+def swept_once(lanes: Lanes, now: float, took: float, jobs: int = 0) -> list[tuple[object, object]]:
+    found = [(each.after, each.until) for each in lanes.slices(now)]
+    lanes.swept(Swept([job(10**9)] * jobs, [], START), full=False, now=now, took=took)
+    return found
+
+
+def busy(marks: int) -> Lanes:
+    lanes = Lanes()
+    lanes.swept(Swept([], [("q", 0)], START), full=True, now=0.0, took=0.001)
+    for number in range(1, marks + 1):
+        lanes.claimed([job(number)] * EVERY)
+    return lanes
+
+
+def test_a_slow_sweep_is_followed_by_stretches_until_all_is_seen() -> None:
+    lanes = busy(8)
+    assert swept_once(lanes, 1.0, 1.0) == [(FRONT, END)]
+    assert lanes.swept_all
+    assert lanes.sweep_due(6.0)
+    assert swept_once(lanes, 6.0, 0.01) == [(place(7), END)]  # the rest has had its time
+    assert not lanes.swept_all
+    assert swept_once(lanes, 21.0, 0.05) == [(FRONT, place(4)), (place(7), END)]
+    assert not lanes.swept_all
+    assert swept_once(lanes, 30.0, 0.05) == [(place(4), END)]
+    assert not lanes.swept_all
+    swept_once(lanes, 40.0, 0.05)
+    assert lanes.swept_all
+
+
+def test_what_was_found_on_the_way_is_not_nothing() -> None:
+    lanes = busy(8)
+    swept_once(lanes, 1.0, 1.0)
+    swept_once(lanes, 21.0, 0.05, jobs=1)
+    for step in range(3):
+        swept_once(lanes, 30.0 + 10 * step, 0.05)
+        if lanes.swept_all:
+            break
+    assert step > 1
+
+
+def test_one_that_was_cut_short_leaves_claims_to_go_on() -> None:
+    lanes = busy(64)
+    lanes.slices(1.0)
+    lanes.cut_short(6.0, 5.0)
+    assert not lanes.sweep_due(10.9)
+    assert [(each.after, each.until) for each in lanes.slices(11.0)] == [(place(63), END)]
+    assert lanes.slices(106.0)[0].until == place(4)
+
+
+def test_what_was_given_back_is_looked_for_everywhere() -> None:
+    lanes = busy(8)
+    swept_once(lanes, 1.0, 0.5)
+    lanes.look_again()
+    assert lanes.slices(1.1)[0].after == FRONT
+
+
+def test_an_unknown_lane_without_due_jobs_is_claimed_from_now_on() -> None:
+    lanes = Lanes()
+    lanes.swept(Swept([], [("q", 3)], NOW), full=False, now=0.0, took=0.0)
+    assert [(lane.after_at, lane.after_id) for lane in lanes.in_order()] == [(NOW, 0)]
