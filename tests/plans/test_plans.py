@@ -24,12 +24,14 @@ from pgqueue.operations import (
     schedules,
     workflows,
 )
-from pgqueue.operations.claims import Finished, Lane
+from pgqueue.operations.claims import Finished, Lane, Slice
 from pgqueue.outcome import SUCCEEDED
 from pgqueue.queues import QueueSettings
 from pgqueue.schedule import Firing
 from pgqueue.sql import load
 from pgqueue.worker.link import pin
+from pgqueue.worker.trail import END, FRONT
+from tests.model.machine import perform
 
 LIMIT = 50
 START = datetime(2000, 1, 1, tzinfo=UTC)
@@ -164,6 +166,46 @@ async def test_the_cursor_does_not_walk_dead_rows(dsn: str, conn: psycopg.Connec
         start = claims.claim([Lane("default", 0, START, 0)], claim_id=uuid4(), **COMMON)
         cheap, dear = buffers(await explain(dsn, ahead)), buffers(await explain(dsn, start))
     assert cheap * 1.5 < dear
+
+
+async def test_under_a_held_snapshot_a_look_behind_costs_its_stretch(
+    dsn: str, conn: psycopg.Connection
+) -> None:
+    """Each job that has run leaves dead index entries; nothing may go over all of them at once."""
+    fill(conn, 40_000, **PAST)
+    place = conn.execute(
+        "select run_at, id from pgqueue.jobs order by id offset 10000 limit 1"
+    ).fetchone()
+    last = conn.execute("select run_at, id from pgqueue.jobs order by id desc limit 1").fetchone()
+    assert place is not None
+    assert last is not None
+    fill(conn, 1, queue="'other'", priority="7")
+    fill(conn, 1, queue="'new'", priority="-3")
+    with psycopg.connect(dsn) as holder:
+        holder.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        holder.execute("select count(*) from pgqueue.queues")
+        conn.execute("update pgqueue.jobs set status = 'running', worker_id = gen_random_uuid(), lease_expires_at = now()"
+                     " where queue = 'default'")  # fmt: skip
+        conn.execute("update pgqueue.jobs set status = 'succeeded', worker_id = null, finished_at = now()"
+                     " where queue = 'default'")  # fmt: skip
+        conn.execute("vacuum pgqueue.jobs")
+
+        async def cost(slices: list[Slice]) -> int:
+            plan = await explain(dsn, claims.sweep(None, slices, claim_id=uuid4(), **COMMON))
+            return buffers(plan)
+
+        known = Slice("default", 0, last, END)
+        everything, latest = await cost([Slice("default", 0, FRONT, END)]), await cost([known])
+        assert latest < 300
+        assert await cost([Slice("default", 0, FRONT, place), known]) - latest < everything / 2
+        found = perform(conn, claims.sweep(None, [known], claim_id=uuid4(), **COMMON))
+        assert sorted(found.lanes) == [("new", -3), ("other", 7)]
+        assert len(found.jobs) == 2
+        whole = buffers(await explain(dsn, maintenance.rescue(max_crashes=3)))
+        some = maintenance.rescue(max_crashes=3, after=10_000, until=11_000)
+        assert buffers(await explain(dsn, some)) < whole / 4
+        plan = await explain(dsn, maintenance.prune(Status.SUCCEEDED, age=3600.0, limit=100))
+        assert buffers(plan) < 300
 
 
 async def test_maintenance_and_statistics_stay_bounded(dsn: str, conn: psycopg.Connection) -> None:
