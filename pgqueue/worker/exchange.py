@@ -181,27 +181,30 @@ class Exchange(Service):
         except StatementRefused as refused:
             if refused.state != TOO_LONG:
                 raise
-            await self._cut_short(begun)
+            self._lanes.cut_short(time.monotonic(), time.monotonic() - begun)
+            await self._start_further_on(begun)
             return await self._go_on(taking)
         now, full = time.monotonic(), len(found.jobs) == taking["limit"]
         self._lanes.swept(found, full=full, now=now, took=now - begun)
         return found.jobs
 
-    async def _cut_short(self, begun: float) -> None:
-        """A sweep went over more dead rows than there was time for."""
-        now = time.monotonic()
-        self._lanes.cut_short(now, now - begun)
-        self.log.warning(CUT_SHORT, now - begun)
-        if not self._lanes.known:
-            places: list[Lane] = await self._database.run(claims.last_places(self._queues))
-            self._lanes.start_at(places)
+    async def _start_further_on(self, begun: float) -> None:
+        """A look went over more dead rows than there was time for: where the last job ended there are few."""
+        self.log.warning(CUT_SHORT, time.monotonic() - begun)
+        places: list[Lane] = await self._database.run(claims.last_places(self._queues))
+        self._lanes.start_at(places)
 
     async def _go_on(self, taking: Taking) -> list[ClaimedJob]:
-        lanes = self._lanes.in_order()
-        if self._executor.ended:
-            jobs = await self.recorder.trade(self._executor.ended, lanes, taking)
-        else:
-            jobs = await self._database.run(claims.claim(lanes, **taking))
+        lanes, begun = self._lanes.in_order(), time.monotonic()
+        try:
+            if self._executor.ended:
+                jobs = await self.recorder.trade(self._executor.ended, lanes, taking)
+            else:
+                jobs = await self._database.run(claims.claim(lanes, **taking))
+        except StatementRefused as refused:
+            if refused.state == TOO_LONG:
+                await self._start_further_on(begun)
+            raise
         self._lanes.claimed(jobs)
         return jobs
 

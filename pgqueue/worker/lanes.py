@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import MOST_LANES, Lane, Place, Slice, Swept
-from pgqueue.worker.pace import Pace
+from pgqueue.worker.pace import ALL, LONG, Pace
 from pgqueue.worker.trail import FRONT, Trail
 
 SWEEP_SHARE = 0.05
@@ -51,11 +51,6 @@ class Lanes:
         """Seconds until a sweep is due."""
         return max(0.0, self._next_sweep - now) if self._cursors else 0.0
 
-    @property
-    def known(self) -> bool:
-        """Is there a lane to claim from?"""
-        return bool(self._cursors)
-
     def in_order(self) -> list[Lane]:
         """Lanes by priority, queues of the same priority taking turns at the front.
 
@@ -86,11 +81,13 @@ class Lanes:
     def swept(self, found: Swept, *, full: bool, now: float, took: float) -> None:
         """Take note of a sweep that ended at ``now`` after ``took`` seconds.
 
-        A ``full`` one may have left more behind the old cursors, so these go back to where it ended.
+        A ``full`` one may have left more behind the old cursors, so these go back to where it ended; unless
+        claims would then have to go over what took the sweep so long: the next sweeps find the rest.
         """
+        back = full and self._pace.reach == ALL and took <= LONG
         for key, (place, _) in _last(found.jobs).items():
-            self._cursors[key] = place if full else max(place, self._cursors.get(key, place))
-            if full:
+            self._cursors[key] = place if back else max(place, self._cursors.get(key, place))
+            if back:
                 self._trail(key).back_to(place)
         for key in found.lanes:  # a full sweep has perhaps not been there
             self._cursors.setdefault(key, FRONT if full else (found.at, 0))
@@ -117,7 +114,8 @@ class Lanes:
     def start_at(self, places: Sequence[Lane]) -> None:
         """Go on from these places, where the front of a lane cannot be found in time."""
         for lane in places:
-            self._cursors[lane.queue, lane.priority] = (lane.after_at, lane.after_id)
+            key, place = (lane.queue, lane.priority), (lane.after_at, lane.after_id)
+            self._cursors[key] = max(place, self._cursors.get(key, place))
 
     def _go_on(self, at: datetime) -> None:
         """The next sweep goes over the next stretch; after the last, from the front again."""

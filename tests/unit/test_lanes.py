@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob
-from pgqueue.operations.claims import Swept
+from pgqueue.operations.claims import Lane, Swept
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.pace import ALL, Pace
 from pgqueue.worker.trail import END, EVERY, FRONT, MOST_MARKS, Trail
@@ -147,3 +147,19 @@ def test_an_unknown_lane_without_due_jobs_is_claimed_from_now_on() -> None:
     lanes = Lanes()
     lanes.swept(Swept([], [("q", 3)], NOW), full=False, now=0.0, took=0.0)
     assert [(lane.after_at, lane.after_id) for lane in lanes.in_order()] == [(NOW, 0)]
+
+
+def test_a_full_sweep_far_behind_does_not_send_claims_over_all_that_died() -> None:
+    lanes = busy(8)
+    swept_once(lanes, 1.0, 1.0)
+    assert lanes.slices(21.0)[0].until == place(4)
+    lanes.swept(Swept([job(2)], [], START), full=True, now=21.0, took=0.05)
+    assert [(lane.after_at, lane.after_id) for lane in lanes.in_order()] == [place(8)]
+    assert lanes.slices(40.0)[0].until == place(4)  # once more: there may be others
+
+
+def test_a_start_further_on_takes_no_cursor_back() -> None:
+    lanes = busy(8)
+    lanes.start_at([Lane("q", 0, *place(3)), Lane("other", 1, *place(5))])
+    found = {(lane.queue, lane.after_id) for lane in lanes.in_order()}
+    assert found == {("q", 8), ("other", 5)}
