@@ -115,11 +115,12 @@ def publish() -> None:
     Raises:
         SystemExit: nothing has been measured yet.
     """
-    found = results.load(results.FOLDER)
-    if not found:
+    fresh = results.load(results.FOLDER)
+    if not fresh:
         raise SystemExit("nothing measured yet: run `make bench` first")
     results.PUBLISHED.mkdir(parents=True, exist_ok=True)
-    for name, result in found.items():
+    found = results.load(results.PUBLISHED) | fresh  # what was not measured again stays as it was
+    for name, result in fresh.items():
         shutil.copy(results.FOLDER / f"{name}.json", results.PUBLISHED)
         _draw(name, result["measurements"])
     descriptions = {name: scenarios.load(name)[1] for name in scenarios.NAMES}

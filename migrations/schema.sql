@@ -2007,17 +2007,22 @@ begin
 end $$;
 
 revoke execute on function pgqueue.room(text), pgqueue.with_defaults(jsonb) from public;
--- Whoever may enqueue may ask for room.
+-- Whoever may enqueue may ask for room; whoever may insert jobs may see the bounds and defaults of their queues.
 do $$
 declare
     command text;
 begin
     for command in
-        select format('grant execute on function pgqueue.room(text) to %s',
-                      case when acl.grantee = 0 then 'public' else acl.grantee::regrole::text end)
-          from pg_proc p cross join lateral aclexplode(p.proacl) acl
-         where p.pronamespace = (select relnamespace from pg_class where oid = 'pgqueue.jobs'::regclass)
-           and p.proname = 'enqueue' and acl.privilege_type = 'EXECUTE'
+        select distinct format('grant %s to %s', g.what,
+                               case when g.grantee = 0 then 'public' else g.grantee::regrole::text end)
+          from (select 'execute on function pgqueue.room(text)' as what, acl.grantee
+                  from pg_proc p cross join lateral aclexplode(p.proacl) acl
+                 where p.pronamespace = (select relnamespace from pg_class where oid = 'pgqueue.jobs'::regclass)
+                   and p.proname = 'enqueue' and acl.privilege_type = 'EXECUTE'
+                union all
+                select 'select on pgqueue.queues', acl.grantee
+                  from pg_attribute a cross join lateral aclexplode(a.attacl) acl
+                 where a.attrelid = 'pgqueue.jobs'::regclass and a.attname = 'task' and acl.privilege_type = 'INSERT') g
     loop
         execute command;
     end loop;

@@ -13,7 +13,8 @@ from pgqueue.operations import claims, limits
 from pgqueue.operations.claims import Lane, Taking
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused, perhaps_done
 from pgqueue.worker.executor import Executor
-from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, SWEEP_SHARE, Lanes
+from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, Lanes
+from pgqueue.worker.pace import SHARE
 from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
@@ -111,7 +112,7 @@ class Exchange(Service):
         wait = min(FIRST_IDLE_WAIT * float(2 ** min(self._idle, 16)), self._poll)
         self._idle += 1
         # It found nothing and yet took long: it walked over many jobs, paused ones.
-        wait = max(wait, min(self._took / SWEEP_SHARE, LONGEST_BETWEEN_SWEEPS))
+        wait = max(wait, min(self._took / SHARE, LONGEST_BETWEEN_SWEEPS))
         wait = min(wait, self._wait)
         if swept:
             return wait

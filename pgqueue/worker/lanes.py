@@ -7,10 +7,9 @@ from datetime import datetime
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import MOST_LANES, Lane, Place, Slice, Swept
-from pgqueue.worker.pace import ALL, LONG, Pace
+from pgqueue.worker.pace import ALL, LONG, SHARE, Pace
 from pgqueue.worker.trail import FRONT, Trail
 
-SWEEP_SHARE = 0.05
 AGING = 16
 LONGEST_BETWEEN_SWEEPS = 5.0
 
@@ -21,8 +20,8 @@ class Lanes:
     """The lanes (queue, priority) known to be in use, each with the place claimed up to.
 
     A claim from the cursors on does not walk the dead index entries behind them. A sweep finds what
-    appeared behind: late commits, rescued rows, new priorities. One is due every 5 s, and they take at most
-    5 % of the time. While an old snapshot is held, dead entries stay, and one that goes over all of them
+    appeared behind: late commits, rescued rows, new priorities. One is due every 5 s, and they take about 5 %
+    of the time at most. While an old snapshot is held, dead entries stay, and one that goes over all of them
     would take seconds: then each goes over a stretch of what was claimed, when there is time for it, and
     over the latest.
     """
@@ -97,11 +96,11 @@ class Lanes:
             self._trails.pop(dropped, None)
         self._found = self._found or bool(found.jobs)
         self.swept_all = False
-        self._next_sweep = now + min(took / SWEEP_SHARE, LONGEST_BETWEEN_SWEEPS)
+        self._next_sweep = now + min(took / SHARE, LONGEST_BETWEEN_SWEEPS)
         if self._reach and not full:
             self._go_on(found.at)
         if self._reach:
-            self._next_stretch = now + took / SWEEP_SHARE
+            self._next_stretch = now + self._pace.rest(took)
             self._pace.took(took, self._longest())
 
     def cut_short(self, now: float, took: float) -> None:
@@ -109,7 +108,7 @@ class Lanes:
         self._pace.cut_short(self._longest())
         self.swept_all = False
         self._next_sweep = now + LONGEST_BETWEEN_SWEEPS
-        self._next_stretch = now + took / SWEEP_SHARE
+        self._next_stretch = now + self._pace.rest(took)
 
     def start_at(self, places: Sequence[Lane]) -> None:
         """Go on from these places, where the front of a lane cannot be found in time."""

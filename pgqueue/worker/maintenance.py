@@ -12,8 +12,7 @@ from pgqueue.operations import maintenance, steps, workflows
 from pgqueue.operations.maintenance import Rescued
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
-from pgqueue.worker.lanes import SWEEP_SHARE
-from pgqueue.worker.pace import Pace
+from pgqueue.worker.pace import SLOW_SHARE, Pace
 from pgqueue.worker.service import Service
 
 BATCH = 1000
@@ -68,15 +67,16 @@ class Rescuer(Service):
             if refused.state != TOO_LONG:
                 raise
             self._pace.cut_short(last)
-            return (time.monotonic() - begun) / SWEEP_SHARE
+            return self._pace.rest(time.monotonic() - begun)
         if jobs:
             self._take_note(jobs)
             return 0.0
         took = time.monotonic() - begun
+        rest = self._pace.rest(took)
         self._pace.took(took, last)
         self._after = -1 if to_the_end else until
         wait = self._interval * random.uniform(0.5, 1.0) if to_the_end else 0.0
-        return max(wait, took / SWEEP_SHARE)
+        return max(wait, rest)
 
     def _take_note(self, jobs: list[Rescued]) -> None:
         for job in jobs:
@@ -137,7 +137,7 @@ class Pruner(Service):
             if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
                 raise
             self._batch = max(limit // 2, SMALLEST_BATCH)
-            return (time.monotonic() - begun) / SWEEP_SHARE
+            return (time.monotonic() - begun) / SLOW_SHARE
         self._batch = min(limit * 2, BATCH)
         return PAUSE_BETWEEN_BATCHES if more else PRUNE_INTERVAL * random.uniform(0.5, 1.0)
 
