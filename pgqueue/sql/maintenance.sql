@@ -29,8 +29,9 @@ update pgqueue.jobs j
 returning j.id, j.task, j.status, j.attempt;
 
 -- name: last_id
--- The last id that the sequence has given.
-select coalesce(pg_sequence_last_value('pgqueue.jobs_id_seq'::regclass), 0);
+-- The last id that the sequence has given, for who may use it.
+select coalesce(case when has_sequence_privilege('pgqueue.jobs_id_seq', 'usage, select') then
+                     pg_sequence_last_value('pgqueue.jobs_id_seq'::regclass) end, 0);
 
 -- name: expire
 -- Cancel pending jobs that were not started in time.

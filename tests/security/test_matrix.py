@@ -24,7 +24,7 @@ EVERYBODY = {*ROLES}
 ALLOWED: Mapping[str, set[str]] = {
     "enqueue": PRODUCERS, "enqueue_one": PRODUCERS, "enqueue_plain": PRODUCERS, "reserve_ids": PRODUCERS, "copy_jobs": PRODUCERS,
     "enqueue_jobs": PRODUCERS, "expire": WORKER,
-    "claim": WORKER, "sweep": WORKER, "last_places": WORKER | OPERATOR, "last_id": PRODUCERS, "complete": WORKER, "complete_and_delete": WORKER,
+    "claim": WORKER, "sweep": WORKER, "last_places": WORKER | OPERATOR, "last_id": EVERYBODY, "complete": WORKER, "complete_and_delete": WORKER,
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,

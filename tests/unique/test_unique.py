@@ -125,7 +125,7 @@ async def test_once_it_runs_the_next_call_queues_another(
 
     edit = save.with_unique("doc", until="started", on_conflict="replace")
     await edit.aenqueue("a")
-    await drain(app)
+    await drain(app, concurrency=1, prefetch=0)  # nobody takes b before c is there
     assert ran == ["a", "c"]
 
 

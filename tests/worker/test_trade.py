@@ -64,7 +64,7 @@ async def test_a_zombie_completes_nothing_and_may_claim(
 async def test_one_statement_and_one_commit_a_job(
     app: App, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "SWEEP_SHARE", 1e-9)  # at the start, then after five seconds
+    monkeypatch.setattr(lanes, "SHARE", 1e-9)  # at the start, then after five seconds
     counts: Counter[str] = Counter()
     original = Database.run
 
@@ -91,7 +91,7 @@ async def test_a_refused_result_does_not_stop_the_claims(
         "alter table pgqueue.jobs add constraint picky check (status <> 'succeeded' or id <> 2)"
     )
     ran: list[int] = []
-    monkeypatch.setattr(lanes, "SWEEP_SHARE", 1e-9)
+    monkeypatch.setattr(lanes, "SHARE", 1e-9)
 
     @app.task(name="t")
     async def task() -> None:
