@@ -371,7 +371,7 @@ async def test_an_end_costs_what_it_releases(dsn: str, conn: psycopg.Connection)
         conn.execute("analyze pgqueue.jobs, pgqueue.workflow_jobs, pgqueue.dependencies")
     looked = await explain(dsn, workflows.unsettled(after=0, limit=100))
     assert "Seq Scan" not in scans(looked)
-    assert buffers(looked) < 100 * 10
+    assert buffers(looked) < 100 * 15
 
 
 async def test_a_watch_does_not_go_over_its_way_again(dsn: str, conn: psycopg.Connection) -> None:
