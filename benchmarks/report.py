@@ -115,9 +115,10 @@ def publish() -> None:
     Raises:
         SystemExit: nothing has been measured yet.
     """
-    fresh = results.load(results.FOLDER)
+    measured = results.load(results.FOLDER)
+    fresh = {name: each for name, each in measured.items() if each["about"]["scale"] == "full"}
     if not fresh:
-        raise SystemExit("nothing measured yet: run `make bench` first")
+        raise SystemExit("nothing measured at full scale yet: run `make bench` first")
     results.PUBLISHED.mkdir(parents=True, exist_ok=True)
     found = results.load(results.PUBLISHED) | fresh  # what was not measured again stays as it was
     for name, result in fresh.items():
