@@ -64,9 +64,10 @@ MUTANTS = [
     *_claims("sweep", (SKIP, "for update of j")),
     *_claims("own", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
-    *_claims("release", ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""),
-             (ORDER, "for update of j")),
-    *_claims("heartbeat", (OWN, ""), (RUNNING, "where true"), (" skip locked", "")),
+    *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
+        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for update of j"))],
+    *[Mutant("pgqueue/sql/leases.sql", "heartbeat", old, new) for old, new in (
+        (OWN, ""), (RUNNING, "where true"), (" skip locked", ""))],
     *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
         (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
         ("for update of j skip locked", "for update of j"))],

@@ -14,8 +14,6 @@ from pgqueue.operations.claims import Taking
 from pgqueue.operations.queues import as_declared
 from pgqueue.queues import QueueSettings
 
-ROWS = {"task": "tasks", "queue": "queues"}
-
 
 class Limited(NamedTuple):
     """What was claimed; the key to go on after, and seconds until a rate lets the next start."""

@@ -94,7 +94,7 @@ async def test_a_timeout_of_the_queue(app: App, conn: psycopg.Connection) -> Non
 
     @app.task(queue="quick", timeout=60)
     async def says_it() -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # longer than the queue's timeout
 
     long.enqueue()
     says_it.enqueue()

@@ -12,7 +12,7 @@ import pytest
 
 from pgqueue import App, ConfigError, QueueFull, Task
 from pgqueue.connect import asyncpg_uri
-from tests.support import drain, eventually
+from tests.support import drain, eventually, eventually_async
 
 
 def full_at(app: App, most: int, **options: Any) -> Task[[int], None]:
@@ -100,8 +100,8 @@ async def test_the_event_loop_goes_on_while_it_waits(app: App, conn: psycopg.Con
     send = full_at(app, 1, when_full="wait", max_wait=600)
     await send.aenqueue(0)
     waiter = asyncio.ensure_future(send.aenqueue(1))
-    done, _ = await asyncio.wait([waiter], timeout=0.1)
-    assert not done
+    await eventually_async(lambda: has_looked(conn))  # on this loop
+    assert not waiter.done()
     await drain(app)
     await waiter
     assert conn.execute("select count(*) from pgqueue.jobs").fetchone() == (2,)
