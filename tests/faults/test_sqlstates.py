@@ -259,3 +259,27 @@ async def test_looks_that_are_always_cut_short_do_not_stop_the_queue(
         conn.execute("insert into pgqueue.jobs (task) select 't' from generate_series(1, 300)")
         await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
     assert any("cut short" in warning for warning in _warnings(caplog))
+
+
+async def test_a_claim_that_is_cut_short_goes_on_where_the_last_job_ended(
+    proxy: Proxy, through: str, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(through)
+
+    @app.task(name="t")
+    async def t() -> None: ...
+
+    cut: list[bytes] = []
+
+    def watch(data: bytes) -> None:
+        claims_forward = b"as lane(queue, priority, after_at" in data and not cut
+        proxy.error = "57014" if claims_forward else None
+        if claims_forward:
+            cut.append(data)
+
+    proxy.watch = watch
+    conn.execute("insert into pgqueue.jobs (task) select 't' from generate_series(1, 300)")
+    async with working(app, poll=0.05, concurrency=10):
+        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
+    assert cut
+    assert any("cut short" in warning for warning in _warnings(caplog))
