@@ -187,7 +187,7 @@ class Signature:
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
             reason = concealer(_scalars_of(text, task, keys))(str(error))
             raise ArgumentsError(f"the stored arguments do not fit: {reason}") from None
-        return {name: getattr(values, f"p{i}") for i, name in enumerate(self.names)}
+        return dict(zip(self.names, msgspec.structs.astuple(values), strict=True))
 
 
 def _marking(marks: dict[str, ResultOf]) -> Callable[[Any], Any]:
@@ -205,7 +205,7 @@ def _marking(marks: dict[str, ResultOf]) -> Callable[[Any], Any]:
 
 def opened(text: str, *, task: str, keys: Keys | None) -> str:
     """Arguments as JSON text with encrypted ones decrypted; raises as ``Signature.decode`` does."""
-    if f'"{FIELD}"' not in text:
+    if _SEALED not in text:
         return text
     values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     for name, raw in values.items():

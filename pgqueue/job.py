@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -122,13 +122,12 @@ class Added(NamedTuple):
     placed: Placed = "inserted"
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """A row as the claim returns it. ``args`` is JSON text, decoded per job."""
+class ClaimedJob(NamedTuple):
+    """A row as the claim returns it. ``args`` is JSON text, decoded per job, and not part of its ``repr``."""
 
     id: int
     task: str
-    args: str = field(repr=False)
+    args: str
     queue: str
     priority: int
     attempt: int
@@ -146,7 +145,10 @@ class ClaimedJob:
 
     def filled(self, results: dict[str, Any]) -> ClaimedJob:
         """The same with results in place of their names."""
-        return replace(self, args=filled(self.args, results))
+        return self._replace(args=filled(self.args, results))
+
+    def __repr__(self) -> str:
+        return f"ClaimedJob(id={self.id}, task={self.task!r}, attempt={self.attempt})"
 
 
 @dataclass(frozen=True, slots=True)

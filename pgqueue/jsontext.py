@@ -62,8 +62,7 @@ def check_stored(text: str) -> None:
     """
     if len(text) >= MOST_CLAIMED:
         raise ArgumentsError(f"the stored arguments are too large: at most {MOST_BYTES:,} bytes")
-    size = len(text.encode("utf-8", "replace"))
-    if size > MOST_BYTES:
+    if len(text) * 4 > MOST_BYTES and (size := len(text.encode("utf-8", "replace"))) > MOST_BYTES:
         size = len(_BLANK.sub(r"\1", text).encode("utf-8"))
         if size > MOST_BYTES:
             raise ArgumentsError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 
 from benchmarks.measurement import Collector
@@ -35,7 +34,7 @@ def script(batch: int) -> str:
         "worker_id": "':claim'", "lease": "60",
     })  # fmt: skip
     picking, updating, rest = claim.partition("\nupdate pgqueue.jobs j\n")
-    columns = ", ".join(field.name for field in fields(ClaimedJob) if field.name != "claim_id")
+    columns = ", ".join(name for name in ClaimedJob._fields if name != "claim_id")
     complete = _put(load()["complete"].named, {
         "ids": "':ids'", "claim_ids": f"array_fill(':claim'::uuid, array[{batch}])",
         "run_seconds": f"array_fill(0::real, array[{batch}])",

@@ -17,8 +17,7 @@ MOST_LANES = 256
 Place = tuple[datetime, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """The end of an attempt; ``run_seconds`` by the monotonic clock.
 
     ``doubtful``: it may have been recorded already, by a statement or COMMIT without an answer.
@@ -143,7 +142,7 @@ def _cursors(lanes: Sequence[Lane]) -> dict[str, object]:
 
 
 def _claimed(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
-    jobs = [ClaimedJob(*row, claim_id) for row in rows]  # type: ignore[call-arg]
+    jobs = [ClaimedJob._make((*row, claim_id)) for row in rows]
     jobs.sort(key=lambda job: (-job.priority, job.run_at, job.id))
     return jobs
 

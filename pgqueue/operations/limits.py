@@ -45,7 +45,7 @@ def claim(queue: str, after_key: str | None, **taking: Unpack[Taking]) -> Operat
         if not rows:
             return Limited([], after_key, None)
         (last_key, wait, *_), *claimed = map(tuple, rows)
-        jobs = [ClaimedJob(*row[2:], taking["claim_id"]) for row in claimed]  # type: ignore[call-arg]
+        jobs = [ClaimedJob._make((*row[2:], taking["claim_id"])) for row in claimed]
         return Limited(jobs, last_key, wait)
 
     return Operation("claim_limited", {"queue": queue, "after_key": after_key, **taking}, decode)

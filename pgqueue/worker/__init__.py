@@ -80,6 +80,9 @@ class Worker:
         Their jobs are given back at the last moment; ``run`` must leave them to their leases, for
         the threads go on.
         """
+        from pgqueue.worker.garbage import collect_less_often
+
+        collect_less_often()
         self._ends_process = True
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._run_and_exit())

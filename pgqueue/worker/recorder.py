@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
@@ -66,12 +65,17 @@ class Recorder:
 
     def may_trade(self, ended: list[Finished]) -> bool:
         """Are all of them successes, which can be recorded in the statement of a claim?"""
-        delete = self._deleted(ended[0]) if ended else False
-        return not self._apart and all(self._tradable(f, delete) for f in ended)
+        return not self._apart and len(self._tradable(ended)) == len(ended)
 
-    def _tradable(self, finished: Finished, delete: bool) -> bool:
-        """Is it a success whose row goes, or stays, as those of the others do?"""
-        return finished.outcome is SUCCEEDED and self._deleted(finished) == delete
+    def _tradable(self, ended: Sequence[Finished]) -> list[Finished]:
+        """The successes whose rows go, or stay, as that of the first does."""
+        delete = self._deleted(ended[0]) if ended else False
+        deletes = {queue: self._deletes(queue) for queue in {f.job.queue for f in ended if f.job}}
+        return [
+            f for f in ended
+            if f.outcome is SUCCEEDED and (job := f.job) is not None
+            and (job.workflow_id is None and deletes[job.queue]) == delete
+        ]  # fmt: skip
 
     def _deleted(self, finished: Finished) -> bool:
         """Is the row deleted when it is recorded?"""
@@ -89,7 +93,7 @@ class Recorder:
             StatementRefused: what was refused is recorded without a claim next time.
         """
         delete = self._deleted(ended[0]) if ended else False
-        done = [each for each in ended if self._tradable(each, delete)][:MOST_AT_ONCE]
+        done = self._tradable(ended)[:MOST_AT_ONCE]
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
         operation = claims.trade(done, lanes, delete=delete, **taking)
@@ -134,7 +138,7 @@ class Recorder:
         log.error("job %d: its result was refused: %s", finished.id, error)
         plain = Outcome("retry", AFTER_A_REFUSAL, type(error).__name__, "its result was refused")
         try:
-            await self._write_all([replace(finished, outcome=plain, run_seconds=0.0)])
+            await self._write_all([finished._replace(outcome=plain, run_seconds=0.0)])
         except Exception as again:
             if not refused(again):
                 raise
@@ -187,7 +191,7 @@ class Recorder:
 
 
 def _doubtful(finished: list[Finished]) -> list[Finished]:
-    return [replace(each, doubtful=True) for each in finished]
+    return [each._replace(doubtful=True) for each in finished]
 
 
 def refused(error: Exception) -> bool:

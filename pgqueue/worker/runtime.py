@@ -9,13 +9,13 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
-from pgqueue.job import ClaimedJob
 from pgqueue.operations import maintenance, workflows
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
@@ -132,7 +132,13 @@ class Runtime:
         return Handlers(
             longest=lambda queue: self.known.timeout(queue) or self.settings.default_timeout,
             definition=self.app.definition,
-            make_context=self._context,
+            make_context=partial(
+                Context,
+                schema=self.app.schema,
+                connect=self.app.connections.sync,
+                aconnect=self.app.connections.aio,
+                resources=self.resources.opened,
+            ),
             threads=self._threads,
             processes=self._processes,
             privacy=self.app.privacy,
@@ -191,16 +197,6 @@ class Runtime:
             alive=alive,
             loop=self._loop,
             beside=self._beside,
-        )
-
-    def _context(self, job: ClaimedJob) -> Context:
-        connections = self.app.connections
-        return Context(
-            job,
-            schema=self.app.schema,
-            connect=connections.sync,
-            aconnect=connections.aio,
-            resources=self.resources.opened,
         )
 
     def _held(self) -> Iterator[Run]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
@@ -56,7 +55,7 @@ async def test_a_job_whose_lease_ran_out_while_the_process_was_frozen_is_not_sta
         )
         executor = runtime.executors[0]
         executor.submit([stale], time.monotonic() - 61)
-        executor.submit([replace(stale, id=1, args='{"text": "fresh"}')], time.monotonic())
+        executor.submit([stale._replace(id=1, args='{"text": "fresh"}')], time.monotonic())
         await eventually_async(lambda: ran)
         await eventually_async(lambda: executor.at_rest)
     assert ran == ["fresh"]
