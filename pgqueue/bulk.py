@@ -6,14 +6,17 @@ Format: https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from operator import attrgetter
+from typing import Any
 
-from pgqueue.job import NewJob
+from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation, Row
 
 COPY_FROM = 500
+PIECE = 1000
+_OPTIONS = attrgetter("task", "queue", "priority", "max_retries", "run_at", "delay")
 
 
 def worth_it(jobs: Sequence[NewJob]) -> bool:
@@ -31,23 +34,28 @@ def _reserved(rows: Sequence[Row]) -> tuple[list[int], datetime]:
     return sorted(taken), now
 
 
-def copy_text(jobs: Iterable[NewJob], ids: Iterable[int], now: datetime) -> bytes:
-    """The rows of jobs in COPY's text format."""
-    # Jobs of one call have few different options: their columns are written once.
-    options = cache(lambda *values: "\t".join(map(_field, values)))
-    return "".join(
-        f"{job_id}\t{_escaped(job.args)}"
-        f"\t{options(job.task, job.queue, job.priority_or_usual, job.retries_or_usual, _backoff(job), _run_at(job, now))}\n"
-        for job, job_id in zip(jobs, ids, strict=True)
-    ).encode()
+def copy_text(jobs: Sequence[NewJob], ids: Sequence[int], now: datetime) -> Iterator[bytes]:
+    """The rows of jobs in COPY's text format, in pieces: the server reads one while the next is written."""
+    written: dict[tuple[object, ...], str] = {}
+
+    def options(job: NewJob) -> str:
+        # Jobs of one call have few different options: their columns are written once.
+        key = (*_OPTIONS(job), None if job.backoff is None else json.dumps(job.backoff))
+        if (text := written.get(key)) is None:
+            text = written[key] = _options(job, now)
+        return text
+
+    for at in range(0, len(jobs), PIECE):
+        piece = zip(ids[at : at + PIECE], jobs[at : at + PIECE], strict=True)
+        lines = [f"{number}\t{_escaped(job.args)}\t{options(job)}\n" for number, job in piece]
+        yield "".join(lines).encode()
 
 
-def _backoff(job: NewJob) -> str | None:
-    return None if job.backoff is None else json.dumps(job.backoff)
-
-
-def _run_at(job: NewJob, now: datetime) -> datetime:
-    return job.run_at or (now + timedelta(seconds=job.delay) if job.delay else now)
+def _options(job: NewJob, now: datetime) -> str:
+    run_at = job.run_at or (now + timedelta(seconds=job.delay) if job.delay else now)
+    backoff = None if job.backoff is None else json.dumps(job.backoff)
+    values = (job.task, job.queue, job.priority_or_usual, job.retries_or_usual, backoff, run_at)
+    return "\t".join(map(_field, values))
 
 
 def _field(value: object) -> str:
@@ -60,6 +68,22 @@ def _escaped(text: str) -> str:
     # Four replaces cost a tenth of str.translate.
     text = text.replace("\\", "\\\\").replace("\n", "\\n")
     return text.replace("\r", "\\r").replace("\t", "\\t")
+
+
+class Copied(Sequence[Added]):
+    """What became of jobs that were copied in; made one by one, or the garbage collector would go over all of them."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        return [Added(each) for each in self._ids[at]] if isinstance(at, slice) else Added(self._ids[at])
+
+    def __iter__(self) -> Iterator[Added]:
+        return map(Added, self._ids)
 
 
 def due_queues(jobs: Iterable[NewJob], now: datetime) -> list[str]:

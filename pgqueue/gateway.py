@@ -117,14 +117,14 @@ class Gateway:
         """
         copied = self._copy(jobs, notify, on) if bulk.worth_it(jobs) else None
         if copied is not None:
-            return list(map(Added, copied))
+            return bulk.Copied(copied)
         return self.run(operations.enqueue(jobs, notify=notify), on)
 
     async def ainsert(self, jobs: Sequence[NewJob], *, notify: bool, on: object) -> Sequence[Added]:
         """The same, awaited."""
         copied = await self._acopy(jobs, notify, on) if bulk.worth_it(jobs) else None
         if copied is not None:
-            return list(map(Added, copied))
+            return bulk.Copied(copied)
         return await self.arun(operations.enqueue(jobs, notify=notify), on)
 
 

@@ -5,7 +5,7 @@ None of these opens, commits, rolls back or closes anything, or changes a settin
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -35,14 +35,14 @@ class Driver(Protocol):
 class Copying(Protocol):
     """A driver that can also copy rows in."""
 
-    def copy(self, statement: Statement, data: bytes) -> None: ...
+    def copy(self, statement: Statement, pieces: Iterable[bytes]) -> None: ...
 
 
 @runtime_checkable
 class AsyncCopying(Protocol):
     """The same, awaited."""
 
-    async def acopy(self, statement: Statement, data: bytes) -> None: ...
+    async def acopy(self, statement: Statement, pieces: Iterable[bytes]) -> None: ...
 
 
 class AsyncDriver(Protocol):

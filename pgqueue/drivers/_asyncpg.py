@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
-from io import BytesIO
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Any
 
 import asyncpg
@@ -32,13 +31,18 @@ class AsyncpgDriver:
         )
         return rows
 
-    async def acopy(self, statement: Statement, data: bytes) -> None:
+    async def acopy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         match = _COPY.match(statement.numbered)
         assert match is not None
         schema, table, columns = match.groups()
         await self._connection.copy_to_table(
-            table, schema_name=schema, columns=columns.split(", "), source=BytesIO(data)
+            table, schema_name=schema, columns=columns.split(", "), source=_awaited(pieces)
         )
+
+
+async def _awaited(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def async_driver(connection: object) -> AsyncpgDriver | None:

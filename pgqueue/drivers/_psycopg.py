@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psycopg
@@ -25,10 +25,11 @@ class PsycopgDriver:
             cursor.execute(statement.encoded, [values[n] for n in statement.parameters])
             return cursor.fetchall()
 
-    def copy(self, statement: Statement, data: bytes) -> None:
+    def copy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         with psycopg.RawCursor(self._connection) as cursor:
             with cursor.copy(statement.encoded) as copy:
-                copy.write(data)
+                for piece in pieces:
+                    copy.write(piece)
 
 
 class PsycopgAsyncDriver:
@@ -44,10 +45,11 @@ class PsycopgAsyncDriver:
             await cursor.execute(statement.encoded, [values[n] for n in statement.parameters])
             return await cursor.fetchall()
 
-    async def acopy(self, statement: Statement, data: bytes) -> None:
+    async def acopy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         async with psycopg.AsyncRawCursor(self._connection) as cursor:
             async with cursor.copy(statement.encoded) as copy:
-                await copy.write(data)
+                for piece in pieces:
+                    await copy.write(piece)
 
 
 def sync_driver(connection: object) -> PsycopgDriver | None:
