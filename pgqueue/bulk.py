@@ -80,7 +80,11 @@ class Copied(Sequence[Added]):
         return len(self._ids)
 
     def __getitem__(self, at: Any) -> Any:
-        return [Added(each) for each in self._ids[at]] if isinstance(at, slice) else Added(self._ids[at])
+        return (
+            [Added(each) for each in self._ids[at]]
+            if isinstance(at, slice)
+            else Added(self._ids[at])
+        )
 
     def __iter__(self) -> Iterator[Added]:
         return map(Added, self._ids)

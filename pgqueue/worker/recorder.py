@@ -16,6 +16,9 @@ from pgqueue.worker.report import report
 log = logging.getLogger("pgqueue.recorder")
 
 MOST_AT_ONCE = 1000
+# The claim of a trade sees the table as it was when the trade began: with many results to record before it, it
+# tries the rows that other workers have claimed meanwhile, one by one.
+MOST_TRADED = 200
 AFTER_A_REFUSAL = 60.0
 KEEPS_RESULTS = 5  # the schema
 # Data, constraint, raised by a trigger, program limit.
@@ -64,8 +67,10 @@ class Recorder:
                 raise
 
     def may_trade(self, ended: list[Finished]) -> bool:
-        """Are all of them successes, which can be recorded in the statement of a claim?"""
-        return not self._apart and len(self._tradable(ended)) == len(ended)
+        """Are all of them successes, and few enough to be recorded in the statement of a claim?"""
+        if self._apart or len(ended) > MOST_TRADED:
+            return False
+        return len(self._tradable(ended)) == len(ended)
 
     def _tradable(self, ended: Sequence[Finished]) -> list[Finished]:
         """The successes whose rows go, or stay, as that of the first does."""

@@ -188,3 +188,21 @@ def test_every_table_outlasts_a_crash_of_the_server(conn: psycopg.Connection) ->
     ).fetchall()
     assert len(rows) > 8
     assert {persistence for _, persistence in rows} == {"p"}
+
+
+@pytest.mark.parametrize(
+    ("queue", "stored"),
+    [("a", True), ("A-z_0.9:", True), ("q" * 64, True),
+     ("", False), ("q" * 65, False), ("a b", False), ("a\n", False), ("é", False), ("a/b", False)],
+)  # fmt: skip
+def test_the_table_takes_names_of_queues_only(
+    conn: psycopg.Connection, queue: str, stored: bool
+) -> None:
+    def insert() -> None:
+        conn.execute("insert into pgqueue.jobs (task, queue) values ('t', %s)", [queue])
+
+    if stored:
+        insert()
+    else:
+        with pytest.raises(psycopg.errors.CheckViolation, match="jobs_queue"):
+            insert()

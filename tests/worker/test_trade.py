@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -12,9 +14,10 @@ import pytest
 from pgqueue import App
 from pgqueue.job import ClaimedJob, NewJob
 from pgqueue.operations import Operation, claims
-from pgqueue.operations.claims import Lane, Taking
+from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.worker import lanes
 from pgqueue.worker.database import Database
+from pgqueue.worker.recorder import MOST_TRADED
 from tests.support import eventually_async, statuses, working
 from tests.worker.test_fences import WORKER, claim, database, ended, lapse, rescue
 
@@ -82,6 +85,29 @@ async def test_one_statement_and_one_commit_a_job(
         await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
     assert counts["trade"] >= JOBS - counts["sweep"]
     assert counts["complete"] <= counts["sweep"]
+
+
+async def test_many_results_are_recorded_before_the_claim(
+    app: App, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "SHARE", 1e-9)
+    traded: list[int] = []
+    original = claims.trade
+
+    def noted(done: Sequence[Finished], *rest: Any, **taking: Any) -> Operation[Any]:
+        traded.append(len(done))
+        return original(done, *rest, **taking)
+
+    monkeypatch.setattr(claims, "trade", noted)
+
+    @app.task(name="t")
+    async def task() -> None: ...
+
+    jobs = 5 * MOST_TRADED
+    await app.aclient.insert([NewJob("t", "{}")] * jobs)
+    async with working(app, concurrency=2 * MOST_TRADED, notify=False):
+        await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"] * jobs)
+    assert max(traded, default=0) <= MOST_TRADED
 
 
 async def test_a_refused_result_does_not_stop_the_claims(
