@@ -11,6 +11,11 @@ statements from C. Systems on Redis keep jobs in memory only: they are a referen
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+import asyncpg
+
 from benchmarks.contestants import CONTESTANTS, LIMITS, PEERS, REFERENCES
 from benchmarks.drain import drain
 from benchmarks.measurement import Collector, Measurement
@@ -58,13 +63,33 @@ def _best(stage: Stage, collector: Collector, names: list[str]) -> None:
 
 
 def _single(stage: Stage, collector: Collector) -> None:
-    """One job at a time, beside one connection that commits single-row updates."""
+    """One job at a time, beside one connection that commits single-row updates: of C, and of the worker's driver."""
     for name in stage.among("pgqueue", "bare"):
         drain(stage, collector, name, case(1, 1), workers=1, concurrency=1,
               jobs=jobs_for(stage, 1, 1), limit=LIMIT)  # fmt: skip
     if "bare" in stage.chosen:
-        rate = pgbench.single_row_updates(stage, stage.size(5_000, 1_000, 200))
+        size = stage.size(5_000, 1_000, 200)
+        rate = pgbench.single_row_updates(stage, size)
         collector.add("pgbench", "single-row updates", "rate", "jobs/s", rate)
+        with stage.run("bare", 1000) as prepared:
+            prepared.enqueue(1000)
+            stage.calm(prepared)
+            rate = asyncio.run(_single_row_updates(stage.postgres.url(prepared.database), size))
+        collector.add("bare", "single-row updates", "rate", "jobs/s", rate)
+
+
+async def _single_row_updates(url: str, number: int) -> float:
+    """Commits per second of one asyncpg connection, which the worker has too."""
+    connection = await asyncpg.connect(url)
+    first = await connection.fetchval("select min(id) from pgqueue.jobs")
+    begun = time.perf_counter()
+    for turn in range(number):
+        await connection.fetch(
+            "update pgqueue.jobs set attempt = attempt + 1 where id = $1", first + turn % 1000
+        )
+    seconds = time.perf_counter() - begun
+    await connection.close()
+    return number / seconds
 
 
 def _matrix(stage: Stage, collector: Collector) -> None:
