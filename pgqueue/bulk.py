@@ -40,9 +40,10 @@ def copy_text(jobs: Sequence[NewJob], ids: Sequence[int], now: datetime) -> Iter
 
     def options(job: NewJob) -> str:
         # Jobs of one call have few different options: their columns are written once.
-        key = (*_OPTIONS(job), None if job.backoff is None else json.dumps(job.backoff))
+        backoff = None if job.backoff is None else json.dumps(job.backoff)
+        key = (*_OPTIONS(job), backoff)
         if (text := written.get(key)) is None:
-            text = written[key] = _options(job, now)
+            text = written[key] = _options(job, backoff, now)
         return text
 
     for at in range(0, len(jobs), PIECE):
@@ -51,9 +52,8 @@ def copy_text(jobs: Sequence[NewJob], ids: Sequence[int], now: datetime) -> Iter
         yield "".join(lines).encode()
 
 
-def _options(job: NewJob, now: datetime) -> str:
+def _options(job: NewJob, backoff: str | None, now: datetime) -> str:
     run_at = job.run_at or (now + timedelta(seconds=job.delay) if job.delay else now)
-    backoff = None if job.backoff is None else json.dumps(job.backoff)
     values = (job.task, job.queue, job.priority_or_usual, job.retries_or_usual, backoff, run_at)
     return "\t".join(map(_field, values))
 
@@ -80,11 +80,7 @@ class Copied(Sequence[Added]):
         return len(self._ids)
 
     def __getitem__(self, at: Any) -> Any:
-        return (
-            [Added(each) for each in self._ids[at]]
-            if isinstance(at, slice)
-            else Added(self._ids[at])
-        )
+        return Copied(self._ids[at]) if isinstance(at, slice) else Added(self._ids[at])
 
     def __iter__(self) -> Iterator[Added]:
         return map(Added, self._ids)

@@ -82,11 +82,9 @@ async def _single_row_updates(url: str, number: int) -> float:
     """Commits per second of one asyncpg connection, which the worker has too."""
     connection = await asyncpg.connect(url)
     first = await connection.fetchval("select min(id) from pgqueue.jobs")
-    begun = time.perf_counter()
+    update, begun = pgbench.UPDATE.format("$1"), time.perf_counter()
     for turn in range(number):
-        await connection.fetch(
-            "update pgqueue.jobs set attempt = attempt + 1 where id = $1", first + turn % 1000
-        )
+        await connection.fetch(update, first + turn % 1000)
     seconds = time.perf_counter() - begun
     await connection.close()
     return number / seconds

@@ -23,7 +23,7 @@ PINNED = " ".join(
         "jit",
     )
 )
-UPDATE = "update pgqueue.jobs set attempt = attempt + 1 where id = :id;\n"
+UPDATE = "update pgqueue.jobs set attempt = attempt + 1 where id = {};\n"
 
 
 def script(batch: int) -> str:
@@ -91,4 +91,9 @@ def single_row_updates(stage: Stage, transactions: int) -> float:
     with stage.run("bare", 1000) as prepared:
         prepared.enqueue(1000)
         stage.calm(prepared)
-        return run(stage, prepared.database, f"\\set id random(1, 1000)\n{UPDATE}", transactions)
+        return run(
+            stage,
+            prepared.database,
+            f"\\set id random(1, 1000)\n{UPDATE.format(':id')}",
+            transactions,
+        )

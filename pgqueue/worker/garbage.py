@@ -12,8 +12,7 @@ YOUNG = 10_000
 def collect_less_often() -> None:
     """Let 10,000 new objects be there before a look, not 700, unless the application has chosen a number.
 
-    A batch of jobs is thousands of objects, none of them garbage while it runs: each look found nothing,
-    and all looks together were a fifth of the worker's CPU.
+    A batch of jobs is thousands of objects, none of them garbage while it runs: looks find nothing, and cost.
     """
     young, *older = gc.get_threshold()
     if young in USUAL:

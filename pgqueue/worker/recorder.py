@@ -98,7 +98,7 @@ class Recorder:
             StatementRefused: what was refused is recorded without a claim next time.
         """
         delete = self._deleted(ended[0]) if ended else False
-        done = self._tradable(ended)[:MOST_AT_ONCE]
+        done = self._tradable(ended)[:MOST_TRADED]
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
         operation = claims.trade(done, lanes, delete=delete, **taking)
