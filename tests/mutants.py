@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/worker/test_fences.py",
     "tests/worker/test_locks.py",
+    "tests/worker/test_crowd.py",
     "tests/model",
     "tests/plans",
     "tests/schedules",
@@ -60,7 +61,9 @@ MUTANTS = [
         ("t.tick > c.seen and ", ""), (" and t.tick <= clock_timestamp()", ""),
         ("greatest(s.last_tick, c.last_tick)", "c.last_tick"), ("where not c.busy", "where true"),
         ("for update of s skip locked", ""))],
-    *_claims("ahead", (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
+    *_claims("ahead", (" or j.xmax = j.xmin", ""), (" or age(j.xmax) not between -1000 and 1000", ""),
+             ("not :skip_touched::boolean", "true"), ("(not :skip_touched::boolean or ", "("),
+             (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
     *_claims("sweep", (SKIP, "for update of j")),
     *_claims("own", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),

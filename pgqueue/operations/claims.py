@@ -63,11 +63,12 @@ class Taking(TypedDict):
     lease: float
 
 
-def claim(lanes: Sequence[Lane], **taking: Unpack[Taking]) -> Operation[list[ClaimedJob]]:
-    """Claim due jobs from the cursors on."""
-    return Operation(
-        "claim", _cursors(lanes) | taking, lambda rows: _claimed(rows, taking["claim_id"])
-    )
+def claim(
+    lanes: Sequence[Lane], *, skip_touched: bool = False, **taking: Unpack[Taking]
+) -> Operation[list[ClaimedJob]]:
+    """Claim due jobs from the cursors on, perhaps without those that others seem to have in hand."""
+    values = _ahead(lanes, skip_touched) | taking
+    return Operation("claim", values, lambda rows: _claimed(rows, taking["claim_id"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,12 @@ def last_places(queues: Sequence[str] | None) -> Operation[list[Lane]]:
 
 
 def trade(
-    done: Sequence[Finished], lanes: Sequence[Lane], *, delete: bool, **taking: Unpack[Taking]
+    done: Sequence[Finished],
+    lanes: Sequence[Lane],
+    *,
+    delete: bool,
+    skip_touched: bool = False,
+    **taking: Unpack[Taking],
 ) -> Operation[tuple[list[int], list[ClaimedJob]]]:
     """Record success and claim from the cursors on: the ids as ``complete``, the jobs as ``claim``."""
 
@@ -128,12 +134,13 @@ def trade(
         (recorded, *_), *claimed = map(tuple, rows)
         return recorded or [], _claimed([row[1:] for row in claimed], taking["claim_id"])
 
-    values = _ended(done) | _cursors(lanes) | taking
+    values = _ended(done) | _ahead(lanes, skip_touched) | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode)
 
 
-def _cursors(lanes: Sequence[Lane]) -> dict[str, object]:
+def _ahead(lanes: Sequence[Lane], skip_touched: bool) -> dict[str, object]:
     return {
+        "skip_touched": skip_touched,
         "queues": [lane.queue for lane in lanes],
         "priorities": [lane.priority for lane in lanes],
         "after_at": [lane.after_at for lane in lanes],

@@ -1,5 +1,7 @@
 -- part: ahead
--- The due jobs of each lane from its cursor on.
+-- The due jobs of each lane from its cursor on. With skip_touched, rows that another transaction has locked or written
+-- lately (xmax) are passed by without a try for their lock, which costs ten times as much; that of the row's own writer
+-- (xmin) is gone, since the row can be seen.
 pick as materialized (
     select found.id
       from unnest(:queues::text[], :priorities::smallint[], :after_at::timestamptz[], :after_ids::bigint[])
@@ -8,6 +10,7 @@ pick as materialized (
          select j.id from pgqueue.jobs j
           where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
+            and (not :skip_touched::boolean or j.xmax = '0'::xid or j.xmax = j.xmin or age(j.xmax) not between -1000 and 1000)
             and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
 -- since: 5
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims, limits
 from pgqueue.operations.claims import Lane, Taking
+from pgqueue.worker.crowd import Crowd
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, Lanes
@@ -56,7 +57,7 @@ class Exchange(Service):
         self._keys: dict[str, str | None] = {}
         self._turn = 0
         self._wait = self._poll
-        self._lanes = Lanes()
+        self._lanes, self._crowd = Lanes(), Crowd()
         self._idle = 0
         self._rest_until = 0.0
         self._took = 0.0
@@ -197,16 +198,19 @@ class Exchange(Service):
 
     async def _go_on(self, taking: Taking) -> list[ClaimedJob]:
         lanes, begun = self._lanes.in_order(), time.monotonic()
+        skips = self._crowd.skips
         try:
             if self._executor.ended:
-                jobs = await self.recorder.trade(self._executor.ended, lanes, taking)
+                jobs = await self.recorder.trade(self._executor.ended, lanes, skips, taking)
             else:
-                jobs = await self._database.run(claims.claim(lanes, **taking))
+                claim = claims.claim(lanes, skip_touched=skips, **taking)
+                jobs = await self._database.run(claim)
         except StatementRefused as refused:
             if refused.state == TOO_LONG:
                 await self._start_further_on(begun)
             raise
         self._lanes.claimed(jobs)
+        self._crowd.claimed(full=len(jobs) == taking["limit"])
         return jobs
 
     async def _undo_unanswered(self) -> None:

@@ -89,7 +89,7 @@ class Recorder:
         return job is not None and job.workflow_id is None and self._deletes(job.queue)
 
     async def trade(
-        self, ended: list[Finished], lanes: Sequence[Lane], taking: Taking
+        self, ended: list[Finished], lanes: Sequence[Lane], skip_touched: bool, taking: Taking
     ) -> list[ClaimedJob]:
         """Record successes and claim, in one statement; what else has ended meanwhile stays in ``ended``.
 
@@ -101,7 +101,7 @@ class Recorder:
         done = self._tradable(ended)[:MOST_TRADED]
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
-        operation = claims.trade(done, lanes, delete=delete, **taking)
+        operation = claims.trade(done, lanes, delete=delete, skip_touched=skip_touched, **taking)
         try:
             recorded, jobs = await self._database.run(operation)
         except BaseException as error:
