@@ -39,9 +39,10 @@ def lock_and_roll_back(conn: psycopg.Connection, ids: list[int]) -> None:
         conn.execute(LOCK, [ids])
 
 
-def locking(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    below = [node for part in plan.get("Plans", []) for node in locking(part)]
-    return [plan, *below] if plan["Node Type"] == "LockRows" else below
+def removed(plan: dict[str, Any]) -> int:
+    """The rows that a filter removed: no lock on them was tried."""
+    below = sum(removed(part) for part in plan.get("Plans", []))
+    return int(plan.get("Rows Removed by Filter", 0)) + below
 
 
 async def test_rows_in_hand_are_passed_by_without_a_try_for_their_lock(
@@ -54,10 +55,8 @@ async def test_rows_in_hand_are_passed_by_without_a_try_for_their_lock(
             START, skip_touched=True, limit=10, claim_id=uuid4(), worker_id=WORKER, lease=60
         )
         plan = await explain(dsn, operation)
-    (tries,) = locking(plan)
-    (scan,) = tries["Plans"]
     assert plan["Actual Rows"] == 10
-    assert (scan["Actual Rows"], scan["Rows Removed by Filter"]) == (10, 50)
+    assert removed(plan) == 50
 
 
 async def test_what_was_locked_by_a_transaction_rolled_back_is_free(
@@ -67,9 +66,8 @@ async def test_what_was_locked_by_a_transaction_rolled_back_is_free(
     lock_and_roll_back(conn, ids[:2])
     assert await ahead(database, skip=True) == ids[2:]
     assert await ahead(database, skip=False, limit=1) == ids[:1]
-    with conn.pipeline():
-        for _ in range(1001):
-            conn.execute("select pg_current_xact_id()")
+    for _ in range(1002):
+        conn.execute("select pg_current_xact_id()")
     assert await ahead(database, skip=True) == ids[1:2]
     await database.close()
 
