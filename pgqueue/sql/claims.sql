@@ -1,7 +1,7 @@
 -- part: ahead
 -- The due jobs of each lane from its cursor on. With skip_touched, rows that another transaction has locked or written
--- lately (xmax) are passed by without a try for their lock, which costs ten times as much; that of the row's own writer
--- (xmin) is gone, since the row can be seen.
+-- lately (xmax) are passed by without a try for their lock; a lock of the row's own writer (xmin) is gone, since the
+-- row can be seen.
 pick as materialized (
     select found.id
       from unnest(:queues::text[], :priorities::smallint[], :after_at::timestamptz[], :after_ids::bigint[])

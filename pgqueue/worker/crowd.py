@@ -9,9 +9,9 @@ class Crowd:
     """Knows whether there are jobs enough to leave those alone that others may have.
 
     Where many workers claim at a time, most rows a claim comes upon are being claimed by others, and each try
-    for a lock costs it ten times as much as passing the row by. But what looks taken may be free: locked for
-    something else, or by a claim that was rolled back. So a claim passes rows by only while there are more
-    jobs than claims ask for. What it left behind the cursors, a sweep finds.
+    for a lock costs more than passing the row by. But what looks taken may be free: locked for something else,
+    or by a claim that was rolled back. So a claim passes rows by only while there are more jobs than claims
+    ask for. What it left behind the cursors, a sweep finds.
     """
 
     def __init__(self) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -12,26 +10,23 @@ import pytest
 from pgqueue import App
 from pgqueue.job import NewJob
 from pgqueue.operations import claims
-from pgqueue.operations.claims import Lane
 from pgqueue.outcome import RELEASED
 from pgqueue.worker import lanes
 from pgqueue.worker.crowd import AFTER_A_SHORT_ONE, Crowd
 from pgqueue.worker.database import Database
 from tests.plans.test_plans import explain
 from tests.support import eventually_async, statuses, working
-from tests.worker.test_fences import WORKER, claim, database, ended
+from tests.worker.test_fences import claim, database, ended
+from tests.worker.test_trade import START, taking
 
 __all__ = ["database"]
 
-START = [Lane("default", 0, datetime(2000, 1, 1, tzinfo=UTC), 0)]
 LOCK = "select from pgqueue.jobs where id = any (%s) for update"
 
 
 async def ahead(database: Database, *, skip: bool, limit: int = 10) -> list[int]:
-    operation = claims.claim(
-        START, skip_touched=skip, limit=limit, claim_id=uuid4(), worker_id=WORKER, lease=60
-    )
-    return [job.id for job in await database.run(operation)]
+    jobs = await database.run(claims.claim(START, skip_touched=skip, **taking(limit)))
+    return [job.id for job in jobs]
 
 
 def lock_and_roll_back(conn: psycopg.Connection, ids: list[int]) -> None:
@@ -51,10 +46,7 @@ async def test_rows_in_hand_are_passed_by_without_a_try_for_their_lock(
     ids = await app.aclient.insert([NewJob("t", "{}")] * 60)
     with conn.transaction():
         conn.execute(LOCK, [ids[:50]])
-        operation = claims.claim(
-            START, skip_touched=True, limit=10, claim_id=uuid4(), worker_id=WORKER, lease=60
-        )
-        plan = await explain(dsn, operation)
+        plan = await explain(dsn, claims.claim(START, skip_touched=True, **taking()))
     assert plan["Actual Rows"] == 10
     assert removed(plan) == 50
 
