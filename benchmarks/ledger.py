@@ -19,6 +19,7 @@ from pathlib import Path
 GATE = "gate"
 POLL = 0.005
 HEAD = 16
+SAMPLE, MANY, NEAR = 61, 10_000, 0.95
 
 
 class Ledger:
@@ -129,12 +130,26 @@ def read(folder: Path, jobs: int) -> Tally:
     return replace(merge(jobs, files), beyond=beyond)
 
 
-def progress(folder: Path, jobs: int) -> int:
-    """Jobs started so far."""
-    done = 0
-    for path in folder.glob("*.runs"):
-        with path.open("rb") as file:
-            file.seek(HEAD + 8 * jobs)
-            ran = file.read()
-        done += len(ran) - ran.count(0)
-    return done
+class Progress:
+    """How many jobs have started, from the ledgers of a run while they are written."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self._folder, self._jobs = folder, jobs
+        self._counts: dict[Path, memoryview] = {}
+
+    def started(self, wanted: int) -> int:
+        """Exact near ``wanted``; far from it, only every 61st of many is looked at.
+
+        To count them all a hundred times a second took a tenth of a core from 32 processes.
+        """
+        for path in self._folder.glob("*.runs"):
+            if path not in self._counts and path.stat().st_size == HEAD + 9 * self._jobs:
+                with path.open("rb") as file:
+                    whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._counts[path] = whole[HEAD + 8 * self._jobs :]
+        for step in (SAMPLE, 1) if wanted >= MANY else (1,):
+            parts = [counts[::step].tobytes() for counts in self._counts.values()]
+            done = step * sum(len(part) - part.count(0) for part in parts)
+            if done < wanted * NEAR:
+                break
+        return done

@@ -19,7 +19,6 @@ from benchmarks.ledger import GATE, Tally
 
 ROOT = Path(__file__).parents[1]
 LOOK = 0.01
-SHARE = 0.005  # of the time goes into looks
 STALLED = 15.0
 STOP_WAIT = 20.0
 
@@ -136,15 +135,15 @@ class Run:
         """Wait until ``count`` jobs have started; False when time is up or none has started for long."""
         deadline, before = time.monotonic() + seconds, -1
         moved = time.monotonic()
-        while (begun := time.monotonic()) < deadline and begun - moved < STALLED:
-            done = ledger.progress(self.folder, self.jobs)
-            took = time.monotonic() - begun
+        progress = ledger.Progress(self.folder, self.jobs)
+        while time.monotonic() < deadline and time.monotonic() - moved < STALLED:
+            done = progress.started(count)
             if done >= count:
                 return True
             if done != before:
                 before, moved = done, time.monotonic()
             self.check()
-            time.sleep(max(LOOK, took / SHARE))  # ledgers of many processes are long
+            time.sleep(LOOK)
         return False
 
     def warm_up(self, first: int, count: int, **given: Any) -> None:

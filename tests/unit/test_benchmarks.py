@@ -39,13 +39,26 @@ def test_the_rate_leaves_out_what_waited_at_the_gate() -> None:
     assert tally.rate(10.0) == 1.5
 
 
+def test_of_a_long_ledger_a_part_is_looked_at_until_it_is_nearly_full(tmp_path: Path) -> None:
+    jobs = 20_000
+    own, progress = Ledger(tmp_path, jobs), ledger.Progress(tmp_path, jobs)
+    for number in range(10_000):
+        own.record(number)
+    assert progress.started(jobs) == 61 * 164  # estimated
+    for number in range(10_000, jobs - 1):
+        own.record(number)
+    assert progress.started(jobs) == jobs - 1
+    own.record(jobs - 1)
+    assert progress.started(jobs) == jobs
+
+
 def test_a_ledger_on_disk_is_read_as_it_was_written(tmp_path: Path) -> None:
     own = Ledger(tmp_path, 3)
     own.record(0)
     own.record(2)
     own.record(2)
     own.record(9)  # beyond it: a job that only makes up a backlog
-    assert ledger.progress(tmp_path, 3) == (1, 2)
+    assert ledger.Progress(tmp_path, 3).started(3) == 2
     tally = ledger.read(tmp_path, 3)
     assert (tally.lost, tally.repeated, tally.beyond) == (1, 1, 1)
     assert tally.starts[2] >= tally.starts[0] > 0
