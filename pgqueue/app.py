@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from itertools import repeat
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -33,7 +32,7 @@ from pgqueue.task import (
     Handle,
     Task,
     TaskDecorator,
-    handle,
+    handles,
 )
 
 P = ParamSpec("P")
@@ -226,14 +225,14 @@ class App(Composes, Declares, Awaits, Hooks):
             on: the caller's connection; without it they are a transaction of their own.
         """
         jobs = list(jobs)
-        return list(map(handle, jobs, self.send(jobs, on), repeat(self)))
+        return handles(jobs, self.send(jobs, on), self)
 
     async def aenqueue_many(
         self, jobs: Iterable[NewJob], *, on: object = None
     ) -> list[Handle[Any]]:
         """The same, awaited."""
         jobs = list(jobs)
-        return list(map(handle, jobs, await self.asend(jobs, on), repeat(self)))
+        return handles(jobs, await self.asend(jobs, on), self)
 
     def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)

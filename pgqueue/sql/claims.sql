@@ -76,14 +76,6 @@ logged as (
     delete from pgqueue.attempts a using own where own.attempt > 1 and a.job_id = own.id
 )
 
--- part: traded
--- The first row has the ids that were recorded, the others what was claimed.
-select (select array_agg(done.id) from done) as done,
-       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
-union all
-select null, claimed.* from claimed
-
 -- name: claim
 -- Claim due jobs lane by lane, each lane from its cursor on.
 with
@@ -218,18 +210,45 @@ with
 ;
 
 -- name: trade
--- Complete and claim in one statement, so in one round trip and one commit.
+-- Complete and claim in one statement, so in one round trip and one commit; and in one update, since each would open the
+-- table's indexes and read its constraints anew.
 with
 -- include: own
-, done as (
--- include: succeed
-),
+,
 -- include: ahead
-, claimed as (
--- include: take
+, changed as (
+    update pgqueue.jobs j
+       set status = case when t.done then 'succeeded' else 'running' end,
+           finished_at = case when t.done then clock_timestamp() else j.finished_at end,
+           run_seconds = case when t.done then t.run_seconds else j.run_seconds end,
+           last_error = case when t.done then null else j.last_error end,
+           attempt = case when t.done then j.attempt else least(j.attempt, 2147483646) + 1 end,
+           claim_id = case when t.done then null else :claim_id::uuid end,
+           worker_id = case when t.done then null else :worker_id::uuid end,
+           claimed_at = case when t.done then j.claimed_at else clock_timestamp() end,
+           lease_expires_at = case when t.done then null else clock_timestamp() + make_interval(secs => :lease::float8) end
+      from (select own.id, true as done, own.run_seconds from own
+            union all
+            select pick.id, false, null from pick) t
+     where j.id = t.id
+    returning t.done, j.id, j.task, case when t.done then null else left(j.args::text, 2097153) end as args,
+              j.queue, j.priority, j.attempt, j.max_retries, j.crashes, greatest(j.run_at, timestamptz 'epoch') as run_at,
+-- since: 6
+              j.workflow_id,
+-- before: 6
+              null::bigint as workflow_id,
+-- since: 3
+              j.tick
+-- before: 3
+              null::timestamptz as tick
 )
--- include: traded
-;
+select (select array_agg(changed.id) from changed where changed.done) as done,
+       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
+union all
+select null, c.id, c.task, c.args, c.queue, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
+       c.workflow_id, c.tick
+  from changed c where not c.done;
 
 -- name: trade_and_delete
 -- As trade, for keep_succeeded=0.
@@ -244,8 +263,12 @@ with
 , claimed as (
 -- include: take
 )
--- include: traded
-;
+-- The first row has the ids that were recorded, the others what was claimed.
+select (select array_agg(done.id) from done) as done,
+       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
+union all
+select null, claimed.* from claimed;
 
 -- name: fail
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.
