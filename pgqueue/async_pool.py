@@ -111,9 +111,7 @@ class _Loan(AbstractAsyncContextManager[Any]):
         self._connection = await self._pool.lend(ours=self._ours)
         return self._connection
 
-    async def __aexit__(
-        self, kind: object, error: BaseException | None, traceback: object
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         await self._pool.take_back(self._connection, error, ours=self._ours)
 
 
