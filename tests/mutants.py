@@ -65,7 +65,8 @@ MUTANTS = [
              ("not :skip_touched::boolean", "true"), ("(not :skip_touched::boolean or ", "("),
              (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
     *_claims("sweep", (SKIP, "for update of j")),
-    *_claims("own", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
+    *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
+    *_claims("ended", (" order by e.id", "")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
         ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for update of j"))],

@@ -1,7 +1,7 @@
 """SQL as text: named statements in ``.sql`` files, compiled once per schema name.
 
-``-- name: x`` begins a statement; ``-- part: x`` a piece that statements of the file share, each
-by a line ``-- include: x``. The line after ``-- since: 5`` is left out on schemas before 5, that after
+``-- name: x`` begins a statement; ``-- part: x`` a piece that statements and later parts of the file
+share, each by a line ``-- include: x``. The line after ``-- since: 5`` is left out on schemas before 5, that after
 ``-- before: 5`` from 5 on.
 """
 
@@ -128,8 +128,9 @@ def split(text: str) -> dict[str, str]:
     parts: dict[str, str] = {}
     statements: dict[str, str] = {}
     for kind, name, source in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+        whole = _INCLUDE.sub(lambda include: parts[include[1]], source)
         if kind == "part":
-            parts[name] = source.rstrip() + "\n"
+            parts[name] = whole.rstrip() + "\n"
         else:
-            statements[name] = _INCLUDE.sub(lambda include: parts[include[1]], source)
+            statements[name] = whole
     return statements

@@ -47,33 +47,25 @@ returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.atte
 -- before: 3
           null::timestamptz
 
--- part: own
--- Those of the finished jobs that are still this worker's, locked in the order all batches use.
-own as materialized (
-    select j.id, t.run_seconds, j.attempt
-      from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[])
-           as t(id, claim_id, run_seconds)
-      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
-     where j.status = 'running'
-     order by j.id
-     for update of j
-)
+-- part: ended
+-- The finished jobs, in the order in which all statements lock rows; the worker's settings leave only nested loops, which
+-- keep it. To lock them first costs a look, a WAL record and a twentieth of the server's time for each job.
+(select e.* from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[]) as e(id, claim_id, run_seconds) order by e.id)
 
--- part: succeed
-update pgqueue.jobs j
-   set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
-       lease_expires_at = null, run_seconds = own.run_seconds, last_error = null
-  from own
- where j.id = own.id
-returning j.id
+-- part: own
+-- Those that are still this worker's; said so that no index but the primary key fits.
+j.id = t.id and case when j.status = 'running' then j.claim_id end = t.claim_id
 
 -- part: remove
-delete from pgqueue.jobs j using own where j.id = own.id returning j.id
-
--- part: forget
--- The failed attempts of jobs that are removed.
-logged as (
-    delete from pgqueue.attempts a using own where own.attempt > 1 and a.job_id = own.id
+gone as (
+    delete from pgqueue.jobs j using
+-- include: ended
+ t where
+-- include: own
+    returning j.id, j.attempt
+), logged as (
+    -- The failed attempts of jobs that are removed.
+    delete from pgqueue.attempts a using gone where gone.attempt > 1 and a.job_id = gone.id
 )
 
 -- name: claim
@@ -195,26 +187,25 @@ select found.*
 
 -- name: complete
 -- Record success of running jobs, each fenced by its claim; rows not returned were lost.
-with
+update pgqueue.jobs j
+   set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
+       lease_expires_at = null, run_seconds = t.run_seconds, last_error = null
+  from
+-- include: ended
+ t where
 -- include: own
--- include: succeed
-;
+returning j.id;
 
 -- name: complete_and_delete
 -- As complete, for keep_succeeded=0.
 with
--- include: own
-,
--- include: forget
 -- include: remove
-;
+select gone.id from gone;
 
 -- name: trade
 -- Complete and claim in one statement, so in one round trip and one commit; and in one update, since each would open the
--- table's indexes and read its constraints anew.
+-- table's indexes and read its constraints anew. The first row has the ids that were recorded, the others what was claimed.
 with
--- include: own
-,
 -- include: ahead
 , changed as (
     update pgqueue.jobs j
@@ -227,10 +218,14 @@ with
            worker_id = case when t.done then null else :worker_id::uuid end,
            claimed_at = case when t.done then j.claimed_at else clock_timestamp() end,
            lease_expires_at = case when t.done then null else clock_timestamp() + make_interval(secs => :lease::float8) end
-      from (select own.id, true as done, own.run_seconds from own
+      from (select ended.id, true as done, ended.claim_id, ended.run_seconds from
+-- include: ended
+            ended
             union all
-            select pick.id, false, null from pick) t
-     where j.id = t.id
+            select pick.id, false, null, null from pick) t
+     where j.id = t.id and (not t.done or
+-- include: own
+           )
     returning t.done, j.id, j.task, case when t.done then null else left(j.args::text, 2097153) end as args,
               j.queue, j.priority, j.attempt, j.max_retries, j.crashes, greatest(j.run_at, timestamptz 'epoch') as run_at,
 -- since: 6
@@ -253,18 +248,13 @@ select null, c.id, c.task, c.args, c.queue, c.priority, c.attempt, c.max_retries
 -- name: trade_and_delete
 -- As trade, for keep_succeeded=0.
 with
--- include: own
-,
--- include: forget
-, done as (
 -- include: remove
-),
+,
 -- include: ahead
 , claimed as (
 -- include: take
 )
--- The first row has the ids that were recorded, the others what was claimed.
-select (select array_agg(done.id) from done) as done,
+select (select array_agg(gone.id) from gone) as done,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
        null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
 union all
