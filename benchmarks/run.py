@@ -102,6 +102,10 @@ class Run:
         return process
 
     def _arguments(self, name: str, given: dict[str, Any]) -> list[str]:
+        program = self.contestant.program
+        if name == "work" and program is not None:
+            more = [f"--{option}={given[option]}" for option in ("concurrency", "workers")]
+            return [self._python, *program, *more, *given.get("options", ())]
         module = f"benchmarks.contestants.{self.contestant.name}"
         return [self._python, "-m", module, name, json.dumps(given)]
 

@@ -18,6 +18,8 @@ class Contestant:
         python: the oldest Python it runs on, when that is newer than the project's own.
         checkout: runs from this checkout, in the environment of the suite.
         supervises: starts its worker processes itself.
+        program: the Python program that a user would type for its workers, without ``--concurrency``,
+            ``--workers`` and other options; None: its module's ``work``.
     """
 
     name: str
@@ -27,11 +29,14 @@ class Contestant:
     python: str | None = None
     checkout: bool = False
     supervises: bool = False
+    program: tuple[str, ...] | None = None
 
 
 _ALL = (
     Contestant("pgqueue", "pgqueue-postgres", best=((1, 100), (1, 500), (2, 500)),
-               checkout=True, supervises=True),
+               checkout=True, supervises=True, program=(
+                   "-m", "pgqueue", "work", "--app", "benchmarks.contestants.pgqueue:app",
+                   "--log-level", "warning")),
     Contestant("bare", "asyncpg", best=((1, 100), (1, 500)), checkout=True),
     Contestant("pgqueuer", "pgqueuer", best=((1, 100), (1, 1000), (2, 1000))),
     Contestant("awa", "awa-pg", best=((1, 100), (1, 500))),

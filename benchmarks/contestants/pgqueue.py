@@ -1,8 +1,6 @@
-"""pgqueue from this checkout, as ``pgqueue work`` runs it."""
+"""pgqueue from this checkout; its workers are those of ``pgqueue work``."""
 
 import asyncio
-import os
-import sys
 from typing import Any
 
 from benchmarks.contestants.harness import URL, arun, main, pace, padding, run, sent
@@ -88,19 +86,6 @@ async def produce(
                 await producing.aenqueue_many([noop.call(number, data) for number in together])
             for number in together:
                 sent(number)
-
-
-def work(concurrency: int, workers: int = 1, options: tuple[str, ...] = ()) -> None:
-    program = [
-        sys.executable,
-        "-m",
-        "pgqueue",
-        "work",
-        "--app",
-        "benchmarks.contestants.pgqueue:app",
-    ]
-    given = ["--concurrency", str(concurrency), "--workers", str(workers), "--log-level", "warning"]
-    os.execv(sys.executable, [*program, *given, *options])
 
 
 if __name__ == "__main__":
