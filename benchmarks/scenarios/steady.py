@@ -1,24 +1,25 @@
 """Jobs produced, worked off and pruned at the same rate for minutes, with ``--keep-succeeded 10s``.
 
-The rate must hold, the latency must not grow, and the table must stop growing: the first and the last quarter are
-compared. The producer commits 20 jobs at a time.
+The rate must hold, the latency must not grow, and the table must stop growing: by quarters of the time. The producer commits 20 jobs at a time.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import TypeVar
 
 from benchmarks.measurement import Collector, Measurement, percentile
 from benchmarks.stage import Stage
 
 BATCH = 20
+T = TypeVar("T")
 
 
 def measure(stage: Stage) -> list[Measurement]:
     collector = Collector("steady")
     for name in stage.among("pgqueue"):
-        _case(stage, collector, name, stage.size(2_000, 500, 100), stage.size(180, 20, 4))
+        _case(stage, collector, name, stage.size(2_000, 500, 100), stage.size(600, 20, 4))
     return collector.measurements()
 
 
@@ -40,15 +41,16 @@ def _case(stage: Stage, collector: Collector, name: str, rate: int, seconds: int
         collector.fault(name, f"{rate}/s", tally.fault)
         return
     waits = [max(tally.starts[number] - sent[number], 0.0) for number in sorted(sent)]
-    quarter = max(len(waits) // 4, 1)
-    for case, part, size in (
-        ("first quarter", waits[:quarter], max(sizes[: len(sizes) // 4 or 1])),
-        ("last quarter", waits[-quarter:], max(sizes[-(len(sizes) // 4 or 1) :])),
-    ):
-        label = f"{rate}/s, {case}"
+    for quarter, (part, size) in enumerate(zip(_quarters(waits), _quarters(sizes), strict=True)):
+        label = f"{rate}/s, quarter {quarter + 1}"
         collector.add(name, label, "latency p50", "ms", 1000 * percentile(part, 0.5))
         collector.add(name, label, "latency p99", "ms", 1000 * percentile(part, 0.99))
-        collector.add(name, label, "table", "MB", size / 1e6)
+        collector.add(name, label, "table", "MB", max(size) / 1e6)
     done = max(tally.starts) - min(tally.starts[:jobs])
     collector.add(name, f"{rate}/s", "rate", "jobs/s", jobs / done)
     print(f"  steady: {name}: {jobs / done:,.0f} jobs/s for {done:.0f} s", file=sys.stderr)
+
+
+def _quarters(values: list[T]) -> list[list[T]]:
+    size = max(len(values) // 4, 1)
+    return [values[at * size : (at + 1) * size] or values for at in range(4)]
