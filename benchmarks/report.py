@@ -115,14 +115,14 @@ def publish() -> None:
     Raises:
         SystemExit: nothing has been measured yet.
     """
-    measured = results.load(results.FOLDER)
-    fresh = {name: each for name, each in measured.items() if each["about"]["scale"] == "full"}
+    measured = results.FOLDER / "full"
+    fresh = results.load(measured)
     if not fresh:
         raise SystemExit("nothing measured at full scale yet: run `make bench` first")
     results.PUBLISHED.mkdir(parents=True, exist_ok=True)
     found = results.load(results.PUBLISHED) | fresh  # what was not measured again stays as it was
     for name, result in fresh.items():
-        shutil.copy(results.FOLDER / f"{name}.json", results.PUBLISHED)
+        shutil.copy(measured / f"{name}.json", results.PUBLISHED)
         _draw(name, result["measurements"])
     descriptions = {name: scenarios.load(name)[1] for name in scenarios.NAMES}
     (results.PUBLISHED.parent / "benchmarks.md").write_text(page(found, descriptions))
