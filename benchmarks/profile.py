@@ -1,9 +1,10 @@
 """Where a job's microseconds and WAL bytes go: ``python -m benchmarks.profile [--jobs N]``.
 
-Drains no-op async jobs with one worker process at concurrency 100 while py-spy looks at it 500 times a
-second, C code included, and prints per job: the worker's CPU by place (samples on the CPU only, shares of
-the CPU time the kernel counted), the server's time by statement (pg_stat_statements, planning
-included, other work of the backends not), and the WAL by statement and by kind of record (pg_walinspect).
+Drains no-op async jobs with one worker process at concurrency 100 while py-spy looks at it 100 times a second, C code
+included (500 times kept a machine of two cores from working at all), and prints per job: the worker's CPU by place
+(samples on the CPU only, shares of the CPU time the kernel counted), the server's time by statement
+(pg_stat_statements, planning included, other work of the backends not), and the WAL by statement and by kind of
+record (pg_walinspect).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def drained(dsn: str, spy: Path, jobs: int, conn: psycopg.Connection) -> tuple[C
         while _left(conn) == jobs:
             time.sleep(0.01)
         watching = subprocess.Popen(
-            [spy, "record", "--native", "-r", "500", "-d", "600", "-f", "raw",
+            [spy, "record", "--native", "-r", "100", "-d", "600", "-f", "raw",
              "-o", out, "--pid", str(process.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         while _left(conn):
