@@ -50,8 +50,8 @@ PLACES = (
 )
 STATEMENTS = """
     select case when query like '%as done%' then 'complete and claim (trade)'
-                when query like '%recursive name%' then 'sweep'
-                when query like '%update pgqueue.jobs%' and query like '%own%' then 'complete'
+                when query like '%recursive slice%' then 'sweep'
+                when query like '%update pgqueue.jobs%' and query like '%order by e.id%' then 'complete'
                 when query like '%insert into pgqueue.jobs%' then 'enqueue' else 'everything else' end,
            sum(calls), sum(total_exec_time + total_plan_time) * 1000, sum(wal_bytes)
       from pg_stat_statements

@@ -41,14 +41,22 @@ class AsyncPool:
         return _Loan(self, ours)
 
     async def lend(self, *, ours: bool) -> Any:
-        connection = await self._take()
-        while connection.idle() > CHECK_AFTER and not await answers_async(connection):
-            await self._pool.release(connection)
+        """A connection that answers, to be taken back."""
+        while True:
             connection = await self._take()
-        connection.lent(clean=ours)
-        return connection
+            try:
+                good = connection.idle() <= CHECK_AFTER or await answers_async(connection)
+            except BaseException:  # cancelled, without an answer
+                connection.terminate()
+                await self._pool.release(connection)
+                raise
+            if good:
+                connection.lent(clean=ours)
+                return connection
+            await self._pool.release(connection)
 
     async def take_back(self, connection: Any, error: BaseException | None, *, ours: bool) -> None:
+        """``error``: what its use ended with; then it is not kept out for the next."""
         keep = False
         try:
             if error is None:
@@ -101,8 +109,6 @@ class AsyncPool:
 
 class _Loan(AbstractAsyncContextManager[Any]):
     """A connection lent for a block; by ``asynccontextmanager`` it would cost a tenth of an enqueue."""
-
-    __slots__ = ("_connection", "_ours", "_pool")
 
     def __init__(self, pool: AsyncPool, ours: bool) -> None:
         self._pool, self._ours = pool, ours

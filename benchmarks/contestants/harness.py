@@ -7,7 +7,7 @@ in an environment of its own:
 * ``enqueue(numbers, size)``: enqueue these jobs in the recommended way for many;
 * ``produce(numbers, size, rate)``: enqueue one after the other, each committed by itself, for each
   number of ``pace(numbers, rate)``, calling ``sent(number)`` after each;
-* ``work(concurrency)``: run one worker process until SIGTERM.
+* ``work(concurrency)``: run one worker process until SIGTERM; not needed where the contestant has a ``program``.
 
 Its jobs call ``run(number)`` or ``await arun(number)``.
 """

@@ -1,6 +1,7 @@
 """Jobs produced, worked off and pruned at the same rate for minutes, with ``--keep-succeeded 10s``.
 
-The rate must hold, the latency must not grow, and the table must stop growing: by quarters of the time. The producer commits 20 jobs at a time.
+The rate must hold, the latency must not grow, and the table must stop growing: by quarters of the time. The producer
+commits 20 jobs at a time.
 """
 
 from __future__ import annotations

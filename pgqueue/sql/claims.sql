@@ -68,6 +68,12 @@ gone as (
     delete from pgqueue.attempts a using gone where gone.attempt > 1 and a.job_id = gone.id
 )
 
+-- part: heading
+-- The rest of the row before the claimed jobs.
+       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
+union all
+
 -- name: claim
 -- Claim due jobs lane by lane, each lane from its cursor on.
 with
@@ -238,9 +244,7 @@ with
               null::timestamptz as tick
 )
 select (select array_agg(changed.id) from changed where changed.done) as done,
-       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
-union all
+-- include: heading
 select null, c.id, c.task, c.args, c.queue, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
        c.workflow_id, c.tick
   from changed c where not c.done;
@@ -255,9 +259,7 @@ with
 -- include: take
 )
 select (select array_agg(gone.id) from gone) as done,
-       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
-union all
+-- include: heading
 select null, claimed.* from claimed;
 
 -- name: fail

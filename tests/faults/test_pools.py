@@ -50,6 +50,22 @@ async def test_a_dead_connection_is_replaced_before_it_is_handed_out(
     assert len(statuses(conn)) == 2
 
 
+@pytest.mark.usefixtures("far")
+async def test_a_connection_whose_check_is_cancelled_goes_back(through: str, proxy: Proxy) -> None:
+    pools = connections.Connections(through, size=1)
+    async with pools.aio(ours=True):
+        pass
+    proxy.cut()
+    taking = asyncio.create_task(pools.aio(ours=True).__aenter__())
+    await asyncio.sleep(0)  # now it waits for the answer
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    async with asyncio.timeout(20), pools.aio(ours=True) as connection:
+        assert await connection.fetchval("select 1") == 1
+    await pools.aclose()
+
+
 async def test_a_live_connection_is_kept(far: App) -> None:
     pids = set()
     for _ in range(3):
