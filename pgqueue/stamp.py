@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pgqueue.errors import SchemaError
 
 MINIMUM = 1
-EXPECTED = 9
+EXPECTED = 10
 # Code that knows schema 1 only looks for "schema N" at the end: there it finds what is served.
 _STAMP = re.compile(r"schema (\d+)(?:, serves schema (\d+))?$")
 

@@ -131,8 +131,9 @@ def trade(
     """Record success and claim from the cursors on: the ids as ``complete``, the jobs as ``claim``."""
 
     def decode(rows: Sequence[Row]) -> tuple[list[int], list[ClaimedJob]]:
-        (recorded, *_), *claimed = map(tuple, rows)
-        return recorded or [], _claimed([row[1:] for row in claimed], taking["claim_id"])
+        recorded = [row[1] for row in rows if row[0]]
+        claimed = [tuple(row[1:]) for row in rows if not row[0]]
+        return recorded, _claimed(claimed, taking["claim_id"])
 
     values = _ended(done) | _ahead(lanes, skip_touched) | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode)

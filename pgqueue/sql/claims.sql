@@ -68,12 +68,6 @@ gone as (
     delete from pgqueue.attempts a using gone where gone.attempt > 1 and a.job_id = gone.id
 )
 
--- part: heading
--- The rest of the row before the claimed jobs.
-       null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
-union all
-
 -- name: claim
 -- Claim due jobs lane by lane, each lane from its cursor on.
 with
@@ -210,44 +204,38 @@ select gone.id from gone;
 
 -- name: trade
 -- Complete and claim in one statement, so in one round trip and one commit; and in one update, since each would open the
--- table's indexes and read its constraints anew. The first row has the ids that were recorded, the others what was claimed.
+-- table's indexes and read its constraints anew. What is done comes back with its id alone.
 with
 -- include: ahead
-, changed as (
-    update pgqueue.jobs j
-       set status = case when t.done then 'succeeded' else 'running' end,
-           finished_at = case when t.done then clock_timestamp() else j.finished_at end,
-           run_seconds = case when t.done then t.run_seconds else j.run_seconds end,
-           last_error = case when t.done then null else j.last_error end,
-           attempt = case when t.done then j.attempt else least(j.attempt, 2147483646) + 1 end,
-           claim_id = case when t.done then null else :claim_id::uuid end,
-           worker_id = case when t.done then null else :worker_id::uuid end,
-           claimed_at = case when t.done then j.claimed_at else clock_timestamp() end,
-           lease_expires_at = case when t.done then null else clock_timestamp() + make_interval(secs => :lease::float8) end
-      from (select ended.id, true as done, ended.claim_id, ended.run_seconds from
+update pgqueue.jobs j
+   set status = case when t.done then 'succeeded' else 'running' end,
+       finished_at = case when t.done then clock_timestamp() else j.finished_at end,
+       run_seconds = case when t.done then t.run_seconds else j.run_seconds end,
+       last_error = case when t.done then null else j.last_error end,
+       attempt = case when t.done then j.attempt else least(j.attempt, 2147483646) + 1 end,
+       claim_id = case when t.done then null else :claim_id::uuid end,
+       worker_id = case when t.done then null else :worker_id::uuid end,
+       claimed_at = case when t.done then j.claimed_at else clock_timestamp() end,
+       lease_expires_at = case when t.done then null else clock_timestamp() + make_interval(secs => :lease::float8) end
+  from (select ended.id, true as done, ended.claim_id, ended.run_seconds from
 -- include: ended
-            ended
-            union all
-            select pick.id, false, null, null from pick) t
-     where j.id = t.id and (not t.done or
+        ended
+        union all
+        select pick.id, false, null, null from pick) t
+ where j.id = t.id and (not t.done or
 -- include: own
-           )
-    returning t.done, j.id, j.task, case when t.done then null else left(j.args::text, 2097153) end as args,
-              j.queue, j.priority, j.attempt, j.max_retries, j.crashes, greatest(j.run_at, timestamptz 'epoch') as run_at,
+       )
+returning t.done, j.id, case when not t.done then j.task end, case when not t.done then left(j.args::text, 2097153) end,
+          case when not t.done then j.queue end, j.priority, j.attempt, j.max_retries, j.crashes,
+          greatest(j.run_at, timestamptz 'epoch'),
 -- since: 6
-              j.workflow_id,
+          j.workflow_id,
 -- before: 6
-              null::bigint as workflow_id,
+          null::bigint,
 -- since: 3
-              j.tick
+          j.tick
 -- before: 3
-              null::timestamptz as tick
-)
-select (select array_agg(changed.id) from changed where changed.done) as done,
--- include: heading
-select null, c.id, c.task, c.args, c.queue, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
-       c.workflow_id, c.tick
-  from changed c where not c.done;
+          null::timestamptz;
 
 -- name: trade_and_delete
 -- As trade, for keep_succeeded=0.
@@ -258,9 +246,11 @@ with
 , claimed as (
 -- include: take
 )
-select (select array_agg(gone.id) from gone) as done,
--- include: heading
-select null, claimed.* from claimed;
+select true as done, gone.id, null as task, null as args, null as queue, null as priority, null as attempt,
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
+  from gone
+union all
+select false, claimed.* from claimed;
 
 -- name: fail
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.

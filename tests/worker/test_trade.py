@@ -130,12 +130,12 @@ async def test_a_refused_result_does_not_stop_the_claims(
     assert len(ran) == 5
 
 
-def test_the_claimed_are_in_order() -> None:
+def test_the_done_and_the_claimed_are_told_apart() -> None:
     row = (7, "t", "{}", "default", 0, 1, 3, 0, datetime(2026, 1, 1, tzinfo=UTC), None, None)
     operation = claims.trade([], START, delete=False, **taking())
-    heading = [None] * len(row)
-    assert operation.decode([([1, 2], *heading)]) == ([1, 2], [])
-    done, (job,) = operation.decode([(None, *heading), (None, *row)])
-    assert done == []
+    others = [None] * (len(row) - 1)
+    assert operation.decode([(True, 1, *others), (True, 2, *others)]) == ([1, 2], [])
+    done, (job,) = operation.decode([(True, 1, *others), (False, *row)])
+    assert done == [1]
     assert isinstance(job, ClaimedJob)
     assert job.id == 7
