@@ -10,14 +10,10 @@ from typing import Any
 import asyncpg
 
 from pgqueue.connect import connect_async
-from pgqueue.liveness import answers_async, keep_alive
+from pgqueue.liveness import CHECK_AFTER, CONNECT_TIMEOUT, READ_ONLY, answers_async, keep_alive
 from pgqueue.pooler import is_pooled_async
 
-CHECK_AFTER = 5.0
 CLOSE_WITHIN = 5.0
-CONNECT_TIMEOUT = 5  # seconds, for each host
-# A standby, or a primary that was demoted: other connections may still lead there, and answer.
-READ_ONLY = "25006"
 
 
 class AsyncPool:

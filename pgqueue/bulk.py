@@ -15,7 +15,7 @@ from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation, Row
 
 COPY_FROM = 500
-PIECE = 1000
+PIECE = 250
 _OPTIONS = attrgetter("task", "queue", "priority", "max_retries", "run_at", "delay")
 
 

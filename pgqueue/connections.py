@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from threading import Lock
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
-import psycopg
-from psycopg_pool import ConnectionPool
-
-from pgqueue.async_pool import CHECK_AFTER, CONNECT_TIMEOUT, READ_ONLY, AsyncPool
-from pgqueue.connect import connect_sync, libpq_dsn, parse, without_passwords
-from pgqueue.liveness import KEEPALIVES, answers
-from pgqueue.pooler import is_pooled
+from pgqueue.async_pool import AsyncPool
+from pgqueue.sync_pool import SyncPool
 
 
 class Connections:
@@ -25,48 +18,21 @@ class Connections:
     def __init__(self, dsn: str, *, size: int = 10) -> None:
         self._dsn, self._size = dsn, size
         self._lock = Lock()
-        self._demoted_at = 0.0
-        self._pool: ConnectionPool[Any] | None = None
+        self._pool: SyncPool | None = None
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool]
         self._loops = WeakKeyDictionary()
 
-    @contextmanager
-    def sync(self) -> Iterator[psycopg.Connection[Any]]:
-        """A psycopg connection in autocommit mode, for the length of the block."""
-        with self._sync_pool().connection() as connection:
-            try:
-                yield connection
-            except psycopg.Error as error:
-                if error.sqlstate == READ_ONLY:
-                    self._demoted_at = time.monotonic()
-                    connection.close()
-                raise
-            connection._pgqueue_used = time.monotonic()
+    def sync(self, *, ours: bool = False) -> AbstractContextManager[Any]:
+        """A psycopg connection in autocommit mode, for the length of the block.
 
-    def _sync_pool(self) -> ConnectionPool[Any]:
-        with self._lock:
-            if self._pool is None:
-                # Fail at once and in the server's words; the pool would only time out.
-                connect_sync(self._dsn, timeout=CONNECT_TIMEOUT).close()
-                given = parse(self._dsn)
-                self._pool = ConnectionPool(
-                    libpq_dsn(self._dsn),
-                    connection_class=Quiet,
-                    kwargs={
-                        **{k: v for k, v in KEEPALIVES.items() if k not in given},
-                        "autocommit": True,
-                        "application_name": "pgqueue",
-                        "connect_timeout": CONNECT_TIMEOUT,
-                    },
-                    min_size=1,
-                    max_size=self._size,
-                    check=self._check,
-                    configure=_configure,
-                    open=True,
-                    timeout=10.0,
-                    name="pgqueue",
-                )
-            return self._pool
+        Args:
+            ours: it will run single statements of pgqueue, which leave nothing behind in the session.
+        """
+        pool = self._pool
+        if pool is None:
+            with self._lock:
+                pool = self._pool = self._pool or SyncPool(self._dsn, size=self._size)
+        return pool.connection(ours=ours)
 
     def aio(self, *, ours: bool = False) -> AbstractAsyncContextManager[Any]:
         """An asyncpg connection, for the length of the block.
@@ -79,13 +45,6 @@ class Connections:
         if pool is None:
             pool = self._loops[loop] = AsyncPool(self._dsn, size=self._size)
         return pool.connection(ours=ours)
-
-    def _check(self, connection: Any) -> None:
-        """For psycopg's pool, before it hands out a connection: is it of use?"""
-        if connection._pgqueue_born < self._demoted_at:
-            raise psycopg.OperationalError("it may lead to a server that refuses writes")
-        if time.monotonic() - connection._pgqueue_used > CHECK_AFTER:
-            answers(connection)
 
     def close(self) -> None:
         """Close the sync pool."""
@@ -100,18 +59,3 @@ class Connections:
         if pool is not None:
             await pool.close()
         self.close()
-
-
-def _configure(connection: Any) -> None:
-    connection._pgqueue_born = connection._pgqueue_used = time.monotonic()
-    if is_pooled(connection):
-        connection.prepare_threshold = None
-
-
-class Quiet(psycopg.Connection[Any]):
-    """A connection whose failures, which its pool logs, hold no password."""
-
-    @classmethod
-    def connect(cls, conninfo: str = "", **options: Any) -> Self:
-        with without_passwords(conninfo):
-            return super().connect(conninfo, **options)

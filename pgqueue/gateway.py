@@ -38,7 +38,7 @@ class Gateway:
         try:
             if on is not None:
                 return operation.decode(sync_driver(on).fetch(statement, values))
-            with self.connections.sync() as connection:
+            with self.connections.sync(ours=True) as connection:
                 return operation.decode(sync_driver(connection).fetch(statement, values))
         except Exception as error:
             _explain(error, operation.statement)
@@ -63,7 +63,7 @@ class Gateway:
             if on is not None:
                 yield sync_driver(on)
             else:
-                with self.connections.sync() as connection:
+                with self.connections.sync(ours=True) as connection:
                     yield sync_driver(connection)
         except Exception as error:
             _explain(error, statement)

@@ -12,6 +12,10 @@ import asyncpg
 import psycopg
 
 PATIENCE = 5.0  # seconds
+CHECK_AFTER = 5.0
+CONNECT_TIMEOUT = 5  # seconds, for each host
+# A standby, or a primary that was demoted: other connections may still lead there, and answer.
+READ_ONLY = "25006"
 # What the kernel does about a silent end while a statement waits for its answer, in libpq's words.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
 KEEPALIVES = {

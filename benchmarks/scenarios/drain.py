@@ -47,7 +47,8 @@ def measure(stage: Stage) -> list[Measurement]:
             if "bare" in stage.chosen:
                 pgbench.drain(stage, collector, case(1, batch), batch, jobs_for(stage, 1, batch))
     if stage.scale != "tiny":
-        _matrix(stage, collector)
+        for _ in stage.repeat(2):
+            _matrix(stage, collector)
     for _ in stage.repeat(2):
         _best(stage, collector, [*PEERS, *REFERENCES])
     return collector.measurements()

@@ -6,15 +6,18 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 
-from pgqueue import App, Context, Worker, async_pool, connections, liveness
+from pgqueue import App, Context, Worker, async_pool, connections, liveness, sync_pool
 from pgqueue.job import NewJob
+from pgqueue.sync_pool import SyncPool
 from tests.faults.proxy import Proxy
-from tests.support import statuses
+from tests.support import eventually, statuses
 
 Enqueue = Callable[[App], Awaitable[object]]
 
@@ -30,7 +33,7 @@ async def aio(app: App) -> None:
 @pytest.fixture
 async def far(through: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
     """An app behind the proxy that always asks whether a connection is of use, for a second."""
-    for module in (connections, async_pool):
+    for module in (sync_pool, async_pool):
         monkeypatch.setattr(module, "CHECK_AFTER", 0.0)
     monkeypatch.setattr(async_pool, "CLOSE_WITHIN", 1.0)
     monkeypatch.setattr(liveness, "PATIENCE", 1.0)
@@ -66,6 +69,59 @@ async def test_a_connection_whose_check_is_cancelled_goes_back(through: str, pro
     await pools.aclose()
 
 
+@pytest.mark.usefixtures("far")
+def test_the_spare_connection_is_given_to_who_waits(through: str) -> None:
+    """One that is kept out of the pool, while another thread waits there for it, would never come."""
+    pool = SyncPool(through, size=1)
+    first = pool.lend()
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(taken, pool)
+        eventually(lambda: pool._waiting == 1)
+        pool.take_back(first, None, keep=True)
+        assert other.result(timeout=8) == first.info.backend_pid
+    pool.close()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.usefixtures("far")
+def test_many_threads_share_few_connections(through: str, size: int) -> None:
+    pool = SyncPool(through, size=size)
+    with ThreadPoolExecutor(8) as threads:
+        pids = set(threads.map(taken, [pool] * 200))
+    assert 1 <= len(pids) <= size
+    pool.close()
+
+
+@pytest.mark.usefixtures("far")
+def test_what_a_block_left_open_is_committed_and_not_kept_out(through: str) -> None:
+    pool = SyncPool(through, size=1)
+    with pool.connection(ours=False) as connection:
+        connection.execute("begin")
+        connection.execute("create table left_open (id int)")
+    with pool.connection(ours=True) as connection:
+        assert connection.execute("select count(*) from left_open").fetchone() == (0,)
+        connection.execute("begin")  # nothing of ours does
+    with pool.connection(ours=True) as connection:
+        assert connection.info.transaction_status == TransactionStatus.IDLE
+    pool.close()
+
+
+@pytest.mark.usefixtures("far")
+def test_a_connection_that_comes_back_after_the_end_is_closed(through: str) -> None:
+    pool = SyncPool(through, size=1)
+    with pool.connection(ours=True) as connection:
+        pool.close()
+        connection.execute("select 1")
+    assert connection.closed
+
+
+def taken(pool: SyncPool) -> int:
+    with pool.connection(ours=True) as connection:
+        connection.execute("select 1")
+        pid: int = connection.info.backend_pid
+        return pid
+
+
 async def test_a_live_connection_is_kept(far: App) -> None:
     pids = set()
     for _ in range(3):
@@ -75,7 +131,8 @@ async def test_a_live_connection_is_kept(far: App) -> None:
             pids.add(other.get_server_pid())
     assert len(pids) == 1
     assert far.connections._pool is not None
-    assert "connections_lost" not in far.connections._pool.get_stats()
+    assert far.connections._pool._pool is not None
+    assert "connections_lost" not in far.connections._pool._pool.get_stats()
 
 
 @pytest.mark.parametrize("enqueue", [sync, aio])

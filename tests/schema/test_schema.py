@@ -221,7 +221,9 @@ def test_the_table_takes_proper_names_only(
     if stored:
         write()
     else:
-        with pytest.raises(psycopg.errors.CheckViolation, match=f"jobs_{column}.*\nHINT: +The name of"):
+        with pytest.raises(
+            psycopg.errors.CheckViolation, match=f"jobs_{column}.*\nHINT: +The name of"
+        ):
             write()
 
 

@@ -28,9 +28,9 @@ from pgqueue.connect import (
     parse,
     without_passwords,
 )
-from pgqueue.connections import Quiet
 from pgqueue.embedded import embedded_postgres
 from pgqueue.schema import upgrade
+from pgqueue.sync_pool import Quiet
 from pgqueue.worker.database import Database, DatabaseAway
 from tests.cli.support import Cli
 
