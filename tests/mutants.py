@@ -28,6 +28,7 @@ TESTS = [
     "tests/workflows",
     "tests/steps",
     "tests/queues",
+    "tests/schema/test_names.py",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -67,6 +68,11 @@ MUTANTS = [
     *_claims("sweep", (SKIP, "for update of j")),
     *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
     *_claims("ended", (" order by e.id", "")),
+    *[Mutant(SCHEMA, "refuse_name", old, new) for old, new in (
+        ("insert or update of queue, task", "insert"), ("queue, task on", "queue on"), ("insert or update", "update"),
+        ("new.queue ~ '[^A-Za-z0-9_.:-]' or ", ""), (" not between 1 and 64", " = 0"),
+        ("length(new.queue) not between 1", "length(new.queue) not between 0"),
+        (" not between 1 and 200", " = 0"), ("(fillfactor = 50)", "(fillfactor = 85)"), ("length(new.task) not between 1", "length(new.task) not between 0"))],
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
         ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for update of j"))],

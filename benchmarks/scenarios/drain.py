@@ -37,7 +37,7 @@ def jobs_for(stage: Stage, workers: int, concurrency: int) -> int:
 
 
 def measure(stage: Stage) -> list[Measurement]:
-    """The reach settings by turns with the limits, the matrix of pgqueue, and the peers at their best."""
+    """The reach settings by turns with the limits and the peers at their best, and the matrix of pgqueue."""
     collector = Collector("drain")
     for _ in stage.repeat(3):
         _best(stage, collector, ["pgqueue", *LIMITS])
@@ -46,11 +46,10 @@ def measure(stage: Stage) -> list[Measurement]:
         for batch in (100, 500)[: stage.size(2, 2, 1)]:
             if "bare" in stage.chosen:
                 pgbench.drain(stage, collector, case(1, batch), batch, jobs_for(stage, 1, batch))
+        _best(stage, collector, [*PEERS, *REFERENCES])
     if stage.scale != "tiny":
         for _ in stage.repeat(2):
             _matrix(stage, collector)
-    for _ in stage.repeat(2):
-        _best(stage, collector, [*PEERS, *REFERENCES])
     return collector.measurements()
 
 

@@ -107,6 +107,19 @@ def test_what_a_block_left_open_is_committed_and_not_kept_out(through: str) -> N
 
 
 @pytest.mark.usefixtures("far")
+def test_psycopgs_pool_renews_old_connections(
+    through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = SyncPool(through, size=1)
+    taken(pool)
+    assert pool._spare is not None
+    monkeypatch.setattr(sync_pool, "RENEWED", 0.0)
+    taken(pool)
+    assert pool._spare is None
+    pool.close()
+
+
+@pytest.mark.usefixtures("far")
 def test_a_connection_that_comes_back_after_the_end_is_closed(through: str) -> None:
     pool = SyncPool(through, size=1)
     with pool.connection(ours=True) as connection:

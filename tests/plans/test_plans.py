@@ -154,6 +154,26 @@ async def test_a_completion_costs_what_it_completes(
     assert scans(plan) == set()
 
 
+def test_most_claims_and_completions_stay_on_the_page_of_their_row(
+    conn: psycopg.Connection,
+) -> None:
+    """A version that has no room there costs a WAL record for the lock of the one before, and a page."""
+
+    def size() -> int:
+        row = conn.execute("select pg_relation_size('pgqueue.jobs')").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    fill(conn, 20 * LIMIT, **PAST)
+    before = size()
+    for _ in range(20):
+        claim_id = uuid4()
+        jobs = perform(conn, claims.sweep(None, claim_id=claim_id, **COMMON)).jobs
+        done = [Finished(job.id, claim_id, SUCCEEDED, 0.1) for job in jobs]
+        assert len(perform(conn, claims.complete(done, delete=False))) == LIMIT
+    assert size() < 1.6 * before
+
+
 async def test_the_cursor_does_not_walk_dead_rows(dsn: str, conn: psycopg.Connection) -> None:
     fill(conn, 20_100, **PAST)
     with psycopg.connect(dsn) as holder:

@@ -5,4 +5,6 @@ alter table pgqueue.jobs
 drop trigger names on pgqueue.jobs;
 drop function pgqueue.refuse_name();
 
+alter table pgqueue.jobs set (fillfactor = 85);
+
 comment on schema pgqueue is 'pgqueue schema 9, serves schema 1';

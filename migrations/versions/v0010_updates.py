@@ -1,4 +1,4 @@
-"""The checks of names, made only where names are written."""
+"""Cheaper updates: names are checked where they are written, and pages have room for the next versions of their rows."""
 
 from pgqueue.revisions import run
 
