@@ -118,7 +118,8 @@ async def test_whole_workers_that_stop_and_start(dsn: str, conn: psycopg.Connect
             await eventually_async(lambda wanted=wanted: len(ticks(conn, "t")) >= wanted)
         for app in apps:
             await app.aclose()
-    conn.execute("select pgqueue.pause_schedule('t')")  # else the last tick meets a worker that ends
+    # Else the last tick would meet a worker that ends.
+    conn.execute("select pgqueue.pause_schedule('t')")
     await drain(apps[0])
     found = ticks(conn, "t")
     gaps = {b - a for a, b in itertools.pairwise(found)}
