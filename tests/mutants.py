@@ -72,7 +72,8 @@ MUTANTS = [
         ("insert or update of queue, task", "insert"), ("queue, task on", "queue on"), ("insert or update", "update"),
         ("new.queue ~ '[^A-Za-z0-9_.:-]' or ", ""), (" not between 1 and 64", " = 0"),
         ("length(new.queue) not between 1", "length(new.queue) not between 0"),
-        (" not between 1 and 200", " = 0"), ("(fillfactor = 50)", "(fillfactor = 85)"), ("length(new.task) not between 1", "length(new.task) not between 0"))],
+        (" not between 1 and 200", " = 0"), ("length(new.task) not between 1", "length(new.task) not between 0"),
+        ("(fillfactor = 50)", "(fillfactor = 85)"))],
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
         ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for update of j"))],

@@ -27,18 +27,18 @@ INSERT = "insert into pgqueue.jobs (task, args) values ('noop', {}) returning id
 ARGS = '{"number": 1, "data": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}'
 DATA = "x" * 34
 TOGETHER = 100
-MOST_MANY = 150_000  # so many jobs in calls of each size
 
 
 def measure(stage: Stage) -> list[Measurement]:
     collector = Collector("enqueue")
     one, many = stage.size(3_000, 300, 50), (1_000, stage.size(50_000, 5_000, 2_000))
+    turns = {count: stage.size(150_000, 10_000, 1_000) // count or 1 for count in many}
     for _ in stage.repeat(3):
         if "pgqueue" in stage.chosen:
             with stage.run("pgqueue", 1) as run:
                 url = stage.postgres.url(run.database)
-                asyncio.run(_asynchronous(collector, url, one, many))
-                _synchronous(collector, url, one, many)
+                asyncio.run(_asynchronous(collector, url, one, turns))
+                _synchronous(collector, url, one, turns)
         for name in stage.among(*PEERS):
             _peer(stage, collector, name, one, many[-1])
     return collector.measurements()
@@ -63,7 +63,7 @@ class _Turns:
             )
 
 
-async def _asynchronous(collector: Collector, url: str, one: int, many: tuple[int, ...]) -> None:
+async def _asynchronous(collector: Collector, url: str, one: int, turns: dict[int, int]) -> None:
     app, connection = App(url), await asyncpg.connect(url)
 
     @app.task(name="noop")
@@ -84,10 +84,10 @@ async def _asynchronous(collector: Collector, url: str, one: int, many: tuple[in
         async with connection.transaction():
             for _ in range(TOGETHER):
                 await inside[name]()
-    for count in many:
+    for count, times in turns.items():
         calls = [noop.call(number, DATA) for number in range(count)]
         records = [("noop", ARGS)] * count
-        for name in _Turns(collector, f"{count:,}, async", count, MOST_MANY // count or 1):
+        for name in _Turns(collector, f"{count:,}, async", count, times):
             if name == "pgqueue":
                 await app.aenqueue_many(calls)
             else:
@@ -98,7 +98,7 @@ async def _asynchronous(collector: Collector, url: str, one: int, many: tuple[in
     await app.aclose()
 
 
-def _synchronous(collector: Collector, url: str, one: int, many: tuple[int, ...]) -> None:
+def _synchronous(collector: Collector, url: str, one: int, turns: dict[int, int]) -> None:
     app = App(url)
 
     @app.task(name="noop")
@@ -120,9 +120,9 @@ def _synchronous(collector: Collector, url: str, one: int, many: tuple[int, ...]
             with connection.transaction():
                 for _ in range(TOGETHER):
                     inside[name]()
-        for count in many:
+        for count, times in turns.items():
             calls = [noop.call(number, DATA) for number in range(count)]
-            for name in _Turns(collector, f"{count:,}, sync", count, MOST_MANY // count or 1):
+            for name in _Turns(collector, f"{count:,}, sync", count, times):
                 if name == "pgqueue":
                     app.enqueue_many(calls)
                 else:
