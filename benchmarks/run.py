@@ -19,6 +19,7 @@ from benchmarks.ledger import GATE, Tally
 
 ROOT = Path(__file__).parents[1]
 LOOK = 0.01
+LOOK_AT_MANY = 0.05  # each look is at the ledgers of all processes
 STALLED = 15.0
 STOP_WAIT = 20.0
 
@@ -140,6 +141,7 @@ class Run:
         deadline, before = time.monotonic() + seconds, -1
         moved = time.monotonic()
         progress = ledger.Progress(self.folder, self.jobs)
+        pause = LOOK if count < ledger.MANY else LOOK_AT_MANY
         while time.monotonic() < deadline and time.monotonic() - moved < STALLED:
             done = progress.started(count)
             if done >= count:
@@ -147,7 +149,7 @@ class Run:
             if done != before:
                 before, moved = done, time.monotonic()
             self.check()
-            time.sleep(LOOK)
+            time.sleep(pause)
         return False
 
     def warm_up(self, first: int, count: int, **given: Any) -> None:

@@ -187,7 +187,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 _PREFIX = "PGQUEUE_"
-_OTHERS = {"SUPERVISED"}
+_OTHERS = {"SUPERVISED", "TURNS"}
 _TOP = ("dsn", "app", "schema", "redact", "keys")
 _KEYS = {f.name for f in fields(Settings)} | set(_TOP)
 

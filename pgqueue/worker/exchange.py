@@ -19,9 +19,11 @@ from pgqueue.worker.pace import SHARE
 from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
+from pgqueue.worker.turns import Turns
 from pgqueue.worker.unanswered import Unanswered
 
 FIRST_IDLE_WAIT = 0.01
+MANY = 100  # jobs; for fewer the wait for the commit is most of a statement, and many can wait together
 REST = 0.005
 CUT_SHORT = (
     "a look for jobs was cut short after %.1f s, the next go over less: an old transaction or a replication"
@@ -46,6 +48,7 @@ class Exchange(Service):
         recorder: Recorder,
         learned: Callable[[set[str]], None],
         known: Queues,
+        turns: Turns,
     ) -> None:
         super().__init__()
         self._database, self._executor = database, executor
@@ -54,6 +57,7 @@ class Exchange(Service):
         self.recorder = recorder
         self._learned = learned
         self._known = known
+        self._turns, self._expected = turns, 0
         self._keys: dict[str, str | None] = {}
         self._turn = 0
         self._wait = self._poll
@@ -77,7 +81,10 @@ class Exchange(Service):
             await asyncio.sleep(rest)
         self.busy = True
         try:
-            return await self._exchange()
+            if len(self._executor.ended) + self._expected < MANY:
+                return await self._exchange()
+            async with self._turns.turn():
+                return await self._exchange()
         finally:
             self.busy = False
 
@@ -97,6 +104,7 @@ class Exchange(Service):
             await self.recorder.record(ended)
             return 0.0 if ended else self._poll
         claimed = await self._claim_all(room, sweep=sweep)
+        self._expected = room if len(claimed) == room else 0
         if claimed or ended:
             self._idle, self.empty = 0, False
             return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)

@@ -39,6 +39,7 @@ from pgqueue.worker.settler import Settler
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.solitude import Solitude
+from pgqueue.worker.turns import of_process
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -124,6 +125,7 @@ class Runtime:
             ),
             learned=self._learned,
             known=self.known,
+            turns=of_process(),
         )
         self._wanted |= set(names) if names is not None else declared(self.app)
         return executor, exchange

@@ -13,6 +13,7 @@ from types import FrameType
 
 from pgqueue.worker.reload import on_change
 from pgqueue.worker.signals import say_waiting
+from pgqueue.worker.turns import among
 from pgqueue.worker.wakeup import Wakeup
 
 log = logging.getLogger("pgqueue.supervisor")
@@ -29,6 +30,7 @@ class Child:
 
     def __init__(self, arguments: list[str], number: int) -> None:
         self._arguments, self.number = arguments, number
+        self.inherits: tuple[int, ...] = ()
         self._fast_deaths = 0
         self.start_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -36,7 +38,9 @@ class Child:
 
     def start(self) -> None:
         # Its own session: a Ctrl-C in the terminal reaches it once, through the supervisor.
-        self.process = subprocess.Popen(self._arguments, start_new_session=True)
+        self.process = subprocess.Popen(
+            self._arguments, start_new_session=True, pass_fds=self.inherits
+        )
         self._started = time.monotonic()
 
     def died(self, code: int) -> None:
@@ -100,10 +104,12 @@ class Supervisor:
         log.info("%d worker processes", len(self._children))
         if self._watch is not None:
             on_change(self._watch, self._reload)
-        for child in self._children:
-            child.start()
-        while alive := [child for child in self._children if not self._ended(child)]:
-            self._wake.wait(0.2 if any(c.process is None for c in alive) else 5.0)
+        with among(len(self._children)) as inherited:
+            for child in self._children:
+                child.inherits = inherited
+                child.start()
+            while alive := [child for child in self._children if not self._ended(child)]:
+                self._wake.wait(0.2 if any(c.process is None for c in alive) else 5.0)
         self._wake.close()
         return 0
 
