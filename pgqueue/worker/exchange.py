@@ -196,6 +196,8 @@ class Exchange(Service):
             return await self._go_on(taking)
         now, full = time.monotonic(), len(found.jobs) == taking["limit"]
         self._lanes.swept(found, full=full, now=now, took=now - begun)
+        if self._lanes.partial and not found.jobs:
+            return await self._go_on(taking)
         return found.jobs
 
     async def _start_further_on(self, begun: float) -> None:

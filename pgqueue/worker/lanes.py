@@ -8,7 +8,7 @@ from datetime import datetime
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import MOST_LANES, Lane, Place, Slice, Swept
 from pgqueue.worker.pace import ALL, LONG, SHARE, Pace
-from pgqueue.worker.trail import FRONT, Trail
+from pgqueue.worker.trail import END, FRONT, Trail
 
 AGING = 16
 LONGEST_BETWEEN_SWEEPS = 5.0
@@ -34,6 +34,7 @@ class Lanes:
         self._next_sweep = 0.0
         self._next_stretch = 0.0
         self._reach = 0
+        self.partial = False
         self._turn = 0
         self._found = False
         self.swept_all = False
@@ -63,12 +64,22 @@ class Lanes:
         return [Lane(*key, *self._cursors[key]) for key in keys]
 
     def slices(self, now: float) -> list[Slice]:
-        """What the next sweep goes over, of the lanes known."""
-        self._reach = self._pace.reach if now >= self._next_stretch else 0
+        """What the next sweep goes over, of the lanes known.
+
+        All there is, or what is latest, both to the end. Or, ``partial``, stretches behind the cursors, and nothing
+        else: what is due ahead of them would fill each sweep, and none would come to the next stretch.
+        """
+        reach = self._reach = self._pace.reach if now >= self._next_stretch else 0
+        trails = {key: self._trail(key) for key in self._cursors}
+        whole = all(trail.whole(self._at, reach) for trail in trails.values())
+        self.partial = reach > 0 and not whole
+        if self.partial:
+            return [
+                Slice(*key, *trail.stretch(self._at, reach, self._cursors[key]))
+                for key, trail in trails.items()
+            ]
         return [
-            Slice(*key, after, until)
-            for key in self._cursors
-            for after, until in self._trail(key).stretches(self._at, self._reach)
+            Slice(*key, FRONT if whole else trail.latest(), END) for key, trail in trails.items()
         ]
 
     def claimed(self, jobs: Sequence[ClaimedJob]) -> None:

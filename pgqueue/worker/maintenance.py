@@ -17,6 +17,7 @@ from pgqueue.worker.service import Service
 
 BATCH = 1000
 LONGEST_RESCUE_INTERVAL = 10.0
+LEAST_STRETCH = 10_000  # ids
 PRUNE_INTERVAL = 30.0
 EXPIRE_INTERVAL = 5.0
 PAUSE_BETWEEN_BATCHES = 0.05
@@ -49,7 +50,7 @@ class Rescuer(Service):
         self._interval = min(lease / 3, LONGEST_RESCUE_INTERVAL)
         self._max_crashes = max_crashes
         self._rescued, self._hooking = rescued, hooking
-        self._pace, self._after = Pace(), -1
+        self._pace, self._after = Pace(LEAST_STRETCH), -1
 
     async def run_once(self) -> float:
         last = await self._database.run(maintenance.last_id())

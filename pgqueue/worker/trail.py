@@ -46,14 +46,19 @@ class Trail:
         while self.marks and self.marks[-1] >= place:
             self.marks.pop()
 
-    def stretches(self, at: int, reach: int) -> list[tuple[Place, Place]]:
-        """From the mark of number ``at`` on over ``reach`` of them, if any; and what is latest, to the end."""
-        edges = [FRONT, *self.marks]
-        latest = max(
-            len(edges) - 2, 0
-        )  # at least one whole stretch: late commits are near the cursor
-        if not reach:
-            return [(edges[latest], END)]
-        if at + reach >= latest:
-            return [(edges[min(at, latest)], END)]
-        return [(edges[at], edges[at + reach]), (edges[latest], END)]
+    def whole(self, at: int, reach: int) -> bool:
+        """Is that all of the way?"""
+        return at == 0 and reach >= self._latest
+
+    def latest(self) -> Place:
+        """Where what is looked at most often begins: a whole stretch at least, for late commits are near the cursor."""
+        return [FRONT, *self.marks][self._latest]
+
+    def stretch(self, at: int, reach: int, cursor: Place) -> tuple[Place, Place]:
+        """From the mark of number ``at`` on over ``reach`` of them, or to the cursor: what is ahead of it is no trail."""
+        edges, at = [FRONT, *self.marks], min(at, self._latest)
+        return edges[at], edges[at + reach] if at + reach < self._latest else cursor
+
+    @property
+    def _latest(self) -> int:
+        return max(len(self.marks) - 1, 0)

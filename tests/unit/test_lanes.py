@@ -30,21 +30,25 @@ def trail(marks: int) -> Trail:
     return made
 
 
-def test_a_look_is_all_at_once_while_that_is_quick() -> None:
-    assert trail(9).stretches(0, ALL) == [(FRONT, END)]
-    assert Trail().stretches(0, 1) == [(FRONT, END)]
+def test_a_way_is_gone_over_as_a_whole_where_it_is_short_or_looks_are_quick() -> None:
+    assert trail(9).whole(0, ALL)
+    assert not trail(9).whole(1, ALL)
+    assert trail(9).whole(0, 8)
+    assert not trail(9).whole(0, 7)
+    assert Trail().whole(0, 0)
 
 
-def test_stretches_cover_everything_once_and_the_latest_always() -> None:
-    way = trail(9)
-    seen = [way.stretches(at, 3) for at in range(0, 10, 3)]
+def test_stretches_cover_everything_once_up_to_the_cursor() -> None:
+    way, cursor = trail(9), place(11)
+    seen = [way.stretch(at, 3, cursor) for at in range(0, 10, 3)]
     assert seen == [
-        [(FRONT, place(3)), (place(8), END)],
-        [(place(3), place(6)), (place(8), END)],
-        [(place(6), END)],
-        [(place(8), END)],
+        (FRONT, place(3)),
+        (place(3), place(6)),
+        (place(6), cursor),
+        (place(8), cursor),
     ]
-    assert way.stretches(0, 0) == [(place(8), END)]
+    assert way.latest() == place(8)
+    assert Trail().latest() == FRONT
 
 
 def test_marks_come_at_once_and_then_every_so_many_jobs() -> None:
@@ -71,20 +75,43 @@ def test_time_makes_marks_where_nothing_is_claimed() -> None:
     assert [mark[0].minute for mark in way.marks] == [0, 1, 2, 3, 4]
 
 
-def test_the_pace_halves_and_doubles() -> None:
+def test_a_slow_look_is_followed_by_one_that_will_not_be() -> None:
     pace = Pace()
-    pace.took(0.5, 64)
-    assert pace.reach == 32
+    pace.took(0.1, 64)
+    assert pace.reach == ALL
+    pace.took(0.2, 64)
+    assert pace.reach == 16
     pace.took(0.05, 64)
-    assert pace.reach == 32
+    assert pace.reach == 16
+    pace.took(0.2, 64)
+    assert pace.reach == 4
+    pace.took(60.0, 64)
+    assert pace.reach == 1
+
+
+def test_looks_grow_when_all_was_gone_over_quickly() -> None:
+    pace = Pace()
+    pace.took(0.2, 64)
+    for seconds in (0.01, 0.01, 0.03, 0.01, 0.01, 0.01):
+        pace.took(seconds, 64)
+        assert pace.reach == 16
     pace.took(0.01, 64)
+    assert pace.reach == 32
+    for _ in range(2):
+        pace.took(0.01, 64)
+    assert pace.reach == 64
     pace.took(0.01, 64)
     assert pace.reach == ALL
+
+
+def test_what_is_little_is_divided_only_when_it_was_cancelled() -> None:
+    pace = Pace(least=50)
+    pace.took(60.0, 64)
+    assert pace.reach == 50
     pace.cut_short(64)
-    assert pace.reach == 4
-    for _ in range(9):
-        pace.took(1.0, 64)
-    assert pace.reach == 1
+    assert pace.reach == 3
+    pace.took(60.0, 64)
+    assert pace.reach == 3
 
 
 def swept_once(lanes: Lanes, now: float, took: float, jobs: int = 0) -> list[tuple[object, object]]:
@@ -103,14 +130,16 @@ def busy(marks: int) -> Lanes:
 
 def test_a_slow_sweep_is_followed_by_stretches_until_all_is_seen() -> None:
     lanes = busy(8)
-    assert swept_once(lanes, 1.0, 1.0) == [(FRONT, END)]
+    assert swept_once(lanes, 1.0, 0.11) == [(FRONT, END)]
     assert lanes.swept_all
     assert lanes.sweep_due(6.0)
     assert swept_once(lanes, 6.0, 0.01) == [(place(7), END)]  # the rest has had its time
     assert not lanes.swept_all
-    assert swept_once(lanes, 51.0, 0.05) == [(FRONT, place(4)), (place(7), END)]
+    assert not lanes.partial
+    assert swept_once(lanes, 51.0, 0.05) == [(FRONT, place(4))]
+    assert lanes.partial
     assert not lanes.swept_all
-    assert swept_once(lanes, 60.0, 0.05) == [(place(4), END)]
+    assert swept_once(lanes, 60.0, 0.05) == [(place(4), place(8))]
     assert not lanes.swept_all
     swept_once(lanes, 70.0, 0.05)
     assert lanes.swept_all
@@ -118,7 +147,7 @@ def test_a_slow_sweep_is_followed_by_stretches_until_all_is_seen() -> None:
 
 def test_what_was_found_on_the_way_is_not_nothing() -> None:
     lanes = busy(8)
-    swept_once(lanes, 1.0, 1.0)
+    swept_once(lanes, 1.0, 0.11)
     swept_once(lanes, 51.0, 0.05, jobs=1)
     for step in range(3):
         swept_once(lanes, 60.0 + 10 * step, 0.05)
@@ -151,7 +180,7 @@ def test_an_unknown_lane_without_due_jobs_is_claimed_from_now_on() -> None:
 
 def test_a_full_sweep_far_behind_does_not_send_claims_over_all_that_died() -> None:
     lanes = busy(8)
-    swept_once(lanes, 1.0, 1.0)
+    swept_once(lanes, 1.0, 0.11)
     assert lanes.slices(51.0)[0].until == place(4)
     lanes.swept(Swept([job(2)], [], START), full=True, now=51.0, took=0.05)
     assert [(lane.after_at, lane.after_id) for lane in lanes.in_order()] == [place(8)]

@@ -145,7 +145,7 @@ async def test_a_worker_with_few_jobs_waits_for_nobody(
 ) -> None:
     app.task(name="t")(lambda: None)
     hold()
-    async with working(app, concurrency=MANY // 2 - 1) as runtime:
+    async with working(app, concurrency=MANY // 5) as runtime:
         runtime.exchanges[0]._turns = Turns(file, 1, patience=FOR_EVER)
         ids = await app.aclient.insert([NewJob("t", "{}")] * 3 * MANY)
         await eventually_async(lambda: statuses(conn) == dict.fromkeys(ids, "succeeded"))
