@@ -15,7 +15,7 @@ from benchmarks.long import fill, rates, steadiness
 from benchmarks.measurement import Collector, Measurement
 from benchmarks.stage import Stage
 
-MOST_RATE = 30_000
+MOST_RATE = 45_000
 
 
 def measure(stage: Stage) -> list[Measurement]:
