@@ -31,9 +31,9 @@ def case(workers: int, concurrency: int) -> str:
 
 
 def jobs_for(stage: Stage, workers: int, concurrency: int) -> int:
-    """Enough that what waits at the gate is a small share, few enough that slow settings end."""
+    """Enough that what waits at the gate, and the first use of statements and code, is a small share."""
     full, quick = (5_000, 1_000) if concurrency == 1 else (50_000, 5_000)
-    return max(stage.size(full, quick, 300), stage.size(10, 3) * workers * concurrency)
+    return max(stage.size(full, quick, 300), stage.size(30, 3) * workers * concurrency)
 
 
 def measure(stage: Stage) -> list[Measurement]:
