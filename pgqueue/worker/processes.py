@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -122,9 +124,8 @@ def run_here(
     definition = find(module, qualname)
     arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
     conceal = definition.concealer(privacy, job, arguments)
-    teller = Teller(context, dsn, schema)
     try:
-        with teller:
+        with TELLER.telling(context, dsn, schema):
             value = definition.invoke(context, arguments)
     except BaseException as error:
         outcome = decide(
@@ -141,26 +142,43 @@ def run_here(
 
 
 class Teller:
-    """Writes how far the job of this process is, in a thread with a connection of its own."""
+    """Writes how far the job of this process is, once a second, in a thread with a connection of its own.
 
-    def __init__(self, context: Context, dsn: str, schema: str) -> None:
-        self._context, self._dsn, self._schema = context, dsn, schema
-        self._ended = threading.Event()
+    The thread stays for the jobs that follow: to start one for each was more than half of what a job cost.
+    """
 
-    def __enter__(self) -> None:
-        threading.Thread(target=self._run, name="pgqueue-progress", daemon=True).start()
+    def __init__(self) -> None:
+        self._context: Context | None = None
+        self._started = False
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def _run(self) -> None:
-        gateway = Gateway(self._dsn, self._schema)
+    @contextmanager
+    def telling(self, context: Context, dsn: str, schema: str) -> Iterator[None]:
+        """Of this job, while it runs."""
+        self._context = context
+        if not self._started:
+            self._started = True
+            threading.Thread(
+                target=self._run, args=(dsn, schema), name="pgqueue-progress", daemon=True
+            ).start()
         try:
-            while not self._ended.wait(EVERY):
-                said = self._context.said
-                if said is not None and (text := said.news(EVERY)) is not None:
-                    job = (self._context.id, self._context.claim_id, text)
-                    with suppress(Exception):  # it is for people to look at: it costs no job
-                        gateway.run(claims.note_progress([job]), None)
+            yield
         finally:
-            gateway.connections.close()
+            self._context = None
+
+    def _run(self, dsn: str, schema: str) -> None:
+        gateway: Gateway | None = None
+        while True:
+            time.sleep(EVERY)
+            context = self._context
+            said = None if context is None else context.said
+            if context is None or said is None:
+                if gateway is not None:
+                    gateway.connections.close()
+                    gateway = None
+            elif (text := said.news(EVERY)) is not None:
+                gateway = gateway or Gateway(dsn, schema)
+                with suppress(Exception):  # it is for people to look at: it costs no job
+                    gateway.run(claims.note_progress([(context.id, context.claim_id, text)]), None)
+
+
+TELLER = Teller()

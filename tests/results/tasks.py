@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from pgqueue import App, Context
@@ -28,3 +29,9 @@ def slow_process(ctx: Context, seconds: float) -> None:
 def fails_in_process(ctx: Context) -> None:
     ctx.log.warning("about to fail")
     raise ValueError("as told")
+
+
+@app.task(name="tellers", run="process", result=True)
+def tellers() -> list[int | None]:
+    """The threads of this process that write progress."""
+    return [each.native_id for each in threading.enumerate() if each.name == "pgqueue-progress"]

@@ -201,6 +201,18 @@ async def test_progress_of_a_process(in_processes: App) -> None:
     assert in_processes.client.job(job).progress["message"] == "burning"
 
 
+async def test_one_thread_tells_the_progress_of_all_jobs_of_a_process(in_processes: App) -> None:
+    before = await tasks.tellers.aenqueue()
+    slow = [(await tasks.slow_process.aenqueue(1.5)).id for _ in range(2)]
+    after = await tasks.tellers.aenqueue()
+    await drain(in_processes, processes=1, concurrency=1)
+    for job in slow:
+        assert in_processes.client.job(job).progress["message"] == "burning"
+    threads = await before.aresult(5)
+    assert len(threads) == 1
+    assert await after.aresult(5) == threads
+
+
 @pytest.mark.parametrize("value", ["half", None])
 async def test_progress_of_what_is_no_number(app: App, value: Any) -> None:
     @app.task(name="t", max_retries=0)
