@@ -144,7 +144,8 @@ def run_here(
 class Teller:
     """Writes how far the job of this process is, once a second, in a thread with a connection of its own.
 
-    The thread stays for the jobs that follow: to start one for each was more than half of what a job cost.
+    The thread stays for the jobs that follow, all of one database: to start one for each was more than half of what a
+    job cost.
     """
 
     def __init__(self) -> None:

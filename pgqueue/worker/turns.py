@@ -8,7 +8,6 @@ dearer (docs/adr/0021). It only saves time: a lock ends with its process, and no
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import random
 import sys
@@ -16,6 +15,9 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
+
+if sys.platform != "win32":  # where nobody gives turns
+    import fcntl
 
 INHERITED = "PGQUEUE_TURNS"  # the supervisor's pid, the file, the places
 PATIENCE = 1.0
@@ -60,7 +62,6 @@ class Turns:
         self._file, self.places, self._patience = file, places, patience
         self._mine: set[int] = set()
         self._took = SHORTEST
-        self.waiting = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -79,11 +80,7 @@ class Turns:
         # To be woken costs a process more than to look: it looks after as long as a turn takes, then less often.
         until, wait = time.monotonic() + self._patience, self._took
         while (place := self._free()) is None and time.monotonic() < until and self.places:
-            self.waiting += 1
-            try:
-                await asyncio.sleep(random.uniform(0.5, 1.0) * wait)
-            finally:
-                self.waiting -= 1
+            await asyncio.sleep(random.uniform(0.5, 1.0) * wait)
             wait = min(wait * 2, self._took * 8)
         return place
 

@@ -14,14 +14,13 @@ import pytest
 
 from pgqueue import App
 from pgqueue.job import NewJob
-from pgqueue.worker import turns
 from pgqueue.worker.exchange import MANY
 from pgqueue.worker.turns import INHERITED, Turns, among, of_process
 from tests.processes import Workers
 from tests.support import eventually_async, statuses, working
 from tests.worker import turned
 
-LOCK = "import fcntl, sys; fcntl.lockf({}, fcntl.LOCK_EX | {}, 1, 0); print('held', flush=True); sys.stdin.read()"
+LOCK = "import fcntl, sys; fcntl.lockf({}, {}, 1, 0); print('held', flush=True); sys.stdin.read()"
 FOR_EVER = 3600.0
 
 
@@ -39,7 +38,7 @@ def hold(file: int) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def start() -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", LOCK.format(file, 0)], pass_fds=(file,),
+            [sys.executable, "-c", LOCK.format(file, "fcntl.LOCK_EX")], pass_fds=(file,),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(process)
@@ -53,9 +52,20 @@ def hold(file: int) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         process.communicate()
 
 
+class Watched(Turns):
+    """Tells that it found no place."""
+
+    refused = False
+
+    def _free(self) -> int | None:
+        place = super()._free()
+        self.refused = self.refused or place is None
+        return place
+
+
 def is_free(file: int) -> bool:
-    """For another process than this one."""
-    program = [sys.executable, "-c", LOCK.format(file, "fcntl.LOCK_NB")]
+    """For another process than this one, even one that would share it."""
+    program = [sys.executable, "-c", LOCK.format(file, "fcntl.LOCK_SH | fcntl.LOCK_NB")]
     done = subprocess.run(
         program, pass_fds=(file,), stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
@@ -70,9 +80,9 @@ async def begin(turns: Turns) -> None:
 async def test_a_turn_begins_when_the_holder_of_the_place_is_killed(
     file: int, hold: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    holder, turns = hold(), Turns(file, 1, patience=FOR_EVER)
+    holder, turns = hold(), Watched(file, 1, patience=FOR_EVER)
     turn = asyncio.create_task(begin(turns))
-    await eventually_async(lambda: turns.waiting)
+    await eventually_async(lambda: turns.refused)
     holder.kill()
     await turn
     assert is_free(file)
@@ -117,7 +127,7 @@ def test_they_are_the_supervisor_s_own(monkeypatch: pytest.MonkeyPatch, file: in
 
 def test_there_are_places_for_twice_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(INHERITED, "of a supervisor above")
-    monkeypatch.setattr(turns.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     with among(4) as inherited:
         assert (inherited, os.environ.get(INHERITED)) == ((), None)
     with among(5) as inherited:
@@ -130,11 +140,11 @@ async def test_a_worker_hands_in_many_jobs_in_its_turn_only(
     app: App, conn: psycopg.Connection, file: int, hold: Callable[[], subprocess.Popen[str]]
 ) -> None:
     app.task(name="t")(lambda: None)
-    holder, turns = hold(), Turns(file, 1, patience=FOR_EVER)
+    holder, turns = hold(), Watched(file, 1, patience=FOR_EVER)
     async with working(app, concurrency=MANY) as runtime:
         runtime.exchanges[0]._turns = turns
         ids = await app.aclient.insert([NewJob("t", "{}")] * 3 * MANY)
-        await eventually_async(lambda: turns.waiting)
+        await eventually_async(lambda: turns.refused)
         assert "succeeded" not in statuses(conn).values()
         holder.kill()
         await eventually_async(lambda: statuses(conn) == dict.fromkeys(ids, "succeeded"))
