@@ -2046,6 +2046,10 @@ UPDATE pgqueue.alembic_version SET version_num='pgqueue_0009' WHERE pgqueue.alem
 
 -- Running upgrade pgqueue_0009 -> pgqueue_0010
 
+-- The strongest lock first: who has read the jobs in a transaction and then writes them would wait for a weaker lock of
+-- this one, which waits for that transaction.
+alter table pgqueue.jobs drop constraint jobs_queue, drop constraint jobs_task;
+
 -- Each statement that writes a row parses all check constraints of its table anew, and asks them for each row; claims and
 -- completions do not write these columns. A trigger is asked only where they are written.
 create function pgqueue.refuse_name() returns trigger
@@ -2065,7 +2069,6 @@ create trigger names after insert or update of queue, task on pgqueue.jobs
     for each row when (new.queue ~ '[^A-Za-z0-9_.:-]' or octet_length(new.queue) not between 1 and 64
                        or length(new.task) not between 1 and 200)
     execute function pgqueue.refuse_name();
-alter table pgqueue.jobs drop constraint jobs_queue, drop constraint jobs_task;
 
 -- A claim and a completion write a version of the row each: half of a page takes them where the row lies.
 alter table pgqueue.jobs set (fillfactor = 50);

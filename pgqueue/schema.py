@@ -25,7 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 OLDEST_SERVER = 140_000
-LOCK_NOT_AVAILABLE, NOT_ALLOWED = "55P03", "42501"
+NOT_ALLOWED = "42501"
+# lock_not_available, deadlock_detected
+IN_THE_WAY = {"55P03", "40P01"}
 PAUSE = 0.5
 # Alembic's environment is global to the process.
 _ALEMBIC = Lock()
@@ -138,7 +140,7 @@ def _patiently(
         except Exception as error:
             if sqlstate(error) == NOT_ALLOWED:
                 raise not_allowed(error) from error
-            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+            if sqlstate(error) not in IN_THE_WAY:
                 raise
             if time.monotonic() >= deadline:
                 raise PgQueueError(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -22,9 +23,9 @@ def reader(dsn: str) -> Iterator[psycopg.Connection]:
         yield conn
 
 
-def waiting(conn: psycopg.Connection) -> bool:
+def waiting(conn: psycopg.Connection, mode: str = "AccessExclusiveLock") -> bool:
     row = conn.execute(
-        "select count(*) from pg_locks where not granted and mode = 'AccessExclusiveLock'"
+        "select count(*) from pg_locks where not granted and mode = %s", [mode]
     ).fetchone()
     return row != (0,)
 
@@ -68,6 +69,53 @@ def test_an_upgrade_behind_an_exclusive_lock(dsn: str, reader: psycopg.Connectio
         schema.upgrade(dsn, wait=0)
     reader.rollback()
     schema.upgrade(dsn, wait=0)
+
+
+@pytest.mark.parametrize("at", range(1, schema.EXPECTED))
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_who_has_read_may_write(empty_dsn: str, at: int, up: bool) -> None:
+    """No revision holds a lock on the jobs while it waits for a stronger one on them."""
+    schema.upgrade(empty_dsn, to=str(at if up else at + 1))
+    go, to = (schema.upgrade, at + 1) if up else (schema.downgrade, at)
+    with (
+        psycopg.connect(empty_dsn) as reader,
+        psycopg.connect(empty_dsn, autocommit=True) as looker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        reader.execute("select count(*) from pgqueue.jobs")
+        migration = pool.submit(go, empty_dsn, to=str(to))
+        eventually(lambda: migration.done() or waiting(looker))
+        reader.execute("insert into pgqueue.jobs (task) values ('t')")
+        reader.commit()
+        migration.result(timeout=60)
+        revision = looker.execute("select version_num from pgqueue.alembic_version").fetchone()
+        assert revision == (f"pgqueue_{to:04d}",)
+
+
+def test_a_deadlock_is_a_lock_that_was_not_to_be_had(empty_dsn: str) -> None:
+    """On a server that looks for deadlocks early; the tables are dropped in the order workers, queues, jobs."""
+    schema.upgrade(empty_dsn, to="1")
+    with (
+        psycopg.connect(empty_dsn) as other,
+        psycopg.connect(empty_dsn) as reader,
+        psycopg.connect(empty_dsn, autocommit=True) as looker,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        looker.execute(
+            f"alter database {looker.info.dbname} set deadlock_timeout = '10ms'".encode()
+        )
+        other.execute("select from pgqueue.queues")
+        reader.execute("select from pgqueue.jobs")
+        reader.execute("set local deadlock_timeout = '60s'")
+        migration = pool.submit(schema.downgrade, empty_dsn)
+        eventually(lambda: waiting(looker))
+        reading = pool.submit(reader.execute, "select from pgqueue.workers")
+        eventually(lambda: waiting(looker, "AccessShareLock"))
+        other.rollback()
+        reading.result(timeout=60)
+        reader.rollback()
+        migration.result(timeout=60)
+        assert schema.stamp(reader) is None
 
 
 def test_the_printed_sql_gives_up_as_well() -> None:
