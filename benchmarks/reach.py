@@ -114,6 +114,10 @@ def _backlog(kind: str, metric: str) -> Callable[[Figures], float]:
     return compute
 
 
+def _grown(what: str) -> Callable[[Figures], float]:
+    return _ratio("steady", "2000/s, quarter 4", "2000/s, quarter 2", metric=what)
+
+
 def _enqueue(case: str) -> Target:
     return Target(
         f"enqueue one ({case}) / bare INSERT",
@@ -153,6 +157,9 @@ TARGETS = (
     Target("16 producers, notifications on / off", 0.9,
            _ratio("producers", "16 producers, notifications on", "16 producers, notifications off")),
     Target("held snapshot, at its end / before", 0.95, _ratio("snapshot", "held, last tenth", "before")),
+    Target("held snapshot, claim p99 / before", 2, _ratio("snapshot", "held", "before", metric="claim p99"), True),
+    Target("steady state, heap of the last quarter / the second", 1.1, _grown("heap"), True),
+    Target("steady state, indexes of the last quarter / the second", 1.1, _grown("indexes"), True),
     *(Target(f"rate with many {kind} rows / empty", 0.95, _backlog(kind, "rate"))
       for kind in ("due", "future", "finished")),
     *(Target(f"buffers with many {kind} rows / empty", 1.1, _backlog(kind, "buffers"), True)

@@ -23,6 +23,10 @@ SETTINGS = {
     "shared_buffers": "1GB",
     "max_wal_size": "4GB",
     "max_connections": "500",
+    "logging_collector": "on",
+    "log_destination": "jsonlog",
+    "log_rotation_age": "0",
+    "log_rotation_size": "0",
 }
 SHOWN = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size",
          "max_connections", "autovacuum")  # fmt: skip

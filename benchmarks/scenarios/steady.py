@@ -1,7 +1,8 @@
 """Jobs produced, worked off and pruned at the same rate for minutes, with ``--keep-succeeded 10s``.
 
 The rate must hold, the latency must not grow, and the table must stop growing: by quarters of the time. The producer
-commits 20 jobs at a time.
+commits 20 jobs at a time. Heap and indexes are the largest of each quarter: what is pruned between two vacuums is
+room for the next jobs, and no more than that is needed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ def measure(stage: Stage) -> list[Measurement]:
 
 def _case(stage: Stage, collector: Collector, name: str, rate: int, seconds: int) -> None:
     jobs = rate * seconds // BATCH * BATCH
-    statement = "select pg_total_relation_size('pgqueue.jobs')"
-    sizes: list[int] = []
+    statement = "select pg_table_size('pgqueue.jobs'), pg_indexes_size('pgqueue.jobs')"
+    sizes: list[tuple[int, int]] = []
     with stage.run(name, jobs + 1) as run:
         run.start(1, 100, options=["--keep-succeeded", "10s"])
         run.warm_up(jobs, 1)
         producer = run.produce(jobs, float(rate), batch=BATCH)
         while producer.poll() is None:
-            sizes.append(int(str(stage.postgres.execute(statement, database=run.database)[0][0])))
+            heap, indexes = stage.postgres.execute(statement, database=run.database)[0]
+            sizes.append((int(str(heap)), int(str(indexes))))
             time.sleep(0.5)
         run.wait(jobs + 1, 30.0)
         run.stop()
@@ -46,7 +48,8 @@ def _case(stage: Stage, collector: Collector, name: str, rate: int, seconds: int
         label = f"{rate}/s, quarter {quarter + 1}"
         collector.add(name, label, "latency p50", "ms", 1000 * percentile(part, 0.5))
         collector.add(name, label, "latency p99", "ms", 1000 * percentile(part, 0.99))
-        collector.add(name, label, "table", "MB", max(size) / 1e6)
+        for what, bytes_ in zip(("heap", "indexes"), zip(*size, strict=True), strict=True):
+            collector.add(name, label, what, "MB", max(bytes_) / 1e6)
     done = max(tally.starts) - min(tally.starts[:jobs])
     collector.add(name, f"{rate}/s", "rate", "jobs/s", jobs / done)
     print(f"  steady: {name}: {jobs / done:,.0f} jobs/s for {done:.0f} s", file=sys.stderr)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import ledger, profile, report
+from benchmarks import claimlog, ledger, profile, report
 from benchmarks.ledger import Ledger, merge
 from benchmarks.measurement import Collector, Measurement, from_json, percentile, windows
 from benchmarks.reach import Figures, Target
@@ -62,6 +63,18 @@ def test_a_ledger_on_disk_is_read_as_it_was_written(tmp_path: Path) -> None:
     tally = ledger.read(tmp_path, 3)
     assert (tally.lost, tally.repeated, tally.beyond) == (1, 1, 1)
     assert tally.starts[2] >= tally.starts[0] > 0
+
+
+def test_of_the_log_only_the_execution_of_claims_counts() -> None:
+    claim = "with pick as (select 1 for update of j skip locked) update"
+    messages = [
+        f"duration: 2.500 ms  execute __asyncpg_stmt_1__: {claim}",
+        f"duration: 9.000 ms  bind __asyncpg_stmt_1__: {claim}",
+        "duration: 9.000 ms  execute __asyncpg_stmt_2__: select 1",
+        f"automatic vacuum of {claim}",
+    ]
+    lines = [json.dumps({"pid": 7, "message": message}) for message in messages]
+    assert claimlog.durations([*lines, '{"pid": 8}']) == [0.0025]
 
 
 def test_percentiles_are_nearest_rank() -> None:
