@@ -90,6 +90,23 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[rank - 1]
 
 
+def beside(values: Sequence[float], others: Sequence[float], at: int, each: int) -> float:
+    """The median of values, each over the mean of what was measured just before and just after it.
+
+    Args:
+        others: ``each`` of them a round; numbers ``at`` and ``at + 1`` stand around the value of their round.
+
+    Raises:
+        LookupError: a round lacks some of them.
+    """
+    if not values or len(others) != each * len(values):
+        raise LookupError("rounds without a result")
+    pairs = [others[each * number + at : each * number + at + 2] for number in range(len(values))]
+    return statistics.median(
+        value / statistics.mean(pair) for value, pair in zip(values, pairs, strict=True)
+    )
+
+
 def windows(starts: Iterable[float], begin: float, width: float) -> list[float]:
     """Starts per second in each whole window of ``width`` seconds from ``begin`` on."""
     at = [int((start - begin) // width) for start in starts if start >= begin]

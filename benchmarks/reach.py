@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmarks.contestants import PEERS, REFERENCES
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, beside
+
+FULL = ("due", "future", "finished")  # kinds of rows of the backlog scenario, in its order
 
 
 class Figures:
@@ -52,6 +54,14 @@ class Figures:
             for m in self._found
             if (m.scenario, m.contestant, m.metric) == (scenario, contestant, metric)
             and m.median is not None
+        }
+
+    def rounds(self, scenario: str, contestant: str, metric: str) -> dict[str, tuple[float, ...]]:
+        """What each round gave, in order, by case."""
+        return {
+            m.case: m.values
+            for m in self._found
+            if (m.scenario, m.contestant, m.metric) == (scenario, contestant, metric)
         }
 
 
@@ -105,11 +115,11 @@ def _holds(figures: Figures) -> float:
 
 def _backlog(kind: str, metric: str) -> Callable[[Figures], float]:
     def compute(figures: Figures) -> float:
-        cases = figures.cases("backlog", "pgqueue", metric)
-        found = [value for case, value in cases.items() if case.endswith(f" {kind}")]
-        if not found:
+        cases = figures.rounds("backlog", "pgqueue", metric)
+        full = [values for case, values in cases.items() if case.endswith(f" {kind}")]
+        if not full:
             raise LookupError(kind)
-        return found[0] / cases["empty table"]
+        return beside(full[0], cases["empty table"], FULL.index(kind), len(FULL) + 1)
 
     return compute
 
@@ -161,9 +171,9 @@ TARGETS = (
     Target("steady state, heap of the last quarter / the second", 1.1, _grown("heap"), True),
     Target("steady state, indexes of the last quarter / the second", 1.1, _grown("indexes"), True),
     *(Target(f"rate with many {kind} rows / empty", 0.95, _backlog(kind, "rate"))
-      for kind in ("due", "future", "finished")),
+      for kind in FULL),
     *(Target(f"buffers with many {kind} rows / empty", 1.1, _backlog(kind, "buffers"), True)
-      for kind in ("due", "future", "finished")),
+      for kind in FULL),
     Target("jobs to dead / succeeding", 0.4, _ratio("failing", "dead", "noop")),
     Target("attempts of retried jobs / succeeding", 0.4, lambda f: 2 * _ratio("failing", "retried", "noop")(f)),
     Target("WAL, 64 B, kept", 1600, _own("sizes", "64 B, kept", "WAL"), True, "bytes/job"),

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import claimlog, ledger, profile, report
 from benchmarks.ledger import Ledger, merge
-from benchmarks.measurement import Collector, Measurement, from_json, percentile, windows
+from benchmarks.measurement import Collector, Measurement, beside, from_json, percentile, windows
 from benchmarks.reach import Figures, Target
 
 
@@ -85,6 +85,17 @@ def test_percentiles_are_nearest_rank() -> None:
     assert percentile([3.0], 0.01) == 3
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
+
+
+def test_a_figure_is_held_against_those_just_before_and_after_it() -> None:
+    fast, slow = [100.0, 100.0, 300.0], [10.0, 30.0, 10.0]
+    assert beside([90.0, 18.0], fast + slow, 0, 3) == 0.9
+    assert beside([150.0, 20.0], fast + slow, 1, 3) == 0.875
+    for others in (fast + slow[:2], []):
+        with pytest.raises(LookupError):
+            beside([90.0, 18.0], others, 0, 3)
+    with pytest.raises(LookupError):
+        beside([], [], 0, 3)
 
 
 def test_windows_count_starts_per_second_and_leave_out_the_last_part() -> None:
