@@ -25,7 +25,9 @@ def reader(dsn: str) -> Iterator[psycopg.Connection]:
 
 def waiting(conn: psycopg.Connection, mode: str = "AccessExclusiveLock") -> bool:
     row = conn.execute(
-        "select count(*) from pg_locks where not granted and mode = %s", [mode]
+        "select count(*) from pg_locks join pg_database d on d.oid = database"
+        " where not granted and mode = %s and d.datname = current_database()",
+        [mode],
     ).fetchone()
     return row != (0,)
 

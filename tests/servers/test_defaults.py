@@ -87,21 +87,20 @@ async def test_a_full_server_is_waited_for(
 
     await noop.aenqueue()
     await app.aclose()
-    watch = taken.enter_context(psycopg.connect(dsn, autocommit=True))
-    await eventually_async(lambda: _takes_a_slot(dsn, taken))
-    with pytest.raises(psycopg.OperationalError, match="too many clients"):
-        noop.enqueue()
-    with pytest.raises(asyncpg.TooManyConnectionsError, match="too many clients"):
-        await noop.aenqueue()
-    worker = Worker(app)
-    running = asyncio.create_task(worker.arun())
-    await eventually_async(lambda: "too many clients" in caplog.text)
-    assert set(statuses(watch).values()) == {"pending"}
-    taken.close()
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
-    worker.stop()
-    await running
+    with psycopg.connect(dsn, autocommit=True) as watch:
+        await eventually_async(lambda: _takes_a_slot(dsn, taken))
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            noop.enqueue()
+        with pytest.raises(asyncpg.TooManyConnectionsError, match="too many clients"):
+            await noop.aenqueue()
+        worker = Worker(app)
+        running = asyncio.create_task(worker.arun())
+        await eventually_async(lambda: "too many clients" in caplog.text)
+        assert set(statuses(watch).values()) == {"pending"}
+        taken.close()
+        await eventually_async(lambda: set(statuses(watch).values()) == {"succeeded"})
+        worker.stop()
+        await running
 
 
 def _takes_a_slot(dsn: str, taken: ExitStack) -> bool:
