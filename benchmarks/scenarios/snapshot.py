@@ -64,10 +64,17 @@ def _case(stage: Stage, collector: Collector, name: str, clean: float, held: flo
         ("held", during, claims_held + claims_last),
         ("held, last tenth", last, claims_last),
     ):
-        collector.add(name, case, "rate", "jobs/s", steadiness(found)[0])
-        collector.add(name, case, "slowest 5 % of seconds", "jobs/s", steadiness(found)[1])
-        for metric, share in (("claim p50", 0.5), ("claim p99", 0.99)) if claims else ():
-            collector.add(name, case, metric, "ms", 1000 * percentile(claims, share))
+        _add(collector, name, case, found, claims)
     collector.add(name, "held", "held for", "s", ended - begun)
     print(f"  snapshot: {name}: {steadiness(before)[0]:,.0f} jobs/s before, "
           f"{steadiness(last)[0]:,.0f} at the end of {ended - begun:.0f} s", file=sys.stderr)  # fmt: skip
+
+
+def _add(
+    collector: Collector, name: str, case: str, found: list[float], claims: list[float]
+) -> None:
+    usual, slowest = steadiness(found)
+    collector.add(name, case, "rate", "jobs/s", usual)
+    collector.add(name, case, "slowest 5 % of seconds", "jobs/s", slowest)
+    for metric, share in (("claim p50", 0.5), ("claim p99", 0.99)) if claims else ():
+        collector.add(name, case, metric, "ms", 1000 * percentile(claims, share))
