@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz fuzz-atheris chaos killed schema bench bench-quick soak previous reference clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz fuzz-atheris chaos killed schema bench bench-quick soak reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -72,10 +72,6 @@ schema: .venv/ready ## Write migrations/schema.sql anew
 
 reference: .venv/ready ## Write docs/reference/ anew
 	@$(BIN)/python -m tests.reference_pages
-
-previous: .venv/ready ## Keep this code's wheel for the upgrade tests of the next schema
-	@rm -f tests/upgrades/previous/*.whl
-	@$(BIN)/python -m hatchling build -t wheel -d tests/upgrades/previous
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

@@ -17,11 +17,10 @@ from pgqueue.drivers import sqlstate, translate
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import PgQueueError, PrivilegeMissing
 from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
-from pgqueue.stamp import EXPECTED, MINIMUM, Stamp, check, check_latest, parse
+from pgqueue.stamp import EXPECTED, Stamp, check, parse
 
 __all__ = [
-    "EXPECTED", "MINIMUM", "Stamp", "check", "check_latest", "downgrade", "parse", "sql", "stamp",
-    "upgrade", "version",
+    "EXPECTED", "Stamp", "check", "downgrade", "parse", "sql", "stamp", "upgrade", "version",
 ]  # fmt: skip
 
 OLDEST_SERVER = 140_000

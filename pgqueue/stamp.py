@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from pgqueue.errors import SchemaError
 
-MINIMUM = 1
-EXPECTED = 10
-# Code that knows schema 1 only looks for "schema N" at the end: there it finds what is served.
+EXPECTED = 1
 _STAMP = re.compile(r"schema (\d+)(?:, serves schema (\d+))?$")
 
 
@@ -30,35 +28,21 @@ def parse(comment: str | None) -> Stamp | None:
 
 
 def check(found: Stamp | None) -> None:
-    """Accept every schema that this code works on: from MINIMUM on, and newer ones that serve it.
+    """Accept the schema that this code was made for, and newer ones that serve it.
 
     Raises:
-        SchemaError: missing, too old or too new; one line that says what to do.
+        SchemaError: missing, older or too new; one line that says what to do.
     """
     if found is None:
         raise SchemaError("the database has no pgqueue schema; run: pgqueue migrate")
-    if found.version < MINIMUM:
+    if found.version < EXPECTED:
         raise SchemaError(
-            f"the database has pgqueue schema {found.version}, this version needs {MINIMUM} or newer;"
+            f"the database has pgqueue schema {found.version}, this version needs {EXPECTED};"
             " run: pgqueue migrate"
         )
-    if found.version > EXPECTED and found.serves > EXPECTED:
+    if found.serves > EXPECTED:
         raise SchemaError(
             f"the database has pgqueue schema {found.version}, which serves versions made for"
             f" {found.serves} or newer, this one is made for {EXPECTED}; install a newer"
             " pgqueue-postgres"
-        )
-
-
-def check_latest(found: Stamp | None) -> None:
-    """The same, and the schema must not be older than the one this code was made for.
-
-    Raises:
-        SchemaError: missing, older or too new.
-    """
-    check(found)
-    if found is not None and found.version < EXPECTED:
-        raise SchemaError(
-            f"the database has pgqueue schema {found.version}, this version was made for {EXPECTED}"
-            f" and still works on {MINIMUM}; run: pgqueue migrate"
         )

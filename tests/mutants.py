@@ -35,12 +35,12 @@ OWN = " and j.claim_id = t.claim_id"
 RUNNING = "where j.status = 'running'"
 ORDER = "order by j.id\n     for update of j"
 SKIP = "for update of j skip locked"
-SCHEMA = "migrations/versions"
+SCHEMA = "migrations/versions/v0001_baseline.up.sql"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One guard less: ``old`` becomes ``new`` in a statement (or function) of a file."""
+    """One guard less: ``old`` becomes ``new`` in a statement, function or table of a file."""
 
     file: str
     statement: str
@@ -72,8 +72,8 @@ MUTANTS = [
         ("insert or update of queue, task", "insert"), ("queue, task on", "queue on"), ("insert or update", "update"),
         ("new.queue ~ '[^A-Za-z0-9_.:-]' or ", ""), (" not between 1 and 64", " = 0"),
         ("length(new.queue) not between 1", "length(new.queue) not between 0"),
-        (" not between 1 and 200", " = 0"), ("length(new.task) not between 1", "length(new.task) not between 0"),
-        ("(fillfactor = 50)", "(fillfactor = 85)"))],
+        (" not between 1 and 200", " = 0"), ("length(new.task) not between 1", "length(new.task) not between 0"))],
+    Mutant(SCHEMA, "pgqueue.jobs", "fillfactor = 50", "fillfactor = 85"),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
         ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for update of j"))],
@@ -144,21 +144,16 @@ def place(root: Path, mutant: Mutant) -> tuple[Path, str, str]:
     Raises:
         LookupError: the guard is not where the list says.
     """
-    path = root / mutant.file
-    # What a later migration says of a function holds.
-    files = sorted(path.glob("*.up.sql"), reverse=True) if path.is_dir() else [path]
-    marks = (
+    file = root / mutant.file
+    text = file.read_text("utf-8")
+    begins = (
         rf"-- (?:name|part): {mutant.statement}\n",
-        rf"create (?:or replace )?function pgqueue\.{mutant.statement}\(",
+        rf"create function pgqueue\.{mutant.statement}\(",
+        rf"create table {re.escape(mutant.statement)} \(",
     )
-    for file in files:
-        text = file.read_text("utf-8")
-        start = next((m.end() for mark in marks if (m := re.search(mark, text))), None)
-        if start is None:
-            continue
-        following = re.search(
-            r"\n-- (?:name|part): |\ncreate (?:or replace )?function ", text[start:]
-        )
+    start = next((m.end() for begin in begins if (m := re.search(begin, text))), None)
+    if start is not None:
+        following = re.search(r"\n-- (?:name|part): |\ncreate (?:function|table) ", text[start:])
         end = start + following.start() if following else len(text)
         if mutant.old in text[start:end]:
             changed = text[start:end].replace(mutant.old, mutant.new)

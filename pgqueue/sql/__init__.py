@@ -1,8 +1,7 @@
 """SQL as text: named statements in ``.sql`` files, compiled once per schema name.
 
 ``-- name: x`` begins a statement; ``-- part: x`` a piece that statements and later parts of the file
-share, each by a line ``-- include: x``. The line after ``-- since: 5`` is left out on schemas before 5, that after
-``-- before: 5`` from 5 on.
+share, each by a line ``-- include: x``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from pgqueue.roles import ROLES
 DEFAULT_SCHEMA = "pgqueue"
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HEADER = re.compile(r"^-- (name|part): (\w+)\n", re.M)
-_WHEN = re.compile(r"^-- (since|before): (\d+)\n([^\n]*\n)", re.M)
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.M)
 _COMMENT = re.compile(r"--[^\n]*\n")
 _ROLE = re.compile(rf"\bpgqueue_({'|'.join(ROLES)})\b")
@@ -92,11 +90,8 @@ def compile_statement(name: str, source: str) -> Statement:
 
 
 @cache
-def load(schema: str = DEFAULT_SCHEMA, version: int | None = None) -> Mapping[str, Statement]:
+def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
     """Every statement by name, for one schema.
-
-    Args:
-        version: of the schema as it is in the database, where that may be older than this code.
 
     Raises:
         ConfigError: the schema name is not a plain identifier.
@@ -104,22 +99,12 @@ def load(schema: str = DEFAULT_SCHEMA, version: int | None = None) -> Mapping[st
     statements: dict[str, Statement] = {}
     for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".sql"):
-            text = for_version(qualify(file.read_text("utf-8"), schema), version)
+            text = qualify(file.read_text("utf-8"), schema)
             for name, source in split(text).items():
                 if name in statements:
                     raise ConfigError(f"two SQL statements are named {name}")
                 statements[name] = compile_statement(name, source)
     return statements
-
-
-def for_version(text: str, version: int | None) -> str:
-    """Leave out the lines that are not for this version of the schema; None is the newest."""
-
-    def line(match: re.Match[str]) -> str:
-        is_since = version is None or version >= int(match[2])
-        return match[3] if is_since == (match[1] == "since") else ""
-
-    return _WHEN.sub(line, text)
 
 
 def split(text: str) -> dict[str, str]:

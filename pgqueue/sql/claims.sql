@@ -12,15 +12,10 @@ pick as materialized (
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
             and (not :skip_touched::boolean or j.xmax = '0'::xid or j.xmax = j.xmin or age(j.xmax) not between -1000 and 1000)
             and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
--- since: 5
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null
--- since: 5
             and j.limit_key is null
--- since: 5
             and (j.expires_at is null or j.expires_at > now())
--- since: 5
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
--- since: 5
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
           order by j.run_at, j.id
           limit :limit::integer
@@ -38,14 +33,8 @@ update pgqueue.jobs j
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
           j.crashes, greatest(j.run_at, timestamptz 'epoch'),
--- since: 6
           j.workflow_id,
--- before: 6
-          null::bigint,
--- since: 3
           j.tick
--- before: 3
-          null::timestamptz
 
 -- part: ended
 -- The finished jobs, in the order in which all statements lock rows; the worker's settings leave only nested loops, which
@@ -142,15 +131,10 @@ with recursive slice as materialized (
             and j.run_at <= now() and (j.run_at, j.id) > (ordered.after_at, ordered.after_id)
             and (j.run_at, j.id) <= (ordered.until_at, ordered.until_id)
             and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
--- since: 5
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = ordered.queue) is null
--- since: 5
             and j.limit_key is null
--- since: 5
             and (j.expires_at is null or j.expires_at > now())
--- since: 5
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
--- since: 5
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
           order by j.run_at, j.id
           limit :limit::integer
@@ -228,14 +212,8 @@ update pgqueue.jobs j
 returning t.done, j.id, case when not t.done then j.task end, case when not t.done then left(j.args::text, 2097153) end,
           case when not t.done then j.queue end, j.priority, j.attempt, j.max_retries, j.crashes,
           greatest(j.run_at, timestamptz 'epoch'),
--- since: 6
           j.workflow_id,
--- before: 6
-          null::bigint,
--- since: 3
           j.tick
--- before: 3
-          null::timestamptz;
 
 -- name: trade_and_delete
 -- As trade, for keep_succeeded=0.
@@ -256,7 +234,6 @@ select false, claimed.* from claimed;
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.
 with own as materialized (
     select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds,
--- since: 5
            t.log,
            j.attempt, j.claim_id, j.worker_id, j.claimed_at,
            case when t.outcome in ('retry', 'snooze') and j.cancel_requested then 'cancelled'
@@ -265,10 +242,8 @@ with own as materialized (
                 else t.outcome end as status
       from unnest(:ids::bigint[], :claim_ids::uuid[], :outcomes::text[], :delays::float8[],
                   :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[]
--- since: 5
                   , :logs::text[]
            ) as t(id, claim_id, outcome, delay, error_type, error, traceback, run_seconds
--- since: 5
                   , log
            )
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
@@ -278,12 +253,10 @@ with own as materialized (
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
                                   traceback, started_at, run_seconds
--- since: 5
                                   , log
                                   )
     select own.id, own.attempt, own.claim_id, own.worker_id, own.outcome, own.error_type, own.error,
            own.traceback, own.claimed_at, own.run_seconds
--- since: 5
            , own.log
       from own
      where own.outcome <> 'snooze' or own.error_type is not null

@@ -48,10 +48,7 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
        j.expires_at, j.unique_key, j.progress::text,
--- since: 6
        j.workflow_id,
--- before: 6
-       null::bigint,
        j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where j.id = :id::bigint;
@@ -75,10 +72,7 @@ select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
        j.expires_at, j.unique_key, j.progress::text,
--- since: 6
        j.workflow_id,
--- before: 6
-       null::bigint,
        j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
   from pgqueue.jobs j
  where (:status::text is null or j.status = :status::text)
@@ -206,7 +200,6 @@ with chosen as materialized (
 ), logged as (
     delete from pgqueue.attempts a using chosen where a.job_id = chosen.id
 )
--- since: 7
 , stepped as (delete from pgqueue.steps s using chosen where s.job_id = chosen.id)
 delete from pgqueue.jobs j using chosen where j.id = chosen.id returning j.id;
 

@@ -20,25 +20,18 @@ with wanted as materialized (
            expires float8, timeout float8)
 ), queues as (
     insert into pgqueue.queues as q (
--- since: 8
            max_pending, keep_succeeded, keep_dead, keep_cancelled, priority, max_retries, backoff, expires, timeout,
            name, max_running, rate, burst, declared)
     select
--- since: 8
            w.max_pending, make_interval(secs => w.keep_succeeded), make_interval(secs => w.keep_dead),
--- since: 8
            make_interval(secs => w.keep_cancelled), w.priority, w.max_retries, w.backoff,
--- since: 8
            make_interval(secs => w.expires), make_interval(secs => w.timeout),
            w.name, w.max_running, w.rate, w.burst, w.declared
       from wanted_queues w order by w.name
     on conflict (name) do update
        set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst,
--- since: 8
            max_pending = excluded.max_pending, keep_succeeded = excluded.keep_succeeded, keep_dead = excluded.keep_dead,
--- since: 8
            keep_cancelled = excluded.keep_cancelled, priority = excluded.priority, max_retries = excluded.max_retries,
--- since: 8
            backoff = excluded.backoff, expires = excluded.expires, timeout = excluded.timeout,
            declared = excluded.declared
      where jsonb_strip_nulls(q.declared) is distinct from excluded.declared
@@ -84,15 +77,11 @@ with recursive keyed(queue) as (
       from keyed k where k.queue is not null
 )
 select coalesce(k.queue, q.name), k.queue is not null or coalesce(q.max_running, q.rate) is not null,
--- since: 8
        extract(epoch from q.keep_succeeded)::float8, extract(epoch from q.timeout)::float8
--- before: 8
-       null::float8, null::float8
   from (select keyed.queue from keyed where keyed.queue is not null) k
   full join (select q.* from pgqueue.queues q where q.name <> '*') q on q.name = k.queue
  where (:queues::text[] is null or coalesce(k.queue, q.name) = any (:queues::text[]))
    and coalesce(k.queue, q.max_running::text, q.rate::text,
--- since: 8
                 q.keep_succeeded::text, q.timeout::text,
                 null) is not null
  order by 1;
@@ -100,10 +89,7 @@ select coalesce(k.queue, q.name), k.queue is not null or coalesce(q.max_running,
 -- name: claim_limited
 -- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.
 select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
--- since: 6
        (select j.workflow_id from pgqueue.jobs j where j.id = c.id),
--- before: 6
-       null::bigint,
        (select j.tick from pgqueue.jobs j where j.id = c.id)
   from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
                              :after_key::text) c

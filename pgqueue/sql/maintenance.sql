@@ -59,14 +59,9 @@ with recursive ended(queue) as (
              where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > ended.queue order by j.queue limit 1)
       from ended where ended.queue is not null
 ), name(queue, before) as (
--- since: 8
     select n.queue, now() - coalesce(case :status::text when 'succeeded' then q.keep_succeeded when 'dead' then q.keep_dead
--- since: 8
                                                         else q.keep_cancelled end, make_interval(secs => :age::float8))
--- before: 8
-    select n.queue, now() - make_interval(secs => :age::float8)
       from ended n
--- since: 8
       left join pgqueue.queues q on q.name = n.queue
 ), old as materialized (
     select found.id
@@ -76,7 +71,6 @@ with recursive ended(queue) as (
           where j.queue = name.queue and j.status = :status::text
             and j.status in ('succeeded', 'dead', 'cancelled')
             and j.finished_at < name.before
--- since: 6
             and j.workflow_id is null
           order by j.finished_at
           limit :limit::integer
@@ -85,7 +79,6 @@ with recursive ended(queue) as (
 ), logged as (
     delete from pgqueue.attempts a using old where a.job_id = old.id
 )
--- since: 7
 , stepped as (delete from pgqueue.steps s using old where s.job_id = old.id)
 delete from pgqueue.jobs j using old where j.id = old.id returning j.id;
 

@@ -80,7 +80,6 @@ with old as materialized (
 ), logged as (
     delete from pgqueue.attempts a using members where a.job_id = members.job_id
 )
--- since: 7
 , stepped as (delete from pgqueue.steps s using members where s.job_id = members.job_id)
 , edges as (
     delete from pgqueue.dependencies d using members where d.job_id = members.job_id

@@ -19,8 +19,8 @@ POOLED = (
 )
 
 
-async def admit(database: Database, name: str) -> schema.Stamp:
-    """Return the stamp of the schema of this name if a worker can work with it.
+async def admit(database: Database, name: str) -> None:
+    """See whether a worker can work with the schema of this name.
 
     Raises:
         SchemaError: the schema is missing, too old or too new.
@@ -29,11 +29,7 @@ async def admit(database: Database, name: str) -> schema.Stamp:
         DatabaseAway: the database does not answer (yet).
     """
     try:
-        found = await database.run(maintenance.schema_stamp(name))
-        schema.check(found)
-        assert found is not None
-        if found.version < schema.EXPECTED:
-            log.warning("schema %d works, but run: pgqueue migrate", found.version)
+        schema.check(await database.run(maintenance.schema_stamp(name)))
         lacks = await database.run(maintenance.worker_lacks())
     except StatementRefused as refused:
         if denied(refused.state):
@@ -41,4 +37,3 @@ async def admit(database: Database, name: str) -> schema.Stamp:
         raise PrivilegeMissing(str(refused)) from None
     if lacks:
         raise PrivilegeMissing(f"permission denied to {', '.join(lacks)}: {role_for('claim')}")
-    return found

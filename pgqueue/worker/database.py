@@ -15,7 +15,6 @@ from pgqueue.drivers import sqlstate, translate
 from pgqueue.errors import PgQueueError
 from pgqueue.operations import Operation, Row, maintenance
 from pgqueue.sql import load
-from pgqueue.stamp import EXPECTED
 from pgqueue.worker.link import Link, connect
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.verdict import Verdict, denied, verdict
@@ -78,7 +77,7 @@ class Database:
         patience: float | None = None,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self._dsn, self._schema, self._name = dsn, schema, name
+        self._dsn, self._name = dsn, name
         self._statements = load(schema)
         self._outage = outage or Outage(dsn)
         self._patience = PATIENCE if patience is None else patience
@@ -87,12 +86,6 @@ class Database:
         self._link: Link | None = None
         self._used = 0.0
         self.session = 0
-        self.version = EXPECTED
-
-    def use_version(self, version: int) -> None:
-        """Use the statements that fit a schema that may be older than this code."""
-        self.version = version
-        self._statements = load(self._schema, version)
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; conflicts with other sessions are tried again, up to 5 times.

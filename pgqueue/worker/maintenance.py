@@ -22,9 +22,6 @@ PRUNE_INTERVAL = 30.0
 EXPIRE_INTERVAL = 5.0
 PAUSE_BETWEEN_BATCHES = 0.05
 SMALLEST_BATCH = 10
-HAS_WORKFLOWS = 6  # the schema
-HAS_EVENTS = 7
-HAS_RETENTION = 8
 
 
 class Rescuer(Service):
@@ -93,7 +90,6 @@ class Expirer(Service):
     """Cancels pending jobs that were not started in time. No claim takes them meanwhile."""
 
     name: ClassVar[str] = "expirer"
-    since: ClassVar[int] = 5  # the schema
 
     def __init__(self, *, database: Database, settle: Callable[[Iterable[int]], None]) -> None:
         super().__init__()
@@ -129,7 +125,7 @@ class Pruner(Service):
         try:
             for status, age in self._keep.items():
                 more = await self._prune(status, age, limit) or more
-            if self._database.version >= HAS_EVENTS and self._keep_events is not None:
+            if self._keep_events is not None:
                 old = await self._database.run(
                     steps.prune_events(age=self._keep_events, limit=limit)
                 )
@@ -144,11 +140,9 @@ class Pruner(Service):
 
     async def _prune(self, status: Status, age: float | None, limit: int) -> bool:
         """Delete a batch; True if there may be more."""
-        version, more = self._database.version, False
-        if age is not None or version >= HAS_RETENTION:
-            pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
-            more = len(pruned) == limit
-        if age is not None and version >= HAS_WORKFLOWS:
+        pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
+        more = len(pruned) == limit
+        if age is not None:
             whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
             more = more or bool(whole)
         return more

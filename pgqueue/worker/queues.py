@@ -20,7 +20,6 @@ class Queues(Service):
     """Knows the queues with limits, a retention or a timeout of their own, at most a second old."""
 
     name: ClassVar[str] = "queues"
-    since: ClassVar[int] = 5  # the schema
 
     def __init__(
         self,
@@ -52,8 +51,6 @@ class Queues(Service):
 
     async def look(self) -> bool:
         """Write what is declared, once, and see what holds now; True if other queues have limits."""
-        if self._database.version < self.since:
-            return False
         if self._declared is not None:
             for name in await self._database.run(limits.declare(*self._declared)):
                 self.log.info("%s: its settings are those of the code now", name)

@@ -20,7 +20,6 @@ MOST_AT_ONCE = 1000
 # tries the rows that other workers have claimed meanwhile, one by one.
 MOST_TRADED = 200
 AFTER_A_REFUSAL = 60.0
-KEEPS_RESULTS = 5  # the schema
 # Data, constraint, raised by a trigger, program limit.
 _DATA = ("22", "23", "P0", "54")
 
@@ -118,9 +117,7 @@ class Recorder:
         outcome = finished.outcome
         if outcome.kind not in ("succeeded", "completed"):
             return "fail"
-        if outcome == SUCCEEDED or self._database.version < KEEPS_RESULTS:
-            if outcome.kind != "succeeded":
-                return "nothing"
+        if outcome == SUCCEEDED:
             return "delete" if self._deleted(finished) else "complete"
         return "complete_with" if outcome.kind == "succeeded" else "add_results"
 
@@ -167,8 +164,6 @@ class Recorder:
                 await self._database.run(claims.add_results(finished))
                 self._hooking.succeeded(finished)
                 self._ended(finished)
-                return
-            case "nothing":
                 return
         ended = await self._database.run(claims.fail(finished))
         self._count_missing(finished, set(ended))

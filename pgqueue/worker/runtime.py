@@ -30,7 +30,7 @@ from pgqueue.worker.outage import Outage
 from pgqueue.worker.pools import Pools, declared, summary
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.queues import Queues
-from pgqueue.worker.recorder import KEEPS_RESULTS, Recorder
+from pgqueue.worker.recorder import Recorder
 from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.resources import Resources
 from pgqueue.worker.run import Run
@@ -150,10 +150,7 @@ class Runtime:
 
     def _beside(self, control: Database) -> list[Service]:
         """In the heartbeat's thread."""
-        told: list[Service] = []
-        if self.database.version >= KEEPS_RESULTS:
-            told = [Progresses(database=control, held=self._held)]
-        return told + self._notifier(control)
+        return [Progresses(database=control, held=self._held), *self._notifier(control)]
 
     def _notifier(self, control: Database) -> list[Service]:
         if not self.settings.notify:
@@ -277,9 +274,7 @@ class Runtime:
         wait = 0.1
         while not self.shutdown.stopping.is_set():
             try:
-                stamp = await admit(self.database, self.app.schema)
-                self.database.use_version(stamp.version)
-                self.services = [each for each in self.services if each.since <= stamp.version]
+                await admit(self.database, self.app.schema)
                 await self.known.look()
                 return
             except DatabaseAway:

@@ -25,7 +25,6 @@ class Service(ABC):
     ``most_backoff`` seconds: nothing but ``stop()`` ends a service.
     """
 
-    since: ClassVar[int] = 1  # the oldest schema it works on
     name: ClassVar[str]
 
     def __init__(self, *, most_backoff: float = MOST_BACKOFF) -> None:

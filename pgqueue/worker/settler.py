@@ -14,7 +14,6 @@ from pgqueue.worker.service import Service
 BATCH = 1000
 LOOK_EVERY = 5.0
 SHARE = 0.05
-HAS_EVENTS = 7  # the schema
 
 
 class Settler(Service):
@@ -25,7 +24,6 @@ class Settler(Service):
     """
 
     name: ClassVar[str] = "settler"
-    since: ClassVar[int] = 6  # the schema
 
     def __init__(self, *, database: Database, released: Callable[[], None]) -> None:
         super().__init__()
@@ -37,11 +35,10 @@ class Settler(Service):
 
     def ended(self, job_ids: Iterable[int]) -> None:
         """These jobs have ended, or may have."""
-        if self._database.version >= self.since:
-            before = len(self._ended)
-            self._ended.update(dict.fromkeys(job_ids))
-            if len(self._ended) > before:
-                self.wake()
+        before = len(self._ended)
+        self._ended.update(dict.fromkeys(job_ids))
+        if len(self._ended) > before:
+            self.wake()
 
     @property
     def at_rest(self) -> bool:
@@ -78,10 +75,9 @@ class Settler(Service):
         self._look_at = time.monotonic() + wait
         self._ended.update(dict.fromkeys(found.ended))
         await self._settle()
-        if self._database.version >= HAS_EVENTS:
-            woken = await self._database.run(steps.deliver())
-            if woken:
-                self._released()
+        woken = await self._database.run(steps.deliver())
+        if woken:
+            self._released()
 
     async def aclose(self) -> None:
         await self._settle()

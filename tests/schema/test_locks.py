@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from pgqueue import PgQueueError, schema
 from tests.support import eventually
+from tests.upgrades import next_release
 
 
 @pytest.fixture
@@ -63,9 +65,15 @@ def test_it_gives_up_and_names_who_is_in_the_way(
     conn.execute("select pgqueue.enqueue('t')")
 
 
+@pytest.fixture
+def next_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = next_release.migrations(tmp_path)
+    monkeypatch.setattr(schema, "migrations_path", lambda: copy)
+
+
+@pytest.mark.usefixtures("next_migrations")
 def test_an_upgrade_behind_an_exclusive_lock(dsn: str, reader: psycopg.Connection) -> None:
     reader.rollback()
-    schema.downgrade(dsn, to="1")
     reader.execute("lock table pgqueue.jobs in access exclusive mode")
     with pytest.raises(PgQueueError, match="report"):
         schema.upgrade(dsn, wait=0)
@@ -73,7 +81,8 @@ def test_an_upgrade_behind_an_exclusive_lock(dsn: str, reader: psycopg.Connectio
     schema.upgrade(dsn, wait=0)
 
 
-@pytest.mark.parametrize("at", range(1, schema.EXPECTED))
+@pytest.mark.usefixtures("next_migrations")
+@pytest.mark.parametrize("at", range(schema.EXPECTED, next_release.NEWEST))
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 def test_who_has_read_may_write(empty_dsn: str, at: int, up: bool) -> None:
     """No revision holds a lock on the jobs while it waits for a stronger one on them."""
@@ -96,7 +105,7 @@ def test_who_has_read_may_write(empty_dsn: str, at: int, up: bool) -> None:
 
 def test_a_deadlock_is_a_lock_that_was_not_to_be_had(empty_dsn: str) -> None:
     """On a server that looks for deadlocks early; the tables are dropped in the order workers, queues, jobs."""
-    schema.upgrade(empty_dsn, to="1")
+    schema.upgrade(empty_dsn)
     with (
         psycopg.connect(empty_dsn) as other,
         psycopg.connect(empty_dsn) as reader,

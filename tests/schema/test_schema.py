@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pgqueue import App, ConfigError, SchemaError, schema
 from tests.schema_page import page
 from tests.support import drain
+from tests.upgrades import next_release
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,15 +48,29 @@ def test_up_down_up_is_clean(empty_dsn: str) -> None:
     left = [line for line in catalog(empty_dsn) if "alembic_version" not in line]
     assert left == []
     assert version(empty_dsn) is None
-    for to in range(1, schema.EXPECTED + 1):
-        schema.upgrade(empty_dsn, to=str(to))
-    assert catalog(empty_dsn) == first
-    for to in range(schema.EXPECTED - 1, 0, -1):
-        schema.downgrade(empty_dsn, to=str(to))
-        # Revision 4 is the first half of 5: complete by its indexes.
-        assert version(empty_dsn) == (3 if to == 4 else to)
     schema.upgrade(empty_dsn)
     assert catalog(empty_dsn) == first
+
+
+def test_a_later_revision_goes_there_and_back(
+    empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.upgrade(empty_dsn)
+    first = catalog(empty_dsn)
+    copy = next_release.migrations(tmp_path)
+    monkeypatch.setattr(schema, "migrations_path", lambda: copy)
+    for to in (2, 3):
+        schema.upgrade(empty_dsn, to=str(to))
+        assert version(empty_dsn) == to
+    assert "f pgqueue.note(bigint)" in catalog(empty_dsn)
+    for to in (2, 1):
+        schema.downgrade(empty_dsn, to=str(to))
+        assert version(empty_dsn) == to
+    assert catalog(empty_dsn) == first
+    schema.upgrade(empty_dsn)
+    assert version(empty_dsn) == next_release.NEWEST
+    schema.downgrade(empty_dsn)
+    assert version(empty_dsn) is None
 
 
 def test_many_migrators_at_once(empty_dsn: str) -> None:
@@ -66,9 +82,16 @@ def test_many_migrators_at_once(empty_dsn: str) -> None:
 
 def test_the_page_is_the_schema(empty_dsn: str) -> None:
     assert (ROOT / "migrations/schema.sql").read_text("utf-8") == page(), "run: make schema"
+    names = re.findall(r"^create (?:table|view|function) (pgqueue\.\w+)", page(), re.M)
+    assert len(names) == len(set(names)) > 50
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         conn.execute(page().encode())
+    by_hand = catalog(empty_dsn)
     assert version(empty_dsn) == schema.EXPECTED
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("drop schema pgqueue cascade")
+    schema.upgrade(empty_dsn)
+    assert [line for line in catalog(empty_dsn) if "alembic_version" not in line] == by_hand
 
 
 @pytest.mark.parametrize(
@@ -76,7 +99,7 @@ def test_the_page_is_the_schema(empty_dsn: str) -> None:
     [
         (None, "has no pgqueue schema"),
         ("somebody's words", "has no pgqueue schema"),
-        ("pgqueue schema 0", "needs 1 or newer; run: pgqueue migrate"),
+        ("pgqueue schema 0", "needs 1; run: pgqueue migrate"),
         ("pgqueue schema 90", "serves versions made for 90 or newer.* install a newer"),
         ("pgqueue schema 90, serves schema 50", "serves versions made for 50 or newer"),
     ],
@@ -87,19 +110,15 @@ def test_a_schema_that_does_not_fit(comment: str | None, says: str) -> None:
 
 
 def test_a_schema_that_fits() -> None:
-    for comment in ("pgqueue schema 1", "pgqueue schema 2, serves schema 1", "pgqueue schema 2",
-                    "pgqueue schema 7, serves schema 2"):  # fmt: skip
+    for comment in ("pgqueue schema 1", "pgqueue schema 2, serves schema 1",
+                    "pgqueue schema 7, serves schema 1"):  # fmt: skip
         schema.check(schema.parse(comment))
-    with pytest.raises(SchemaError, match="still works on 1; run: pgqueue migrate"):
-        schema.check_latest(schema.Stamp(1, 1))
-    schema.check_latest(schema.Stamp(schema.EXPECTED + 5, schema.EXPECTED))
 
 
 def test_the_stamp_says_what_it_serves(empty_dsn: str) -> None:
     schema.upgrade(empty_dsn)
     with psycopg.connect(empty_dsn) as conn:
-        found = schema.stamp(conn)
-    assert found == schema.Stamp(schema.EXPECTED, schema.MINIMUM)
+        assert schema.stamp(conn) == schema.Stamp(schema.EXPECTED, schema.EXPECTED)
 
 
 async def test_another_schema_name(empty_dsn: str) -> None:

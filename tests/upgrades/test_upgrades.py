@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import pytest
 
 from pgqueue import schema
 from tests.support import eventually
+from tests.upgrades import next_release
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PREVIOUS = 3  # of the wheel
 
 
 class Release:
@@ -56,18 +55,23 @@ class Release:
 
 @pytest.fixture
 def releases(empty_dsn: str, tmp_path: Path) -> Iterator[tuple[Release, Release]]:
-    """The previous code and this one, on a database with the previous schema."""
-    (wheel,) = HERE.glob("previous/*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "code")
-    old = Release(tmp_path / "old", tmp_path / "code", empty_dsn)
-    new = Release(tmp_path / "new", ROOT, empty_dsn)
-    schema.upgrade(empty_dsn, to=str(PREVIOUS))
+    """This code and the next release's, on a database with this code's schema."""
+    old = Release(tmp_path / "old", ROOT, empty_dsn)
+    (tmp_path / "code").mkdir()
+    new = Release(tmp_path / "new", next_release.code(tmp_path / "code"), empty_dsn)
+    schema.upgrade(empty_dsn)
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         conn.execute("create table effects (job bigint)")
     yield old, new
     for process in (*old.processes, *new.processes):
         process.kill()
         process.communicate()
+
+
+def migrate(release: Release) -> None:
+    process = release.python("-m", "pgqueue", "migrate")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
 
 
 def one(conn: psycopg.Connection, query: str) -> int:
@@ -107,20 +111,20 @@ def effects(conn: psycopg.Connection, at_least: int) -> None:
     eventually(lambda: one(conn, "select count(*) from effects") >= at_least, timeout=60)
 
 
-def test_the_previous_code_is_the_previous_code(releases: tuple[Release, Release]) -> None:
+def test_each_release_expects_its_own_schema(releases: tuple[Release, Release]) -> None:
     old, new = releases
-    assert int(old.expected_schema()) == PREVIOUS
-    assert int(new.expected_schema()) == schema.EXPECTED
+    assert int(old.expected_schema()) == schema.EXPECTED
+    assert int(new.expected_schema()) == next_release.NEWEST
 
 
-@pytest.mark.parametrize("code", ["previous", "this"])
-@pytest.mark.parametrize("at", [PREVIOUS, 4, schema.EXPECTED], ids=lambda n: f"schema {n}")
-def test_each_code_on_each_schema(
-    releases: tuple[Release, Release], empty_dsn: str, code: str, at: int
+@pytest.mark.parametrize("code", ["this", "next"])
+def test_both_releases_work_on_the_next_schema(
+    releases: tuple[Release, Release], empty_dsn: str, code: str
 ) -> None:
-    release = releases[0 if code == "previous" else 1]
-    schema.upgrade(empty_dsn, to=str(at))
+    migrate(releases[1])
+    release = releases[0 if code == "this" else 1]
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        assert schema.version(conn) == next_release.NEWEST
         producer, worker = release.produce(), release.work()
         effects(conn, 100)
         assert_each_once(conn, stop_producing(producer))
@@ -133,7 +137,7 @@ def test_a_migration_under_load(releases: tuple[Release, Release], empty_dsn: st
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         producers, workers = [old.produce()], [old.work()]
         effects(conn, 50)
-        schema.upgrade(empty_dsn)
+        migrate(new)
         done = one(conn, "select count(*) from effects")
         workers += [new.work(), old.work()]  # the old one starts on the new schema
         producers.append(new.produce())
@@ -147,24 +151,20 @@ def test_a_migration_under_load(releases: tuple[Release, Release], empty_dsn: st
         stop_working(workers[1])
 
 
-def test_new_code_before_the_migration(releases: tuple[Release, Release], empty_dsn: str) -> None:
-    """The order somebody will get wrong: it works, and says what is left to do."""
-    _, new = releases
-    with psycopg.connect(empty_dsn, autocommit=True) as conn:
-        producer, worker = new.produce(), new.work()
-        effects(conn, 50)
-        schema.upgrade(empty_dsn)
-        effects(conn, one(conn, "select count(*) from effects") + 50)
-        assert_each_once(conn, stop_producing(producer))
-        worker.terminate()
-        _, log = worker.communicate(timeout=60)
-        assert f"schema {PREVIOUS} works, but run: pgqueue migrate" in log
+def test_new_code_before_the_migration_is_refused_in_one_line(
+    releases: tuple[Release, Release],
+) -> None:
+    worker = releases[1].work()
+    _, log = worker.communicate(timeout=60)
+    assert worker.returncode == 4
+    assert f"has pgqueue schema {schema.EXPECTED}, this version needs {next_release.NEWEST}" in log
+    assert "run: pgqueue migrate" in log
+    assert "Traceback" not in log
 
 
 def test_a_schema_of_the_future(releases: tuple[Release, Release], empty_dsn: str) -> None:
-    _, new = releases
+    new, _ = releases
     future = schema.EXPECTED + 7
-    schema.upgrade(empty_dsn)
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         conn.execute(
             f"comment on schema pgqueue is 'pgqueue schema {future}, serves schema {schema.EXPECTED}'".encode()

@@ -1,9 +1,9 @@
-"""The indexes of the columns before, built while the queue works."""
+"""Indexes of a table that may have jobs, built while the queue works."""
 
 from pgqueue.revisions import run, run_beside
 
-revision = "pgqueue_0005"
-down_revision = "pgqueue_0004"
+revision = "pgqueue_0003"
+down_revision = "pgqueue_0002"
 branch_labels = None
 depends_on = None
 

@@ -1,4 +1,4 @@
-"""Jobs, attempts, queues, workers, their functions and statistics."""
+"""The whole schema. Until the first release it is edited in place; after it, a change is a revision of its own."""
 
 from pgqueue.revisions import run
 

@@ -1,4 +1,4 @@
-"""Functions that run as their owner, checks of enqueue(), a view for those who may only look."""
+"""A column more: what a revision of the next release looks like."""
 
 from pgqueue.revisions import run
 

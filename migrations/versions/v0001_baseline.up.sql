@@ -1,0 +1,1617 @@
+-- The whole schema of pgqueue, from top to bottom: small functions that tables use, jobs, settings, workers, enqueueing,
+-- limits, schedules, workflows, steps and events, statistics, rights.
+-- Functions that applications call run as the owner of the schema, so a role can be given one of them and no table.
+create schema if not exists pgqueue;
+
+-- Small functions that tables, indexes and statements use.
+
+create function pgqueue.channel(queue text) returns text
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$ select case when length('pgqueue:' || queue) > 63 then 'pgqueue:' || md5(queue) else 'pgqueue:' || queue end $$;
+comment on function pgqueue.channel is 'The NOTIFY channel of a queue; PostgreSQL allows 63 bytes';
+
+create function pgqueue.is_backoff(policy jsonb) returns boolean
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select policy is null or jsonb_typeof(policy) = 'object' and not exists (
+        select from jsonb_each(case when jsonb_typeof(policy) = 'object' then policy end) as part
+         where not case
+            when jsonb_typeof(part.value) <> 'number' then false
+            when part.key in ('base', 'cap') then part.value::numeric between 0 and 31536000
+            when part.key = 'factor' then part.value::numeric between 1 and 100
+            when part.key = 'jitter' then part.value::numeric between 0 and 1
+            else false end)
+$$;
+comment on function pgqueue.is_backoff is 'Whether a backoff is one that enqueue() takes; null is';
+
+-- A job inserted without enqueue() may carry any JSON here: what is no number counts as not given,
+-- and clamping comes before the conversion. An error would make failures impossible to record.
+create function pgqueue.backoff(attempt integer, policy jsonb default null) returns interval
+    language sql volatile parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select make_interval(secs =>
+        least(cap, base * power(factor, least(greatest(attempt, 1) - 1, 64)::float8)) * (1 - jitter * random()))
+    from (select max(value) filter (where key = 'base') as base, max(value) filter (where key = 'factor') as factor,
+                 max(value) filter (where key = 'cap') as cap, max(value) filter (where key = 'jitter') as jitter
+            from (select d.key, round(least(greatest(coalesce(
+                             case when jsonb_typeof(policy -> d.key) = 'number' then (policy -> d.key)::numeric end,
+                             d.value), d.low), d.high), 9)::float8 as value
+                    from (values ('base', 10.0, 0, 31536000), ('factor', 2, 1, 100),
+                                 ('cap', 3600, 0, 31536000), ('jitter', 0.5, 0, 1)) as d(key, value, low, high)) v) p
+$$;
+comment on function pgqueue.backoff is 'Wait before the next run: min(cap, base * factor^(attempt-1)), less up to jitter of it';
+
+-- Closed under all moves between statuses but one, dead or cancelled to pending (retry_keyed): so no
+-- move of a worker can ever meet a key that another job holds.
+create function pgqueue.held_key(unique_key text, unique_until text, status text, claimed_at timestamptz) returns text
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select case unique_until
+               when 'started' then case when status = 'pending' and claimed_at is null then 'started:' || unique_key end
+               when 'finished' then case when status in ('pending', 'running') then 'finished:' || unique_key end
+               when 'succeeded' then case when status <> 'succeeded' then 'succeeded:' || unique_key end
+               else unique_until || ':' || unique_key
+           end
+$$;
+comment on function pgqueue.held_key is 'The key that a job holds as it is, so that no other may hold it; null if it holds none';
+
+-- Jobs. One wide table: every transition is one statement on one row.
+create table pgqueue.jobs (
+    id                bigint generated always as identity primary key,
+    run_at            timestamptz not null default clock_timestamp(),
+    created_at        timestamptz not null default clock_timestamp(),
+    claimed_at        timestamptz,
+    lease_expires_at  timestamptz,
+    finished_at       timestamptz,
+    claim_id          uuid,
+    worker_id         uuid,
+    attempt           integer  not null default 0,
+    max_retries       integer  not null default 10,
+    crashes           integer  not null default 0,
+    run_seconds       real,
+    priority          smallint not null default 0,
+    cancel_requested  boolean  not null default false,
+    status            text     not null default 'pending'
+        constraint jobs_status check (status in ('blocked', 'pending', 'running', 'succeeded', 'dead', 'cancelled')),
+    queue             text     not null default 'default',
+    task              text     not null,
+    args              jsonb    not null default '{}',
+    backoff           jsonb,
+    last_error        text,
+    schedule          text,
+    tick              timestamptz,
+    unique_key        text,
+    unique_until      text,
+    unique_expires_at timestamptz,
+    expires_at        timestamptz,
+    limit_key         text,
+    progress          jsonb,
+    result            jsonb,
+    workflow_id       bigint
+) with (
+    -- A claim and a completion each write a new version of the row: half of a page is room for them beside it.
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.05, autovacuum_analyze_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_index_cleanup = on, vacuum_truncate = off
+);
+comment on table pgqueue.jobs is 'One row per job. Status dead is the dead-letter queue.';
+comment on column pgqueue.jobs.claim_id is 'Fencing token made by the client per claim; null unless running';
+comment on column pgqueue.jobs.worker_id is 'Who runs it: information, and the predicate of jobs_running; null unless running';
+comment on column pgqueue.jobs.attempt is 'Claims so far, counted at the claim; a snooze gives its attempt back';
+comment on column pgqueue.jobs.max_retries is 'Runs allowed after the first';
+comment on column pgqueue.jobs.crashes is 'Leases that ran out: the worker died or lost its database';
+comment on column pgqueue.jobs.run_seconds is 'Run time of the last attempt, by the worker''s monotonic clock';
+comment on column pgqueue.jobs.backoff is '{"base": s, "factor": x, "cap": s, "jitter": 0..1}; null means the default';
+comment on column pgqueue.jobs.schedule is 'The schedule that this is a run of';
+comment on column pgqueue.jobs.tick is 'The tick of the schedule; null when run by hand';
+comment on column pgqueue.jobs.unique_key is 'No other job that holds its key has the same key and until';
+comment on column pgqueue.jobs.unique_until is
+    'How long it holds its key: until it started, finished, succeeded, was removed, or for a time (expired)';
+comment on column pgqueue.jobs.unique_expires_at is 'With until expired: when a new job may take the key';
+comment on column pgqueue.jobs.expires_at is 'It is not started after this';
+comment on column pgqueue.jobs.limit_key is 'Jobs with one are claimed under the limits of their task, key by key in turn';
+comment on column pgqueue.jobs.progress is '{"done": n, "total": n, "message": text} as the handler last said';
+comment on column pgqueue.jobs.result is 'What the handler returned, for tasks that keep it';
+comment on column pgqueue.jobs.workflow_id is 'The workflow that it belongs to';
+
+create index jobs_ready on pgqueue.jobs (queue, priority desc, run_at, id) where status = 'pending';
+-- The predicate names no column that a completion names: else the planner takes this index for
+-- completions, and walks its dead entries while another session holds a snapshot.
+create index jobs_running on pgqueue.jobs (id) where worker_id is not null;
+create index jobs_finished on pgqueue.jobs (queue, status, finished_at)
+    where status in ('succeeded', 'dead', 'cancelled');
+create unique index jobs_unique on pgqueue.jobs (pgqueue.held_key(unique_key, unique_until, status, claimed_at))
+    where unique_key is not null;
+-- By an expression, so that no statistics can lead a search for it to jobs_ready.
+create index jobs_expiring on pgqueue.jobs ((case when status = 'pending' then expires_at end))
+    where expires_at is not null;
+-- For claims under limits: the keys of a queue by a loose index scan, then the first jobs of each. By
+-- expressions, so that no statistics can lead these searches to jobs_ready, or one of them to the other.
+create index jobs_keyed on pgqueue.jobs
+    (queue, (case when status = 'pending' then limit_key end), priority desc, run_at, id)
+    where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
+create index jobs_ordered on pgqueue.jobs (queue, (case when status = 'pending' then limit_key || '' end), id)
+    where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
+
+-- Each statement that writes a row parses all check constraints of its table anew, and asks them for each row; claims and
+-- completions do not write these columns. A trigger is asked only where they are written.
+create function pgqueue.refuse_name() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    broken constant text := case when length(new.task) between 1 and 200 then 'jobs_queue' else 'jobs_task' end;
+begin
+    raise exception 'new row for relation "jobs" violates check constraint "%"', broken
+        using errcode = 'check_violation', schema = tg_table_schema, table = tg_table_name, constraint = broken,
+              hint = case broken when 'jobs_task' then 'The name of a task has 1 to 200 characters.'
+                                 else 'The name of a queue has 1 to 64 characters: letters, digits, and _ . : -' end;
+end $$;
+comment on function pgqueue.refuse_name is 'Refuses a job whose queue or task has no proper name';
+create trigger names after insert or update of queue, task on pgqueue.jobs
+    for each row when (new.queue ~ '[^A-Za-z0-9_.:-]' or octet_length(new.queue) not between 1 and 64
+                       or length(new.task) not between 1 and 200)
+    execute function pgqueue.refuse_name();
+
+create table pgqueue.attempts (
+    job_id      bigint not null,
+    attempt     integer not null,
+    claim_id    uuid,
+    worker_id   uuid,
+    outcome     text not null,
+    error_type  text,
+    error       text,
+    traceback   text,
+    started_at  timestamptz,
+    ended_at    timestamptz not null default clock_timestamp(),
+    run_seconds real,
+    log         text
+);
+comment on table pgqueue.attempts is 'Attempts that did not succeed, and those that logged; append-only; pruned with their job';
+comment on column pgqueue.attempts.log is 'What the handler logged with ctx.log';
+create index attempts_job on pgqueue.attempts (job_id);
+
+-- Settings of queues and tasks. A queue named * stands for all, and can only be paused.
+create table pgqueue.queues (
+    name           text primary key constraint queues_name check (name ~ '^([A-Za-z0-9_.:-]{1,64}|[*])$'),
+    paused_at      timestamptz,
+    max_running    integer constraint queues_max_running check (max_running >= 0),
+    rate           float8 constraint queues_rate check (rate > 0 and rate < 'infinity'),
+    burst          integer constraint queues_burst check (burst >= 1),
+    declared       jsonb,
+    max_pending    integer constraint queues_max_pending check (max_pending >= 1),
+    keep_succeeded interval
+        constraint queues_keep_succeeded check (keep_succeeded between interval '0' and interval '1000 years'),
+    keep_dead      interval constraint queues_keep_dead check (keep_dead between interval '0' and interval '1000 years'),
+    keep_cancelled interval
+        constraint queues_keep_cancelled check (keep_cancelled between interval '0' and interval '1000 years'),
+    priority       smallint,
+    max_retries    integer constraint queues_max_retries check (max_retries between 0 and 1000),
+    backoff        jsonb constraint queues_backoff check (pgqueue.is_backoff(backoff)),
+    expires        interval constraint queues_expires check (expires between interval '0' and interval '365 days'),
+    timeout        interval
+        constraint queues_timeout check (timeout between interval '1 millisecond' and interval '365 days'),
+    constraint queues_all check (
+        name <> '*' or coalesce(max_pending, max_retries, priority, extract(epoch from keep_succeeded),
+                                extract(epoch from keep_dead), extract(epoch from keep_cancelled),
+                                extract(epoch from expires), extract(epoch from timeout)) is null and backoff is null)
+);
+comment on table pgqueue.queues is 'Settings of a queue; a queue needs no row here to be used';
+comment on column pgqueue.queues.max_running is 'Jobs of it that may run at once, over all workers; null: any number';
+comment on column pgqueue.queues.rate is 'Jobs of it that may be started per second, over all workers; null: any number';
+comment on column pgqueue.queues.burst is 'How many may be started at once after a quiet time; default 1';
+comment on column pgqueue.queues.declared is 'What the code declares; written again when that changes, not when a row is changed by hand';
+comment on column pgqueue.queues.max_pending is 'Pending jobs at which enqueuing is refused or waits; null: any number';
+comment on column pgqueue.queues.keep_succeeded is 'Retention of succeeded jobs, 0 deletes them at once; null: as the workers are set';
+comment on column pgqueue.queues.keep_dead is 'Retention of dead jobs; null: as the workers are set';
+comment on column pgqueue.queues.keep_cancelled is 'Retention of cancelled jobs; null: as the workers are set';
+comment on column pgqueue.queues.priority is 'Of jobs that are enqueued without one';
+comment on column pgqueue.queues.max_retries is 'Of jobs that are enqueued without';
+comment on column pgqueue.queues.backoff is 'Of jobs that are enqueued without';
+comment on column pgqueue.queues.expires is 'Of jobs that are enqueued without: not started later than this after they were due';
+comment on column pgqueue.queues.timeout is 'Longest run of a job whose task sets none';
+
+create table pgqueue.tasks (
+    name        text primary key constraint tasks_name check (length(name) between 1 and 200),
+    paused_at   timestamptz,
+    max_running integer constraint tasks_max_running check (max_running >= 0),
+    rate        float8 constraint tasks_rate check (rate > 0 and rate < 'infinity'),
+    burst       integer constraint tasks_burst check (burst >= 1),
+    ordered     text constraint tasks_ordered check (ordered in ('strict', 'skip')),
+    weights     jsonb constraint tasks_weights check (jsonb_typeof(weights) = 'object'),
+    declared    jsonb
+);
+comment on table pgqueue.tasks is 'Settings of a task; a task needs no row here to be used';
+comment on column pgqueue.tasks.max_running is 'Jobs of one limit_key that may run at once, over all workers; null: any number';
+comment on column pgqueue.tasks.rate is 'Jobs of one limit_key that may be started per second; null: any number';
+comment on column pgqueue.tasks.burst is 'How many may be started at once after a quiet time; default 1';
+comment on column pgqueue.tasks.ordered is
+    'Jobs of one limit_key run one by one in the order of their ids; strict: one that waits for its time holds up the rest';
+comment on column pgqueue.tasks.weights is '{"value of the key": n}: n jobs a turn instead of 1';
+create index tasks_paused on pgqueue.tasks (name) where paused_at is not null;
+
+-- Workers.
+create table pgqueue.workers (
+    id         uuid primary key,
+    host       text not null,
+    pid        integer not null,
+    version    text not null,
+    queues     text[],
+    started_at timestamptz not null default clock_timestamp(),
+    seen_at    timestamptz not null default clock_timestamp()
+);
+comment on table pgqueue.workers is 'Who is alive, for people to read; it decides nothing';
+
+-- Enqueueing.
+
+create function pgqueue.room(queue text) returns bigint
+    language sql stable security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+    select q.max_pending - (select count(*)
+                              from (select from pgqueue.jobs j
+                                     where j.queue = q.name and j.status = 'pending' limit q.max_pending) p)
+      from pgqueue.queues q
+     where q.name = room.queue and q.max_pending is not null
+$$;
+comment on function pgqueue.room is 'How many more jobs fit into a queue; null if any number does';
+
+create function pgqueue.with_defaults(jobs jsonb) returns jsonb
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(jobs) is distinct from 'array'
+       or not exists (select from pgqueue.queues q
+                       where q.priority is not null or q.max_retries is not null or q.backoff is not null or q.expires is not null) then
+        return jobs;
+    end if;
+    return coalesce((
+        select jsonb_agg(
+                   e.job || case when q.name is null then '{}' else jsonb_strip_nulls(jsonb_build_object(
+                       'priority', case when e.job ->> 'priority' is null then q.priority end,
+                       'max_retries', case when e.job ->> 'max_retries' is null then q.max_retries end,
+                       'backoff', case when e.job ->> 'backoff' is null then q.backoff end,
+                       'expires', case when e.job ->> 'expires' is null then extract(epoch from q.expires) end)) end
+                   order by e.ordinality)
+          from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
+          left join pgqueue.queues q on q.name = coalesce(e.job ->> 'queue', 'default')), jobs);
+end $$;
+comment on function pgqueue.with_defaults is 'Jobs to be enqueued, with the defaults of their queues in place of what was left out';
+
+create function pgqueue.wrong_with(
+    task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,
+    backoff jsonb, unique_key text, unique_until text, unique_for interval, on_conflict text, expires interval, limit_key text
+) returns text
+    language plpgsql immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    size integer := octet_length(args::text);
+begin
+    -- Checked here, not by constraints, whose errors print the row with its arguments.
+    return case
+        when task is null or length(task) not between 1 and 200 then
+            'task must have 1 to 200 characters, got ' || coalesce(length(task)::text, 'null')
+        when jsonb_typeof(args) is distinct from 'object' then
+            'args must be a JSON object with one key per parameter of the task, got '
+            || coalesce(jsonb_typeof(args), 'null')
+        when size > 1048576 then
+            format('args of task %s are over 1 MB: store the document and pass its id', task)
+        when size > 128 and jsonb_path_exists(args,
+                'strict $.**{64} ? (@.type() == "object" || @.type() == "array")') then
+            format('args of task %s are nested deeper than 64', task)
+        when queue is null or queue !~ '^[A-Za-z0-9_.:-]{1,64}$' then
+            format('queue %L is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -', left(queue, 80))
+        when priority is null or priority not between -32768 and 32767 then
+            'priority must be from -32768 to 32767, got ' || coalesce(priority::text, 'null')
+        when max_retries is null or max_retries not between 0 and 1000 then
+            'max_retries must be from 0 to 1000, got ' || coalesce(max_retries::text, 'null')
+        when not isfinite(run_at) then 'run_at must be a time, got ' || run_at::text
+        when delay not between interval '0' and interval '365 days' then
+            'delay must be from 0 to 365 days, got ' || delay::text
+        when not pgqueue.is_backoff(backoff) then
+            'backoff must be a JSON object of numbers: base and cap from 0 to 31536000 (seconds),'
+            || ' factor from 1 to 100, jitter from 0 to 1'
+        when length(limit_key) not between 1 and 300 then
+            'limit_key must have 1 to 300 characters, got ' || length(limit_key)
+        when expires not between interval '0' and interval '365 days' then
+            'expires must be from 0 to 365 days, got ' || expires::text
+        when length(unique_key) not between 1 and 300 then
+            'unique_key must have 1 to 300 characters, got ' || length(unique_key)
+        when unique_key is null and unique_for is not null then 'unique_for needs a unique_key'
+        when unique_for not between interval '1 millisecond' and interval '365 days' then
+            'unique_for must be from 1 ms to 365 days, got ' || unique_for::text
+        when unique_until is null or unique_until not in ('started', 'finished', 'succeeded', 'removed') then
+            format('unique_until must be started, finished, succeeded or removed, got %L', unique_until)
+        when on_conflict is null or on_conflict not in ('ignore', 'replace', 'reschedule', 'raise') then
+            format('on_conflict must be ignore, replace, reschedule or raise, got %L', on_conflict)
+        when on_conflict in ('replace', 'reschedule') and (unique_until <> 'started' or unique_for is not null) then
+            format('on_conflict %s changes the waiting job, so it needs unique_until started', on_conflict)
+    end;
+end $$;
+comment on function pgqueue.wrong_with is 'What is wrong with a job to be enqueued; null if nothing is';
+
+create function pgqueue.insert_job(job pgqueue.jobs) returns bigint
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+    insert into pgqueue.jobs (task, args, queue, priority, run_at, max_retries, backoff, expires_at,
+                              limit_key, unique_key, unique_until, unique_expires_at)
+    values (job.task, job.args, job.queue, job.priority, job.run_at, job.max_retries, job.backoff, job.expires_at,
+            job.limit_key, job.unique_key, job.unique_until, job.unique_expires_at)
+    on conflict do nothing
+    returning id
+$$;
+comment on function pgqueue.insert_job is 'Inserts a job; null if another holds its key';
+
+-- Each statement in the loop has a snapshot of its own, so the job that a conflict was with is found by
+-- the next one, unless it has let its key go meanwhile: then the key is free.
+create function pgqueue.place_job(job pgqueue.jobs, on_conflict text, out id bigint, out placed text)
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    held constant text := job.unique_until || ':' || job.unique_key;
+begin
+    for try in 1 .. 1000 loop
+        if job.unique_until = 'expired' then
+            update pgqueue.jobs as j set unique_key = null
+             where j.unique_key is not null
+               and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held
+               and j.unique_expires_at <= clock_timestamp();
+        end if;
+        placed := 'inserted';
+        if current_setting('transaction_isolation') = 'read committed' then
+            id := pgqueue.insert_job(job);
+        else
+            begin
+                id := pgqueue.insert_job(job);
+            exception when serialization_failure then
+                -- The other job is newer than this transaction's snapshot, so its id cannot be read.
+                placed := 'existing';
+                return;
+            end;
+        end if;
+        exit when id is not null;
+        if on_conflict in ('replace', 'reschedule') then
+            placed := on_conflict || 'd';
+            update pgqueue.jobs as j
+               set args = job.args, queue = job.queue, priority = job.priority, max_retries = job.max_retries,
+                   backoff = job.backoff, expires_at = job.expires_at, limit_key = job.limit_key,
+                   run_at = case when on_conflict = 'reschedule' then job.run_at else j.run_at end
+             where j.unique_key is not null
+               and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held
+            returning j.id into id;
+        else
+            placed := 'existing';
+            select j.id into id from pgqueue.jobs j
+             where j.unique_key is not null
+               and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held;
+        end if;
+        exit when id is not null;
+    end loop;
+    if id is null then
+        raise exception 'could not take the unique key of task %: others took and left it 1000 times', job.task
+            using errcode = '55P03';
+    end if;
+end $$;
+comment on function pgqueue.place_job is 'Inserts a job that holds a key, or finds or changes the one that holds it';
+
+create function pgqueue.add_job(
+    task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,
+    backoff jsonb, unique_key text, unique_until text, unique_for interval, on_conflict text, expires interval, limit_key text,
+    out id bigint, out placed text, out due boolean
+)
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    job pgqueue.jobs;
+begin
+    job.task := task;
+    job.args := args;
+    job.queue := queue;
+    job.priority := priority;
+    job.run_at := coalesce(run_at, clock_timestamp() + coalesce(delay, interval '0'));
+    job.max_retries := max_retries;
+    job.backoff := backoff;
+    job.expires_at := job.run_at + expires;
+    job.limit_key := task || ':' || limit_key;
+    if unique_key is null then
+        placed := 'inserted';
+        id := pgqueue.insert_job(job);
+    else
+        job.unique_key := task || ':' || unique_key;
+        job.unique_until := case when unique_for is null then unique_until else 'expired' end;
+        job.unique_expires_at := clock_timestamp() + unique_for;
+        select p.id, p.placed into id, placed from pgqueue.place_job(job, on_conflict) p;
+    end if;
+    due := placed <> 'existing' and job.run_at <= clock_timestamp();
+end $$;
+comment on function pgqueue.add_job is 'Inserts a checked job, or finds the one that holds its key; wakes nobody';
+
+create function pgqueue.enqueue(
+    task text, args jsonb default '{}', queue text default 'default', priority integer default null,
+    run_at timestamptz default null, delay interval default null, max_retries integer default null,
+    backoff jsonb default null, notify boolean default true, unique_key text default null,
+    unique_until text default 'finished', unique_for interval default null, on_conflict text default 'ignore',
+    expires interval default null, limit_key text default null
+) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    added record;
+    wrong text;
+    settings pgqueue.queues;
+    full_of integer;
+begin
+    select q.* into settings from pgqueue.queues q where q.name = queue;
+    priority := coalesce(priority, settings.priority, 0);
+    max_retries := coalesce(max_retries, settings.max_retries, 10);
+    backoff := coalesce(backoff, settings.backoff);
+    expires := coalesce(expires, settings.expires);
+    wrong := pgqueue.wrong_with(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
+                                unique_until, unique_for, on_conflict, expires, limit_key);
+    if wrong is not null then
+        raise exception using message = wrong, errcode = '22023';
+    end if;
+    if settings.max_pending is not null and pgqueue.room(queue) < 1 then
+        full_of := settings.max_pending;
+    end if;
+    added := pgqueue.add_job(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
+                             unique_until, unique_for, on_conflict, expires, limit_key);
+    if added.placed = 'existing' and on_conflict = 'raise' then
+        raise exception 'job % has the unique key of this one', coalesce(added.id::text, 'of another transaction')
+            using errcode = 'PQ002';
+    end if;
+    if added.placed = 'inserted' and full_of is not null then
+        raise exception 'queue % is full: % jobs wait in it', queue, full_of
+            using errcode = 'PQ003', hint = 'try again later, or raise max_pending of the queue';
+    end if;
+    if notify and added.due then
+        perform pg_notify(pgqueue.channel(queue), '');
+    end if;
+    return added.id;
+end $$;
+comment on function pgqueue.enqueue is
+    'Enqueue a job in the caller''s transaction; returns its id, or that of the job that holds its unique key';
+
+-- Keys are taken in one order by everybody.
+create function pgqueue.add_jobs(jobs jsonb, notify boolean) returns table (ordinal bigint, id bigint, placed text)
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    each record;
+    added record;
+    wrong text;
+    queues text[] := '{}';
+begin
+    for each in
+        select e.ordinality, r.task, r.args, r.queue, r.priority, r.max_retries, r.backoff, r.run_at, r.delay,
+               r.unique_key, coalesce(r.unique_until, 'finished') as unique_until, r.unique_for,
+               coalesce(r.on_conflict, 'ignore') as on_conflict, r.expires, r.limit_key
+          from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
+         cross join lateral jsonb_to_record(e.job) as r(
+               task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
+               run_at timestamptz, delay float8, unique_key text, unique_until text, unique_for float8,
+               on_conflict text, expires float8, limit_key text)
+         order by r.task, r.unique_key nulls first, e.ordinality
+    loop
+        wrong := pgqueue.wrong_with(
+            each.task, each.args, each.queue, each.priority, each.run_at, make_interval(secs => each.delay),
+            each.max_retries, each.backoff, each.unique_key, each.unique_until,
+            make_interval(secs => each.unique_for), each.on_conflict, make_interval(secs => each.expires), each.limit_key);
+        if wrong is not null then
+            raise exception using message = wrong, errcode = '22023';
+        end if;
+        added := pgqueue.add_job(
+            each.task, each.args, each.queue, each.priority, each.run_at, make_interval(secs => each.delay),
+            each.max_retries, each.backoff, each.unique_key, each.unique_until,
+            make_interval(secs => each.unique_for), each.on_conflict, make_interval(secs => each.expires), each.limit_key);
+        ordinal := each.ordinality;
+        id := added.id;
+        placed := added.placed;
+        if placed = 'existing' and each.on_conflict = 'raise' then
+            raise exception 'taken' using errcode = 'PQ002', detail = coalesce(id::text, '');
+        end if;
+        if added.due then
+            queues := queues || each.queue;
+        end if;
+        return next;
+    end loop;
+    if notify then
+        perform pg_notify(pgqueue.channel(q.queue), '') from (select distinct unnest(queues) as queue) q;
+    end if;
+end $$;
+comment on function pgqueue.add_jobs is 'Adds jobs; raises PQ002 at a conflict that is to raise';
+
+create function pgqueue.enqueue_jobs(jobs jsonb, notify boolean default true)
+    returns table (ordinal bigint, id bigint, placed text)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    holder text;
+begin
+    jobs := pgqueue.with_defaults(jobs);
+    if jsonb_path_exists(jobs, '$[*] ? (@.on_conflict == "raise")') then
+        begin
+            return query select a.ordinal, a.id, a.placed from pgqueue.add_jobs(jobs, notify) a;
+        exception when sqlstate 'PQ002' then
+            -- Nothing was inserted, and the caller's transaction can go on.
+            get stacked diagnostics holder = pg_exception_detail;
+            return query select 0::bigint, nullif(holder, '')::bigint, 'refused';
+            return;
+        end;
+    else
+        return query select a.ordinal, a.id, a.placed from pgqueue.add_jobs(jobs, notify) a;
+    end if;
+end $$;
+comment on function pgqueue.enqueue_jobs is
+    'Enqueue jobs, all or none; a conflict that is to raise gives one row, refused, with the id of the job that holds the key';
+
+-- What is done to single jobs.
+
+create function pgqueue.complete_job(id bigint, claim_id uuid) returns void
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update pgqueue.jobs as j
+       set status = 'succeeded', finished_at = clock_timestamp(), claim_id = null, worker_id = null,
+           lease_expires_at = null, last_error = null,
+           run_seconds = extract(epoch from clock_timestamp() - j.claimed_at)
+     where j.id = complete_job.id and j.claim_id = complete_job.claim_id and j.status = 'running';
+    if not found then
+        raise exception 'job % is no longer held by claim %', complete_job.id, complete_job.claim_id
+            using errcode = 'PQ001',
+                  hint = 'Its lease ran out or it was taken back; this transaction must roll back.';
+    end if;
+end $$;
+comment on function pgqueue.complete_job is
+    'Complete a running job in the caller''s transaction; raises PQ001 when the claim is lost';
+
+create function pgqueue.retry_keyed(job_id bigint, args jsonb default null) returns boolean
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update pgqueue.jobs as j
+       set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(), finished_at = null,
+           cancel_requested = false, run_seconds = null, expires_at = null, progress = null,
+           args = coalesce(retry_keyed.args, j.args)
+     where j.id = job_id and j.status in ('dead', 'cancelled');
+    return found;
+exception when unique_violation then
+    return false;
+end $$;
+comment on function pgqueue.retry_keyed is
+    'Puts a dead or cancelled job with a unique key back; false if another job holds the key now';
+
+-- Limits: how many jobs of a queue or a key run at once, or start per second.
+create table pgqueue.buckets (
+    name    text primary key,
+    tokens  float8 not null,
+    at      timestamptz not null
+) with (fillfactor = 50);
+comment on table pgqueue.buckets is 'Token buckets of rates: a queue, or queue/limit_key';
+
+-- What a bucket holds now. https://en.wikipedia.org/wiki/Token_bucket
+create function pgqueue.tokens(name text, rate float8, burst integer) returns float8
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+    insert into pgqueue.buckets as b (name, tokens, at) values (name, greatest(burst, 1), clock_timestamp())
+    on conflict on constraint buckets_pkey do update
+       set tokens = least(greatest(burst, 1), b.tokens + rate * greatest(extract(epoch from clock_timestamp() - b.at), 0)),
+           at = greatest(b.at, clock_timestamp())
+    returning tokens
+$$;
+comment on function pgqueue.tokens is 'Jobs that a rate lets start now, as a fraction: at most burst, growing by rate a second';
+
+-- One claim of a queue at a time, and each statement after the lock has a snapshot of its own, so the
+-- counts see every claim before this one: in one statement with the lock they would be older than it.
+create function pgqueue.claim_limited(
+    of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8, after_key text
+)
+    returns table (last_key text, wait float8, id bigint, task text, args text, priority smallint, attempt integer,
+                   max_retries integer, crashes integer, run_at timestamptz)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    here pgqueue.queues;
+    head record;
+    busy jsonb;
+    there float8;
+    allowed integer;
+    room integer := most;
+    visited integer := 0;
+    around boolean := false;
+    at_key text := coalesce(after_key, '');
+    next_key text;
+    until_token float8;
+    keys text[] := '{}';
+    allows integer[] := '{}';
+    weights integer[] := '{}';
+    rates jsonb := '{}';
+    first_in_order bigint[] := '{}';
+    chosen bigint[] := '{}';
+begin
+    insert into pgqueue.queues (name) values (of_queue) on conflict do nothing;
+    select q.* into here from pgqueue.queues q where q.name = of_queue for update skip locked;
+    if here.name is null or here.paused_at is not null
+       or exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null) then
+        return query select after_key, null::float8, null::bigint, null::text, null::text, null::smallint,
+                            null::integer, null::integer, null::integer, null::timestamptz;
+        return;
+    end if;
+    select coalesce(jsonb_object_agg(r.key, r.n), '{}'), least(room, here.max_running - coalesce(sum(r.n), 0)::integer)
+      into busy, room
+      from (select coalesce(j.limit_key, '') as key, count(*)::integer as n
+              from pgqueue.jobs j where j.worker_id is not null and j.queue = of_queue group by 1) r;
+    if here.rate is not null then
+        there := pgqueue.tokens(of_queue, here.rate, here.burst);
+        until_token := case when there < 1 then (1 - there) / here.rate end;
+        room := least(room, floor(there + 1e-9)::integer);
+    end if;
+    while room > 0 and visited < 500 and cardinality(keys) + cardinality(first_in_order) < room loop
+        select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
+         where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
+         order by (case when j.status = 'pending' then j.limit_key end) limit 1;
+        if next_key is null or around and next_key > coalesce(after_key, '') then
+            exit when around;
+            around := true;
+            at_key := '';
+            continue;
+        end if;
+        at_key := next_key;
+        visited := visited + 1;
+        select j.id, t.max_running, t.rate, t.burst, t.ordered, t.paused_at,
+               greatest(coalesce((t.weights ->> substr(j.limit_key, length(j.task) + 2))::integer, 1), 1) as weight
+          into head
+          from pgqueue.jobs j left join pgqueue.tasks t on t.name = j.task
+         where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = at_key
+           and j.run_at <= now()
+         order by j.priority desc, j.run_at, j.id limit 1;
+        continue when head.id is null or head.paused_at is not null;
+        allowed := least(room, head.max_running - coalesce((busy ->> at_key)::integer, 0));
+        if head.rate is not null then
+            there := pgqueue.tokens(of_queue || '/' || at_key, head.rate, head.burst);
+            allowed := least(allowed, floor(there + 1e-9)::integer);
+            if there < 1 then
+                until_token := least(until_token, (1 - there) / head.rate);
+            end if;
+            rates := rates || jsonb_build_object(at_key, true);
+        end if;
+        continue when allowed <= 0;
+        if head.ordered is null then
+            keys := keys || at_key;
+            allows := allows || allowed;
+            weights := weights || head.weight;
+        elsif not busy ? at_key then
+            select j.id, j.run_at into head from pgqueue.jobs j
+             where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key || '' end) = at_key
+               and j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
+               and (head.ordered = 'strict' or j.run_at <= now())
+             order by j.id limit 1;
+            if head.run_at <= now() then
+                first_in_order := first_in_order || head.id;
+            end if;
+        end if;
+    end loop;
+    select array_agg(c.id order by c.turn, c.nth) into chosen
+      from (select found.id, (found.nth - 1) / k.weight as turn, k.n as nth
+              from unnest(keys, allows, weights) with ordinality as k(key, allowed, weight, n)
+             cross join lateral (
+                 select x.id, row_number() over (order by x.priority desc, x.run_at, x.id) as nth
+                   from (select j.id, j.priority, j.run_at from pgqueue.jobs j
+                          where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
+                            and j.run_at <= now()
+                            and (j.expires_at is null or j.expires_at > now())
+                          order by j.priority desc, j.run_at, j.id
+                          limit least(k.allowed, greatest(k.weight, 2 * room / cardinality(keys) + 1))) x) found
+            union all
+            select o.id, 0, o.n from unnest(first_in_order) with ordinality as o(id, n)) c;
+    chosen := coalesce(chosen, '{}');
+    if here.max_running is not null or here.rate is not null then
+        -- Those without a key are nobody's but ours; half of the time they come first.
+        with plain as (
+            select j.id from pgqueue.jobs j
+             where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
+               and (j.expires_at is null or j.expires_at > now())
+               and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+             order by j.priority desc, j.run_at, j.id
+             limit greatest(room, 0)
+        ) select case when random() < 0.5 then chosen || array(select p.id from plain p)
+                      else array(select p.id from plain p) || chosen end into chosen;
+    end if;
+    return query
+    with pick as materialized (
+        select j.id from pgqueue.jobs j
+         where j.id = any (chosen[1:greatest(room, 0)]) and j.status = 'pending'
+         order by j.id
+         for update of j skip locked
+    ), taken as (
+        update pgqueue.jobs j
+           set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = claim_limited.claim_id,
+               worker_id = claim_limited.worker_id, claimed_at = clock_timestamp(),
+               lease_expires_at = clock_timestamp() + make_interval(secs => lease)
+          from pick
+         where j.id = pick.id
+        returning j.*
+    ), spent as (
+        update pgqueue.buckets b
+           set tokens = b.tokens - s.n
+          from (select of_queue as name, count(*) as n from taken
+                union all
+                select of_queue || '/' || t.limit_key, count(*) from taken t where rates ? t.limit_key group by 1) s
+         where b.name = s.name
+    )
+    select at_key, until_token, null::bigint, null::text, null::text, null::smallint, null::integer, null::integer,
+           null::integer, null::timestamptz
+    union all
+    select null, null, t.id, t.task, left(t.args::text, 2097153), t.priority, t.attempt, t.max_retries, t.crashes,
+           greatest(t.run_at, timestamptz 'epoch')
+      from taken t;
+end $$;
+comment on function pgqueue.claim_limited is
+    'Claim due jobs of a queue under its limits and those of its keys, key by key in turn from one on';
+
+-- Schedules.
+-- Firing copies a row into jobs, many in one statement: so its constraints are those of jobs.
+create table pgqueue.schedules (
+    name           text primary key constraint schedules_name check (length(name) between 1 and 200),
+    expression     text        not null constraint schedules_expression check (length(expression) between 1 and 200),
+    tz             text        not null default 'UTC' constraint schedules_tz check (length(tz) between 1 and 100),
+    task           text        not null constraint schedules_task check (length(task) between 1 and 200),
+    args           jsonb       not null default '{}',
+    queue          text        not null default 'default'
+        constraint schedules_queue check (queue ~ '^[A-Za-z0-9_.:-]{1,64}$'),
+    priority       smallint    not null default 0,
+    max_retries    integer     not null default 10,
+    backoff        jsonb,
+    catch_up       text        not null default 'latest'
+        constraint schedules_catch_up check (catch_up in ('none', 'latest', 'all')),
+    overlap        text        not null default 'allow' constraint schedules_overlap check (overlap in ('allow', 'skip')),
+    paused_at      timestamptz,
+    last_tick      timestamptz not null default clock_timestamp(),
+    next_tick      timestamptz not null default '-infinity',
+    error          text,
+    recent_job_ids bigint[]    not null default '{}',
+    skipped        bigint      not null default 0,
+    source         text        not null default 'hand' constraint schedules_source check (source in ('hand', 'code')),
+    declaration    text,
+    replaced       text,
+    declared_at    timestamptz,
+    created_at     timestamptz not null default clock_timestamp(),
+    updated_at     timestamptz not null default clock_timestamp()
+) with (fillfactor = 70);
+comment on table pgqueue.schedules is 'Cron entries; each run is a job';
+comment on column pgqueue.schedules.expression is 'Five cron fields, six with seconds first, @daily and the like, or every 30s';
+comment on column pgqueue.schedules.tz is 'The time zone of the fields, of the IANA database';
+comment on column pgqueue.schedules.catch_up is 'Which ticks that nobody saw are made up for: none, latest, all (100 at most)';
+comment on column pgqueue.schedules.overlap is 'While the run before is pending or running: allow or skip the next';
+comment on column pgqueue.schedules.last_tick is 'Ticks up to here are dealt with; never goes back, so that no tick gives two jobs';
+comment on column pgqueue.schedules.next_tick is 'When a worker looks at it again; -infinity: at once';
+comment on column pgqueue.schedules.error is 'Why it does not tick: workers cannot read the expression or time zone';
+comment on column pgqueue.schedules.recent_job_ids is 'The latest 50 runs, newest first';
+comment on column pgqueue.schedules.skipped is 'Ticks without a job because the run before had not ended';
+comment on column pgqueue.schedules.source is 'code: declared by an app, which may change it; hand: added or changed at run time';
+comment on column pgqueue.schedules.declaration is 'Digest of what the code declares';
+comment on column pgqueue.schedules.replaced is 'Digest of the declaration before, which an older version would write again';
+create index schedules_due on pgqueue.schedules (next_tick) where paused_at is null;
+
+create function pgqueue.schedule_changed() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- The new times count from now on: none before is missed.
+    new.last_tick := greatest(old.last_tick, clock_timestamp());
+    new.next_tick := '-infinity';
+    new.error := null;
+    return new;
+end $$;
+comment on function pgqueue.schedule_changed is 'Lets workers compute the next tick of a changed schedule';
+create trigger changed before update of expression, tz on pgqueue.schedules
+    for each row when ((old.expression, old.tz) is distinct from (new.expression, new.tz))
+    execute function pgqueue.schedule_changed();
+
+create function pgqueue.add_schedule(
+    name text, expression text, task text, args jsonb default '{}', tz text default 'UTC',
+    queue text default 'default', priority integer default 0, max_retries integer default 10,
+    backoff jsonb default null, catch_up text default 'latest', overlap text default 'allow'
+) returns text
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    wrong text := case
+        when add_schedule.name is null or length(add_schedule.name) not between 1 and 200
+                or add_schedule.name ~ '[[:cntrl:]]' then
+            'the name of a schedule must be 1 to 200 printable characters'
+        when add_schedule.expression is null or length(add_schedule.expression) > 200 or add_schedule.expression !~*
+                '^\s*(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|every\s+\S.*|(\S+\s+){4,5}\S+)\s*$' then
+            format('schedule %L is not usable: five cron fields, six with seconds first, @daily or every 30s',
+                   left(add_schedule.expression, 80))
+        when add_schedule.tz is null or add_schedule.tz !~ '^[A-Za-z][A-Za-z0-9_+/-]{1,99}$' then
+            format('time zone %L is not usable: one such as Europe/Oslo or UTC', left(add_schedule.tz, 80))
+        when add_schedule.task is null or length(add_schedule.task) not between 1 and 200 then
+            'task must have 1 to 200 characters'
+        when jsonb_typeof(add_schedule.args) is distinct from 'object' then
+            'args must be a JSON object with one key per parameter of the task'
+        when octet_length(add_schedule.args::text) > 1048576 then
+            'args are over 1 MB: store the document and pass its id'
+        when add_schedule.queue is null or add_schedule.queue !~ '^[A-Za-z0-9_.:-]{1,64}$' then
+            format('queue %L is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -', left(add_schedule.queue, 80))
+        when add_schedule.priority is null or add_schedule.priority not between -32768 and 32767 then
+            'priority must be from -32768 to 32767'
+        when add_schedule.max_retries is null or add_schedule.max_retries not between 0 and 1000 then
+            'max_retries must be from 0 to 1000'
+        when not pgqueue.is_backoff(add_schedule.backoff) then
+            'backoff must be a JSON object of numbers: base, cap, factor, jitter'
+        when add_schedule.catch_up is null or add_schedule.catch_up not in ('none', 'latest', 'all') then
+            'catch_up must be none, latest or all'
+        when add_schedule.overlap is null or add_schedule.overlap not in ('allow', 'skip') then
+            'overlap must be allow or skip'
+    end;
+begin
+    if wrong is not null then
+        raise exception using message = wrong, errcode = '22023';
+    end if;
+    insert into pgqueue.schedules as s
+           (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap)
+    values (add_schedule.name, add_schedule.expression, add_schedule.tz, add_schedule.task, add_schedule.args,
+            add_schedule.queue, add_schedule.priority, add_schedule.max_retries, add_schedule.backoff,
+            add_schedule.catch_up, add_schedule.overlap)
+    on conflict (name) do update
+       set expression = excluded.expression, tz = excluded.tz, task = excluded.task, args = excluded.args,
+           queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries,
+           backoff = excluded.backoff, catch_up = excluded.catch_up, overlap = excluded.overlap,
+           source = 'hand', updated_at = clock_timestamp();
+    return add_schedule.name;
+end $$;
+comment on function pgqueue.add_schedule is
+    'Add a schedule, or change the one of this name; workers see it within five seconds';
+
+create function pgqueue.remove_schedule(name text) returns boolean
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+    with gone as (delete from pgqueue.schedules s where s.name = remove_schedule.name returning 1)
+    select exists (select from gone)
+$$;
+comment on function pgqueue.remove_schedule is 'Remove a schedule, its runs stay; false if there is none';
+
+create function pgqueue.pause_schedule(name text) returns boolean
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+    with paused as (
+        update pgqueue.schedules s set paused_at = coalesce(s.paused_at, clock_timestamp())
+         where s.name = pause_schedule.name returning 1)
+    select exists (select from paused)
+$$;
+comment on function pgqueue.pause_schedule is 'Let a schedule give no jobs; false if there is none';
+
+create function pgqueue.resume_schedule(name text) returns boolean
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+    with resumed as (
+        update pgqueue.schedules s set paused_at = null, next_tick = '-infinity'
+         where s.name = resume_schedule.name returning 1)
+    select exists (select from resumed)
+$$;
+comment on function pgqueue.resume_schedule is
+    'Let a paused schedule tick again; its catch_up decides about the ticks meanwhile; false if there is none';
+
+create function pgqueue.run_schedule(name text) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    job_id bigint;
+    entry pgqueue.schedules;
+begin
+    select * into entry from pgqueue.schedules s where s.name = run_schedule.name for update;
+    if not found then
+        return null;
+    end if;
+    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, schedule)
+    values (entry.task, entry.args, entry.queue, entry.priority, entry.max_retries, entry.backoff, entry.name)
+    returning id into job_id;
+    update pgqueue.schedules s set recent_job_ids = (job_id || s.recent_job_ids)[1:50] where s.name = entry.name;
+    perform pg_notify(pgqueue.channel(entry.queue), '');
+    return job_id;
+end $$;
+comment on function pgqueue.run_schedule is
+    'Enqueue a run now, besides its ticks, also of a paused schedule; returns the job, null if there is none';
+
+-- Workflows: jobs that wait for other jobs.
+create table pgqueue.workflows (
+    id          bigint generated always as identity primary key,
+    name        text not null default '' constraint workflows_name check (length(name) <= 200),
+    watched     bigint,
+    status      text constraint workflows_status check (status in ('succeeded', 'dead', 'cancelled')),
+    created_at  timestamptz not null default clock_timestamp(),
+    finished_at timestamptz
+) with (fillfactor = 70);
+comment on table pgqueue.workflows is 'Jobs that wait for each other';
+comment on column pgqueue.workflows.watched is 'A job of it that has not ended, as far as was looked';
+comment on column pgqueue.workflows.status is 'Null until all its jobs have ended; then the worst of their ends';
+create index workflows_watched on pgqueue.workflows (watched) where watched is not null;
+create index workflows_finished on pgqueue.workflows (finished_at) where finished_at is not null;
+
+create table pgqueue.workflow_jobs (
+    job_id      bigint primary key,
+    workflow_id bigint not null,
+    name        text,
+    if_failed   text not null default 'cancel'
+        constraint workflow_jobs_if_failed check (if_failed in ('cancel', 'continue', 'hold', 'only')),
+    delay       interval,
+    watched     bigint
+) with (fillfactor = 70);
+comment on table pgqueue.workflow_jobs is 'The jobs of workflows';
+comment on column pgqueue.workflow_jobs.if_failed is
+    'When a job it waits for ends dead or cancelled: cancel it, continue as if it had not, hold it until that one succeeds; only: run it only then';
+comment on column pgqueue.workflow_jobs.delay is 'Wait so long after all it waits for has ended';
+-- One parent is watched, as a clause watches a literal in a SAT solver (https://doi.org/10.1145/378239.379017):
+-- so the end of a job costs nothing for those that wait for others as well, and there is no counter, so no hot row.
+comment on column pgqueue.workflow_jobs.watched is 'One job that it waits for, the next is looked for when that has ended; null once it waits for none';
+create index workflow_jobs_of on pgqueue.workflow_jobs (workflow_id, job_id);
+create unique index workflow_jobs_name on pgqueue.workflow_jobs (workflow_id, name) where name is not null;
+create index workflow_jobs_watched on pgqueue.workflow_jobs (watched) where watched is not null;
+
+create table pgqueue.dependencies (
+    job_id    bigint not null,
+    parent_id bigint not null,
+    primary key (job_id, parent_id)
+);
+comment on table pgqueue.dependencies is 'Which job of a workflow waits for which';
+create index dependencies_parent on pgqueue.dependencies (parent_id);
+
+create function pgqueue.enqueue_workflow(jobs jsonb, name text default '', notify boolean default true)
+    returns table (workflow_id bigint, ordinal bigint, job_id bigint)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_hashjoin = on set enable_seqscan = on set jit = off
+as $$
+#variable_conflict use_column
+declare
+    n bigint;
+    ids bigint[];
+    wrong text;
+    new_id bigint;
+begin
+    jobs := pgqueue.with_defaults(jobs);
+    n := case when jsonb_typeof(jobs) = 'array' then jsonb_array_length(jobs) end;
+    wrong := case
+        when coalesce(n, 0) = 0 then 'a workflow needs a JSON array of one job or more'
+        when enqueue_workflow.name is null or length(enqueue_workflow.name) > 200 then 'the name of a workflow has at most 200 characters'
+    end;
+    if wrong is null then
+        select format('job %s: %s', w.n, w.wrong) into wrong
+          from (select g.n, coalesce(
+                    pgqueue.wrong_with(g.task, coalesce(g.args, '{}'), coalesce(g.queue, 'default'), coalesce(g.priority, 0),
+                                       g.run_at, make_interval(secs => g.delay), coalesce(g.max_retries, 10), g.backoff,
+                                       null, 'finished', null, 'ignore', make_interval(secs => g.expires), g.limit_key),
+                    case when g.unique_key is not null then 'a job of a workflow cannot be unique'
+                         when length(g.name) not between 1 and 200 then 'name must have 1 to 200 characters'
+                         when coalesce(g.if_failed, 'cancel') not in ('cancel', 'continue', 'hold', 'only') then
+                             format('if_failed must be cancel, continue, hold or only, got %L', g.if_failed)
+                         when exists (select from unnest(g.after) a where a is null or a not between 1 and g.n - 1) then
+                             'after must name jobs before it, by their places from 1 on: so there are no cycles'
+                         when g.name is not null and count(*) over (partition by g.name) > 1 then
+                             format('two jobs are named %L', g.name)
+                    end) as wrong
+                  from (select e.ordinality as n, r.*
+                          from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
+                         cross join lateral jsonb_to_record(e.job) as r(
+                               task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
+                               run_at timestamptz, delay float8, expires float8, limit_key text, unique_key text,
+                               name text, if_failed text, after bigint[])) g) w
+         where w.wrong is not null order by w.n limit 1;
+    end if;
+    if wrong is not null then
+        raise exception using message = wrong, errcode = '22023';
+    end if;
+    ids := array(select nextval('pgqueue.jobs_id_seq') from generate_series(1, n));
+    insert into pgqueue.workflows (name, watched) values (enqueue_workflow.name, ids[n]) returning id into new_id;
+    with given as materialized (
+        select e.ordinality as n, ids[e.ordinality] as id, r.*, coalesce(cardinality(r.after), 0) > 0 as waits
+          from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
+         cross join lateral jsonb_to_record(e.job) as r(
+               task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
+               run_at timestamptz, delay float8, expires float8, limit_key text, name text, if_failed text, after bigint[])
+    ), added as (
+        insert into pgqueue.jobs (id, task, args, queue, priority, max_retries, backoff, run_at, expires_at, limit_key,
+                                  workflow_id, status)
+        overriding system value
+        select g.id, g.task, coalesce(g.args, '{}'), coalesce(g.queue, 'default'), coalesce(g.priority, 0),
+               coalesce(g.max_retries, 10), g.backoff, t.run_at, t.run_at + make_interval(secs => g.expires),
+               g.task || ':' || g.limit_key, new_id, case when g.waits then 'blocked' else 'pending' end
+          from given g
+         cross join lateral (select coalesce(g.run_at, clock_timestamp() + make_interval(secs => coalesce(g.delay, 0)))) t(run_at)
+        returning queue, status, run_at
+    ), edges as (
+        insert into pgqueue.dependencies (job_id, parent_id)
+        select distinct g.id, ids[a] from given g cross join unnest(g.after) a
+    ), members as (
+        insert into pgqueue.workflow_jobs (job_id, workflow_id, name, if_failed, delay, watched)
+        select g.id, new_id, g.name, coalesce(g.if_failed, 'cancel'),
+               case when g.waits and g.run_at is null then make_interval(secs => g.delay) end,
+               case when g.waits then ids[(select max(a) from unnest(g.after) a)] end
+          from given g
+    )
+    select count(pg_notify(pgqueue.channel(q.queue), '')) into n
+      from (select distinct a.queue from added a
+             where notify and a.status = 'pending' and a.run_at <= clock_timestamp()) q;
+    return query select new_id, i.ordinality, i.id from unnest(ids) with ordinality as i(id, ordinality);
+end $$;
+comment on function pgqueue.enqueue_workflow is
+    'Enqueue jobs that wait for each other, all or none: each with after, the places of jobs before it in the list, from 1 on; if_failed; name';
+
+create function pgqueue.worst(of_workflow bigint) returns text
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    -- What was to run only if something failed, and was not needed, is no failure.
+    select case when bool_or(j.status = 'dead') then 'dead' when bool_or(j.status = 'cancelled') then 'cancelled'
+                else 'succeeded' end
+      from pgqueue.workflow_jobs m
+      join pgqueue.jobs j on j.id = m.job_id
+     where m.workflow_id = of_workflow and not (m.if_failed = 'only' and j.status = 'cancelled')
+$$;
+
+-- The jobs given have ended: those that waited for them go on, or are cancelled. Each call is to be a transaction of
+-- its own, and those it returns are to be given to the next: two ends at once see each other in one of the two.
+create function pgqueue.settle(ended bigint[], out released bigint, out again bigint[])
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+    set plan_cache_mode = force_generic_plan set jit = off
+as $$
+declare
+    most constant integer := 1000;
+    more bigint[];
+    freed bigint;
+begin
+    -- Of a parent that failed: those that are cancelled, or run, for it.
+    with touched as materialized (
+        select m.job_id, m.if_failed, m.delay
+          from pgqueue.workflow_jobs m
+         where m.watched is not null and m.if_failed in ('cancel', 'only')
+           and m.job_id in (select d.job_id
+                              from unnest(ended) e(id)
+                              join pgqueue.dependencies d on d.parent_id = e.id
+                              left join pgqueue.jobs p on p.id = e.id
+                             where p.id is null or p.status in ('dead', 'cancelled'))
+         order by m.job_id
+         limit most
+         for update of m
+    ), unwatched as (
+        update pgqueue.workflow_jobs m set watched = null from touched t where m.job_id = t.job_id
+    ), changed as (
+        update pgqueue.jobs j
+           set status = case when t.if_failed = 'only' then 'pending' else 'cancelled' end,
+               run_at = greatest(j.run_at, clock_timestamp() + coalesce(t.delay, interval '0')),
+               finished_at = case when t.if_failed = 'cancel' then clock_timestamp() end,
+               last_error = case when t.if_failed = 'cancel' then
+                   (select format('ParentFailed: job %s is %s', d.parent_id, coalesce(p.status, 'gone'))
+                      from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
+                     where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')) limit 1) end
+          from touched t
+         where j.id = t.job_id and j.status = 'blocked'
+        returning j.id, j.queue, j.status
+    ), woken as (
+        select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+          from (select distinct c.queue from changed c where c.status = 'pending') q
+    )
+    select count(*) filter (where c.status = 'pending'),
+           coalesce(array_agg(c.id) filter (where c.status = 'cancelled'), '{}')
+           || case when (select count(*) from touched) = most then ended else '{}' end
+      into released, again
+      from woken left join changed c on true;
+    -- Those that watched one of the ended look for the next that holds them.
+    with found as materialized (
+        select m.job_id
+          from unnest(ended) e(id)
+          left join pgqueue.jobs p on p.id = e.id
+         cross join lateral (
+             select x.job_id from pgqueue.workflow_jobs x
+              where x.watched = e.id
+                and (p.status = 'succeeded'
+                     or (p.id is null or p.status in ('dead', 'cancelled')) and x.if_failed = 'continue')
+              limit most) m
+         limit most
+    ), watching as materialized (
+        select m.job_id, m.watched, m.if_failed, m.delay
+          from found f
+          join pgqueue.workflow_jobs m on m.job_id = f.job_id
+         where m.watched = any (ended)
+         order by m.job_id
+         for update of m
+    ), passed as materialized (
+        select w.job_id, w.if_failed, clock_timestamp() + coalesce(w.delay, interval '0') as due, held.parent_id as next
+          from watching w
+          left join lateral (
+              select d.parent_id from pgqueue.dependencies d
+                left join pgqueue.jobs o on o.id = d.parent_id
+               where d.job_id = w.job_id and d.parent_id < w.watched
+                 and (o.status in ('blocked', 'pending', 'running')
+                      or (o.id is null or o.status in ('dead', 'cancelled')) and w.if_failed <> 'continue')
+               order by d.parent_id desc
+               limit 1) held on true
+    ), moved as (
+        update pgqueue.workflow_jobs m set watched = p.next from passed p where m.job_id = p.job_id
+    ), changed as (
+        update pgqueue.jobs j
+           set status = case when p.if_failed = 'only' then 'cancelled' else 'pending' end,
+               run_at = greatest(j.run_at, p.due), expires_at = j.expires_at + (greatest(j.run_at, p.due) - j.run_at),
+               finished_at = case when p.if_failed = 'only' then clock_timestamp() end,
+               last_error = case when p.if_failed = 'only' then 'NotNeeded: nothing failed' end
+          from passed p
+         where p.next is null and j.id = p.job_id and j.status = 'blocked'
+        returning j.id, j.queue, j.status
+    ), woken as (
+        select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+          from (select distinct c.queue from changed c where c.status = 'pending') q
+    )
+    select count(*) filter (where c.status = 'pending'),
+           coalesce(array_agg(c.id) filter (where c.status = 'cancelled'), '{}')
+           || array(select distinct p.next from passed p where p.next is not null)
+           || case when (select count(*) from found) = most then ended else '{}' end
+      into freed, more
+      from woken left join changed c on true;
+    released := released + freed;
+    -- Workflows that watched one of the ended: the next that has not, or they have ended.
+    with watching as materialized (
+        select w.id, w.watched from pgqueue.workflows w
+          left join pgqueue.jobs p on p.id = w.watched
+         where w.watched = any (ended) and (p.id is null or p.status in ('succeeded', 'dead', 'cancelled'))
+         order by w.id
+         for update of w
+    ), passed as materialized (
+        select w.id, next.job_id as next
+          from watching w
+          left join lateral (
+              select m.job_id from pgqueue.workflow_jobs m
+                join pgqueue.jobs j on j.id = m.job_id
+               where m.workflow_id = w.id and m.job_id < w.watched and j.status in ('blocked', 'pending', 'running')
+               order by m.job_id desc
+               limit 1) next on true
+    ), moved as (
+        update pgqueue.workflows w
+           set watched = p.next, finished_at = case when p.next is null then clock_timestamp() end,
+               status = case when p.next is null then pgqueue.worst(w.id) end
+          from passed p
+         where w.id = p.id
+    )
+    select again || more || array(select p.next from passed p where p.next is not null) into again;
+end $$;
+comment on function pgqueue.settle is
+    'Lets what waited for these jobs go on if they have ended; returns how many are pending now, and which jobs to give to the next call, in a transaction after this';
+
+create function pgqueue.cancel_workflow(id bigint) returns bigint
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+    with chosen as materialized (
+        select j.id from pgqueue.workflow_jobs m
+          join pgqueue.jobs j on j.id = m.job_id
+         where m.workflow_id = cancel_workflow.id and j.status in ('blocked', 'pending', 'running')
+         order by j.id
+         for update of j
+    ), cancelled as (
+        update pgqueue.jobs j
+           set status = case when j.status = 'running' then j.status else 'cancelled' end,
+               finished_at = case when j.status = 'running' then null else clock_timestamp() end,
+               cancel_requested = true
+          from chosen c
+         where j.id = c.id
+        returning j.id
+    )
+    select count(*) from cancelled
+$$;
+comment on function pgqueue.cancel_workflow is 'Cancel all jobs of a workflow that have not ended, ask running ones to stop; returns how many';
+
+create function pgqueue.retry_workflow(id bigint) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    chosen bigint;
+    look bigint[];
+begin
+    with members as materialized (
+        select m.job_id, (select max(d.parent_id) from pgqueue.dependencies d where d.job_id = m.job_id) as parent
+          from pgqueue.workflow_jobs m
+          join pgqueue.jobs j on j.id = m.job_id
+         where m.workflow_id = retry_workflow.id and j.status in ('dead', 'cancelled')
+         order by m.job_id
+         for update of m
+    ), watching as (
+        update pgqueue.workflow_jobs m set watched = c.parent from members c where m.job_id = c.job_id
+    ), back as (
+        update pgqueue.jobs j
+           set status = case when c.parent is null then 'pending' else 'blocked' end, attempt = 0, crashes = 0,
+               run_at = clock_timestamp(), finished_at = null, cancel_requested = false, run_seconds = null,
+               claimed_at = null, expires_at = null, progress = null
+          from members c
+         where j.id = c.job_id and j.status in ('dead', 'cancelled')
+        returning j.queue, j.status
+    ), woken as (
+        select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+          from (select distinct b.queue from back b where b.status = 'pending') q
+    )
+    select (select count(*) from back), array(select distinct c.parent from members c where c.parent is not null)
+      into chosen, look from woken;
+    update pgqueue.workflows w
+       set finished_at = null, status = null,
+           watched = (select max(m.job_id) from pgqueue.workflow_jobs m where m.workflow_id = w.id)
+     where w.id = retry_workflow.id and chosen > 0;
+    while cardinality(look) > 0 loop
+        select s.again into look from pgqueue.settle(look) s;
+    end loop;
+    return chosen;
+end $$;
+comment on function pgqueue.retry_workflow is
+    'Put the dead and cancelled jobs of a workflow back; those that wait for others wait again; returns how many';
+
+-- Steps of jobs, done once, and events.
+create table pgqueue.steps (
+    job_id      bigint not null,
+    name        text not null constraint steps_name check (length(name) between 1 and 200),
+    event       text,
+    event_id    bigint,
+    wakes_at    timestamptz,
+    result      jsonb,
+    started_at  timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    primary key (job_id, name)
+);
+comment on table pgqueue.steps is 'What jobs have done already, and what they sleep or wait for; pruned with their job';
+comment on column pgqueue.steps.event is 'The name of the event that it waits or waited for';
+comment on column pgqueue.steps.event_id is 'The event that came; null after a timeout';
+comment on column pgqueue.steps.wakes_at is 'When its sleep, or its wait for an event, is over';
+create index steps_waiting on pgqueue.steps (event) where event is not null and finished_at is null;
+
+create table pgqueue.events (
+    id           bigint generated always as identity primary key,
+    name         text not null constraint events_name check (length(name) between 1 and 200),
+    payload      jsonb,
+    created_at   timestamptz not null default clock_timestamp(),
+    delivered_at timestamptz
+);
+comment on table pgqueue.events is 'What was emitted';
+comment on column pgqueue.events.delivered_at is 'When no job that waited for it needed to be woken any more';
+create index events_name on pgqueue.events (name, id);
+create index events_undelivered on pgqueue.events (id) where delivered_at is null;
+create index events_created on pgqueue.events (created_at);
+
+-- The row stays locked to the end of the transaction: no rescue comes between this look and the commit.
+create function pgqueue.check_claim(job_id bigint, claim_id uuid) returns void
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform 1 from pgqueue.jobs j
+      where j.id = check_claim.job_id and j.claim_id = check_claim.claim_id and j.status = 'running'
+        for no key update;
+    if not found then
+        raise exception 'job % is no longer held by claim %', job_id, claim_id
+            using errcode = 'PQ001', hint = 'Its lease ran out or it was taken back; this transaction must roll back.';
+    end if;
+end $$;
+comment on function pgqueue.check_claim is 'Raises PQ001 unless the claim holds the job';
+
+create function pgqueue.save_step(job_id bigint, claim_id uuid, name text, result jsonb) returns jsonb
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    stored jsonb;
+begin
+    perform pgqueue.check_claim(save_step.job_id, save_step.claim_id);
+    insert into pgqueue.steps (job_id, name, result, finished_at)
+    values (save_step.job_id, save_step.name, save_step.result, clock_timestamp())
+    on conflict do nothing;
+    select s.result into stored from pgqueue.steps s where s.job_id = save_step.job_id and s.name = save_step.name;
+    return stored;
+end $$;
+comment on function pgqueue.save_step is 'Stores what a step of a running job returned, once; returns what is stored';
+
+create function pgqueue.start_sleep(job_id bigint, claim_id uuid, name text, seconds float8) returns float8
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    seconds_left float8;
+begin
+    perform pgqueue.check_claim(start_sleep.job_id, start_sleep.claim_id);
+    insert into pgqueue.steps (job_id, name, wakes_at)
+    values (start_sleep.job_id, start_sleep.name, clock_timestamp() + make_interval(secs => seconds))
+    on conflict do nothing;
+    update pgqueue.steps s
+       set finished_at = coalesce(s.finished_at, case when s.wakes_at <= clock_timestamp() then clock_timestamp() end)
+     where s.job_id = start_sleep.job_id and s.name = start_sleep.name
+    returning case when s.finished_at is null then greatest(extract(epoch from s.wakes_at - clock_timestamp()), 0.001) else 0 end
+      into seconds_left;
+    return seconds_left;
+end $$;
+comment on function pgqueue.start_sleep is 'Begins a sleep of a running job, once; returns the seconds that are left, 0 when it is over';
+
+-- Called twice, in two transactions: an event that commits before the second is found by it, and one after it is
+-- not delivered yet and finds the step.
+create function pgqueue.await_event(
+    job_id bigint, claim_id uuid, name text, event text, timeout float8,
+    out arrived boolean, out payload jsonb, out seconds_left float8
+)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    step pgqueue.steps;
+    came record;
+begin
+    perform pgqueue.check_claim(await_event.job_id, await_event.claim_id);
+    insert into pgqueue.steps (job_id, name, event, wakes_at)
+    values (await_event.job_id, await_event.name, await_event.event, clock_timestamp() + make_interval(secs => timeout))
+    on conflict do nothing;
+    select s.* into step from pgqueue.steps s where s.job_id = await_event.job_id and s.name = await_event.name;
+    if step.finished_at is null then
+        select e.id, e.payload into came from pgqueue.events e
+         where e.name = step.event
+           and e.created_at >= (select j.created_at from pgqueue.jobs j where j.id = await_event.job_id)
+           and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)
+         order by e.id limit 1;
+        if came.id is not null or step.wakes_at <= clock_timestamp() then
+            update pgqueue.steps s
+               set event_id = came.id, result = came.payload, finished_at = clock_timestamp()
+             where s.job_id = await_event.job_id and s.name = await_event.name
+            returning s.* into step;
+        end if;
+    end if;
+    arrived := step.event_id is not null;
+    payload := step.result;
+    seconds_left := case when step.finished_at is null then greatest(extract(epoch from step.wakes_at - clock_timestamp()), 0.001) else 0 end;
+end $$;
+comment on function pgqueue.await_event is
+    'Waits for the first event of a name since the job was enqueued that it has not had; seconds left until the timeout, 0 when it is over';
+
+create function pgqueue.wake_waiting(event_ids bigint[]) returns bigint
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+    with chosen as materialized (
+        select j.id from pgqueue.jobs j
+         where j.status = 'pending' and j.run_at > clock_timestamp()
+           and j.id in (select s.job_id from pgqueue.events e
+                          join pgqueue.steps s on s.event = e.name and s.event is not null and s.finished_at is null
+                         where e.id = any (event_ids))
+         order by j.id
+         for update of j skip locked
+    ), woken as (
+        update pgqueue.jobs j set run_at = clock_timestamp() from chosen c where j.id = c.id returning j.queue
+    ), told as (
+        select count(pg_notify(pgqueue.channel(q.queue), '')) as n from (select distinct w.queue from woken w) q
+    )
+    select count(*) from told left join woken on true where woken.queue is not null
+$$;
+comment on function pgqueue.wake_waiting is 'Makes jobs due that wait for these events; how many';
+
+create function pgqueue.emit(name text, payload jsonb default null) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    new_id bigint;
+begin
+    if name is null or length(name) not between 1 and 200 then
+        raise exception 'the name of an event must have 1 to 200 characters' using errcode = '22023';
+    end if;
+    if octet_length(payload::text) > 1048576 then
+        raise exception 'the payload of event % is over 1 MB: store the document and pass its id', name using errcode = '22023';
+    end if;
+    insert into pgqueue.events (name, payload) values (emit.name, emit.payload) returning id into new_id;
+    perform pgqueue.wake_waiting(array[new_id]);
+    return new_id;
+end $$;
+comment on function pgqueue.emit is 'Emit an event in the caller''s transaction, for all jobs that wait for its name; returns its id';
+
+create function pgqueue.deliver_events(most integer default 1000) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    fresh bigint[];
+    woken bigint;
+begin
+    fresh := array(select e.id from pgqueue.events e where e.delivered_at is null order by e.id limit most for update skip locked);
+    woken := pgqueue.wake_waiting(fresh);
+    -- One that is about to sleep is not woken by this look but by the next.
+    update pgqueue.events e set delivered_at = clock_timestamp()
+     where e.id = any (fresh)
+       and not exists (select from pgqueue.steps s join pgqueue.jobs j on j.id = s.job_id
+                        where s.event = e.name and s.event is not null and s.finished_at is null
+                          and (j.status = 'running' or j.status = 'pending' and j.run_at > clock_timestamp()));
+    return woken;
+end $$;
+comment on function pgqueue.deliver_events is 'Wakes the jobs that wait for events that nobody has delivered; how many';
+
+-- Statistics. Each view reads a bounded number of rows, however many jobs have finished.
+
+-- Statistics. Each reads a bounded number of rows, however many are finished.
+create view pgqueue.queue_names as
+with recursive pending(queue) as (
+    (select j.queue from pgqueue.jobs j where j.status = 'pending' order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j where j.status = 'pending' and j.queue > p.queue order by j.queue limit 1)
+      from pending p where p.queue is not null
+), finished(queue) as (
+    (select j.queue from pgqueue.jobs j where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+    union all
+    select (select j.queue from pgqueue.jobs j
+             where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > f.queue order by j.queue limit 1)
+      from finished f where f.queue is not null
+)
+select queue from pending where queue is not null
+union select queue from finished where queue is not null
+union select queue from pgqueue.jobs where worker_id is not null
+union select name from pgqueue.queues;
+comment on view pgqueue.queue_names is 'Every queue that has a job or a setting (loose index scans)';
+
+-- Rows from SQL may have any date: before the epoch it would fit no driver, at infinity no number.
+create view pgqueue.queue_stats as
+select n.queue,
+       due.n as due, scheduled.n as scheduled, running.n as running,
+       succeeded.n as succeeded, dead.n as dead, cancelled.n as cancelled,
+       oldest.run_at as oldest_due_at,
+       greatest(extract(epoch from clock_timestamp() - oldest.run_at), 0)::float8 as lag_seconds,
+       q.paused_at
+  from pgqueue.queue_names n
+  left join pgqueue.queues q on q.name = n.queue
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'pending' and j.queue = n.queue and j.run_at <= statement_timestamp() limit 10000) x) due
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'pending' and j.queue = n.queue and j.run_at > statement_timestamp() limit 10000) x) scheduled
+ cross join lateral (select count(*) as n from pgqueue.jobs j
+     where j.worker_id is not null and j.queue = n.queue) running
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'succeeded' and j.queue = n.queue limit 10000) x) succeeded
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'dead' and j.queue = n.queue limit 10000) x) dead
+ cross join lateral (select count(*) as n from (select from pgqueue.jobs j
+     where j.status = 'cancelled' and j.queue = n.queue limit 10000) x) cancelled
+ cross join lateral (
+     with recursive lane(priority) as (
+         (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+           order by j.priority desc limit 1)
+         union all
+         select (select j.priority from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+                    and j.priority < l.priority order by j.priority desc limit 1)
+           from lane l where l.priority is not null)
+     select min(greatest(first.run_at, timestamptz 'epoch')) as run_at from lane l
+      cross join lateral (select j.run_at from pgqueue.jobs j where j.status = 'pending' and j.queue = n.queue
+          and j.priority = l.priority and j.run_at <= statement_timestamp() order by j.run_at limit 1) first) oldest;
+comment on view pgqueue.queue_stats is
+    'Jobs by queue and status, each count capped at 10,000 (10,000 means at least that); lag of the oldest due job';
+
+create view pgqueue.throughput as
+select n.queue, date_trunc('minute', j.finished_at) as minute,
+       count(*) filter (where s.status = 'succeeded') as succeeded,
+       count(*) filter (where s.status = 'dead') as dead,
+       count(*) filter (where s.status = 'cancelled') as cancelled,
+       (count(*) filter (where s.status = 'dead'))::float8 / count(*) as failure_rate
+  from pgqueue.queue_names n
+ cross join (values ('succeeded'), ('dead'), ('cancelled')) as s(status)
+ cross join lateral (select f.finished_at from pgqueue.jobs f
+      where f.queue = n.queue and f.status = s.status
+        and f.status in ('succeeded', 'dead', 'cancelled')
+        and f.finished_at >= date_trunc('minute', statement_timestamp()) - interval '60 minutes'
+      order by f.finished_at desc limit 100000) j
+ group by n.queue, date_trunc('minute', j.finished_at);
+comment on view pgqueue.throughput is
+    'Finished jobs per queue and minute over the last hour (of the latest 100,000 per queue and status)';
+
+create view pgqueue.task_stats as
+select j.queue, j.task, count(*) as sampled,
+       percentile_cont(0.5) within group (order by j.run_seconds) as run_p50,
+       percentile_cont(0.95) within group (order by j.run_seconds) as run_p95,
+       percentile_cont(0.99) within group (order by j.run_seconds) as run_p99,
+       percentile_cont(0.5) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p50,
+       percentile_cont(0.95) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p95,
+       percentile_cont(0.99) within group (order by extract(epoch from j.claimed_at - greatest(j.run_at, timestamptz 'epoch'))::float8) as wait_p99
+  from pgqueue.queue_names n
+ cross join lateral (select f.queue, f.task, f.run_at, f.claimed_at, f.run_seconds
+                       from pgqueue.jobs f where f.queue = n.queue and f.status = 'succeeded'
+      and f.finished_at is not null order by f.finished_at desc limit 1000) j
+ group by j.queue, j.task;
+comment on view pgqueue.task_stats is
+    'Run and wait times in seconds per task, of the latest 1,000 succeeded jobs of each queue';
+
+create view pgqueue.dead_jobs as
+select j.task, j.queue, split_part(coalesce(j.last_error, ''), ':', 1) as error, count(*) as jobs,
+       max(j.finished_at) as latest, min(j.id) as example_id
+  from pgqueue.queue_names n
+ cross join lateral (select f.id, f.queue, f.task, f.last_error, f.finished_at
+                       from pgqueue.jobs f where f.queue = n.queue and f.status = 'dead'
+      order by f.finished_at desc limit 10000) j
+ group by 1, 2, 3;
+comment on view pgqueue.dead_jobs is 'Dead jobs by task and error, of the latest 10,000 per queue';
+
+create view pgqueue.jobs_public with (security_barrier) as
+select id, queue, task, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,
+       finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested
+  from pgqueue.jobs;
+comment on view pgqueue.jobs_public is 'Jobs without arguments, error texts and claims, for those who may only look';
+
+create view pgqueue.schedule_list as
+select s.name, s.expression, s.tz, s.task, s.queue, s.priority, s.max_retries, s.catch_up, s.overlap, s.source,
+       s.paused_at, s.last_tick, case when isfinite(s.next_tick) then s.next_tick end as next_tick, s.error, s.skipped,
+       s.recent_job_ids[1] as last_job_id, j.status as last_status, j.created_at as last_run_at,
+       s.created_at, s.updated_at
+  from pgqueue.schedules s
+  left join pgqueue.jobs j on j.id = s.recent_job_ids[1];
+comment on view pgqueue.schedule_list is 'Schedules with their last run, without arguments';
+
+create view pgqueue.schedule_runs as
+select s.name as schedule, j.tick, j.id as job_id, j.status, j.attempt, j.created_at, j.finished_at, j.run_seconds
+  from pgqueue.schedules s
+ cross join lateral unnest(s.recent_job_ids) as r(id)
+  join pgqueue.jobs j on j.id = r.id;
+comment on view pgqueue.schedule_runs is 'The latest 50 runs of each schedule, as long as their jobs are kept';
+
+create view pgqueue.workflow_list as
+select w.id, w.name, coalesce(w.status, 'running') as status, w.created_at, w.finished_at,
+       n.jobs, n.blocked, n.pending, n.running, n.succeeded, n.dead, n.cancelled
+  from pgqueue.workflows w
+ cross join lateral (
+     select count(*) as jobs,
+            count(*) filter (where j.status = 'blocked') as blocked,
+            count(*) filter (where j.status = 'pending') as pending,
+            count(*) filter (where j.status = 'running') as running,
+            count(*) filter (where j.status = 'succeeded') as succeeded,
+            count(*) filter (where j.status = 'dead') as dead,
+            count(*) filter (where j.status = 'cancelled') as cancelled
+       from pgqueue.workflow_jobs m join pgqueue.jobs j on j.id = m.job_id
+      where m.workflow_id = w.id) n;
+comment on view pgqueue.workflow_list is 'Workflows with their jobs by status';
+
+-- Rights. PUBLIC may call nothing that writes; `pgqueue roles` prints roles of least privilege.
+
+revoke execute on function
+    pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval, text),
+    pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
+    pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text),
+    pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
+    pgqueue.room(text), pgqueue.with_defaults(jsonb),
+    pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb),
+    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text),
+    pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
+    pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
+    pgqueue.settle(bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),
+    pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb),
+    pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
+    pgqueue.wake_waiting(bigint[]), pgqueue.emit(text, jsonb), pgqueue.deliver_events(integer)
+    from public;
+
+-- The version of the schema, and the oldest code that it serves.
+comment on schema pgqueue is 'pgqueue schema 1';

@@ -1,0 +1,7 @@
+-- The strongest lock on the jobs first: who has read them in a transaction may still write them.
+alter table pgqueue.jobs add column note text;
+create function pgqueue.note(id bigint) returns text
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$ select j.note from pgqueue.jobs j where j.id = note.id $$;
+comment on schema pgqueue is 'pgqueue schema 2, serves schema 1';
