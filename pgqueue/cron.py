@@ -152,8 +152,9 @@ def parse(expression: str, tz: str = "UTC") -> Ticks:
 
 
 def every(interval: Duration) -> str:
-    """The expression of an interval."""
-    return f"every {_interval(interval).total_seconds():g}s"
+    """The expression of an interval: digits only, which is what ``parse`` reads back exactly."""
+    text = f"{_interval(interval).total_seconds():.6f}"
+    return f"every {text.rstrip('0').rstrip('.')}s"
 
 
 def _interval(value: Duration) -> timedelta:

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from pgqueue import ConfigError
 from pgqueue.cron import ALIASES, Every, Fields, every, parse, upcoming, zone_of
+from pgqueue.job import NewJob
+from pgqueue.schedule import new_schedule
 
 ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"]
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
+JOB = NewJob("t", "{}")
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 FIXED = [
     "0 2 * * *",
@@ -217,6 +220,22 @@ def test_intervals() -> None:
     assert upcoming(ticks, START, 2) == [START + timedelta(minutes=90), START + timedelta(hours=3)]
     assert parse(every("1.5s")).next_after(START) == START + timedelta(seconds=1.5)
     assert parse("Every 30 s").next_after(START) == START + timedelta(seconds=30)
+
+
+@given(
+    st.timedeltas(timedelta(seconds=1), timedelta(days=365))
+    | st.integers(1, 365).map(lambda n: timedelta(days=n))
+    | st.integers(1, 365 * 86_400).map(lambda n: timedelta(seconds=n))
+)
+@settings(deadline=None, derandomize=True)
+def test_any_interval_up_to_a_year_is_read_back_exactly(interval: timedelta) -> None:
+    assert parse(every(interval)) == Every(interval)
+
+
+@pytest.mark.parametrize("text", ["30d", "365d", "12d", "1000001s", "4w", "52w", "99999.5s"])
+def test_long_intervals_as_text(text: str) -> None:
+    assert parse(every(text)) == parse(f"every {text}")
+    assert new_schedule("s", JOB, {"every": text}).expression == every(text)
 
 
 @pytest.mark.parametrize("alias", ALIASES)
