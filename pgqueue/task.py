@@ -49,7 +49,7 @@ class Handle(Generic[R]):
         """Wait for the job to end, and return what it returned; its task has ``result=True``.
 
         Args:
-            timeout: the longest to wait; None for ever. Commit first: a job of an open transaction
+            timeout: the longest to wait; None for ever, 0 to look once. Commit first: a job of an open transaction
                 never ends.
 
         Raises:

@@ -29,6 +29,7 @@ class Waiter:
     job_id: int
     tell: Callable[[End | Exception], None]
     since: float = field(default_factory=time.monotonic)
+    looked: bool = False
     seen: bool = False
 
 
@@ -69,6 +70,7 @@ class Waiters:
                     self._tell(waiter, end)
                 elif end is None and waiter.seen:
                     self._tell(waiter, gone(waiter.job_id))
+                waiter.looked = True
                 waiter.seen = waiter.seen or end is not None
 
     def failed(self, error: Exception) -> None:
@@ -80,6 +82,21 @@ class Waiters:
     def _tell(self, waiter: Waiter, what: End | Exception) -> None:
         self._all.remove(waiter)
         waiter.tell(what)
+
+
+def over(found: Ends, job_id: int, timeout: float | None) -> End:
+    """What one look found; raises TimeoutError if the job has not ended."""
+    if (end := found.get(job_id)) is None or not end.over:
+        raise late(job_id, timeout)
+    return end
+
+
+def late(job_id: int, timeout: float | None) -> TimeoutError:
+    return TimeoutError(
+        f"job {job_id} has not ended"
+        if not timeout
+        else f"job {job_id} has not ended within {timeout:g} s"
+    )
 
 
 def gone(job_id: int) -> ResultMissing:
@@ -95,12 +112,14 @@ class SyncWaiting:
         self._run, self._waiters = run, Waiters()
 
     def wait(self, job_id: int, timeout: float | None) -> End:
-        """Wait until the job has ended; ``timeout`` in seconds.
+        """Wait until the job has ended; ``timeout`` in seconds. However short it is, it looks once.
 
         Raises:
             TimeoutError: it has not.
             ResultMissing: it is gone.
         """
+        if timeout == 0:
+            return self._look_once(job_id, timeout)
         told: list[End | Exception] = []
         ended = threading.Event()
 
@@ -113,10 +132,15 @@ class SyncWaiting:
             threading.Thread(target=self._look, name="pgqueue-waiting", daemon=True).start()
         if not ended.wait(timeout):
             self._waiters.discard(waiter)
-            raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s")
+            if waiter.looked:
+                raise late(job_id, timeout)
+            return self._look_once(job_id, timeout)
         if isinstance(told[0], Exception):
             raise told[0]
         return told[0]
+
+    def _look_once(self, job_id: int, timeout: float | None) -> End:
+        return over(self._run(ends([job_id])), job_id, timeout)
 
     def _look(self) -> None:
         while wanted := self._waiters.wanted():
@@ -136,6 +160,8 @@ class AsyncWaiting:
 
     async def wait(self, job_id: int, timeout: float | None) -> End:
         """The same, awaited."""
+        if timeout == 0:
+            return await self._look_once(job_id, timeout)
         told: asyncio.Future[End | Exception] = asyncio.get_running_loop().create_future()
         waiter = Waiter(job_id, lambda what: None if told.done() else told.set_result(what))
         if self._waiters.add(waiter):
@@ -144,12 +170,17 @@ class AsyncWaiting:
             async with asyncio.timeout(timeout):
                 what = await told
         except TimeoutError:
-            raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s") from None
+            if waiter.looked:
+                raise late(job_id, timeout) from None
+            return await self._look_once(job_id, timeout)
         finally:
             self._waiters.discard(waiter)
         if isinstance(what, Exception):
             raise what
         return what
+
+    async def _look_once(self, job_id: int, timeout: float | None) -> End:
+        return over(await self._run(ends([job_id])), job_id, timeout)
 
     async def _look(self) -> None:
         while wanted := self._waiters.wanted():

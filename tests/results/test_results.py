@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
@@ -15,6 +15,7 @@ import pytest
 
 from pgqueue import App, Cancel, Context, Dead, Job, JobFailed, ResultMissing, waiting
 from pgqueue.joblog import JobLog
+from pgqueue.operations.jobs import Change
 from tests.results import tasks
 from tests.support import drain, eventually_async, working
 
@@ -127,6 +128,29 @@ async def test_there_is_none(app: App, conn: psycopg.Connection) -> None:
     assert "ResultNotStored: " in (app.client.job(bad[1].id).last_error or "")
     with pytest.raises(TimeoutError):
         await asyncio.to_thread(plain.with_delay("1h").enqueue().result, "20ms")
+
+
+@pytest.mark.parametrize("timeout", [0, "0s", timedelta(0), 1e-9])
+async def test_however_short_the_timeout_it_looks_once(app: App, timeout: Any) -> None:
+    @app.task(name="t", result=True)
+    async def t(number: int) -> int:
+        if number == 0:
+            raise Dead("no")
+        return number
+
+    good, bad, waiting_ = [await t.aenqueue(n) for n in (7, 0, 1)]
+    await asyncio.to_thread(app.client.change, [waiting_.id], to=Change(delay="1h"))
+    await drain(app)
+    for handle in (good, app.handle(good.id, "t")):
+        assert await handle.aresult(timeout) == 7
+        assert await asyncio.to_thread(handle.result, timeout) == 7
+    for wait in (lambda h: h.aresult(timeout), lambda h: asyncio.to_thread(h.result, timeout)):
+        with pytest.raises(JobFailed):
+            await wait(bad)
+        with pytest.raises(TimeoutError, match=f"job {waiting_.id} has not ended"):
+            await wait(waiting_)
+        with pytest.raises(TimeoutError, match="job 999 has not ended"):
+            await wait(app.handle(999, "t"))
 
 
 async def test_a_row_that_goes_while_somebody_waits(app: App, conn: psycopg.Connection) -> None:
