@@ -18,7 +18,7 @@ from pgqueue.context import Context
 from pgqueue.databases import check_dsns, current
 from pgqueue.declared import Declares, Instead
 from pgqueue.definition import Definition, TaskOptions, function_definition
-from pgqueue.dispatch import Dispatch, Job
+from pgqueue.dispatch import Dispatch, Job, JobClasses
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.hooks import Hooks
@@ -35,6 +35,7 @@ from pgqueue.task import (
     handles,
 )
 
+J = TypeVar("J", bound=Job)
 P = ParamSpec("P")
 R = TypeVar("R")
 _NOTHING = nullcontext()
@@ -73,6 +74,7 @@ class App(Composes, Declares, Awaits, Hooks):
         self._gateways: dict[str, Gateway] = {}
         self.instead: Instead | None = None  # of the insert: set by pgqueue.testing
         self.tasks: dict[str, Definition] = {}
+        self._job_classes = JobClasses(self.tasks)
         self.client = Client(lambda operation, on: self._way(on).run(operation, on), self._edited)
         self.aclient = AsyncClient(
             lambda operation, on: self._way(on).arun(operation, on), self._edited
@@ -184,7 +186,7 @@ class App(Composes, Declares, Awaits, Hooks):
                 raise TaskError(f"@app.task takes a function, got {function!r}")
             definition = define(function)
             for each in (definition.name, *definition.aliases):
-                if self.definition(each) is not None:
+                if each in self.tasks or each in self._job_classes:
                     raise TaskError(f"two tasks are named {each}: give one of them another name=")
                 self.tasks[each] = definition
             made: Task[Any, Any] = Task(definition, self)
@@ -194,18 +196,32 @@ class App(Composes, Declares, Awaits, Hooks):
 
         return register if function is None else register(function)
 
+    def job(self, cls: type[J]) -> type[J]:
+        """Let a job class belong to this app: ``@app.job``. Needed where a process has several apps.
+
+        Raises:
+            TaskError: it has no ``handle()``, or one of its names is taken.
+        """
+        self._job_classes.add(cls, decorated=True)
+        return cls
+
     def definition(self, name: str) -> Definition | None:
         """The task or job class of this name, if this process knows it."""
-        known = self.tasks.get(name)
-        if known is None and name in Job.classes:
-            return Job.classes[name].definition
-        return known
+        return self.tasks.get(name) or self._job_classes.get(name)
+
+    @property
+    def definitions(self) -> list[Definition]:
+        """The tasks and job classes of this app.
+
+        Raises:
+            TaskError: two of them have one name.
+        """
+        return [*dict.fromkeys(self.tasks.values()), *self._job_classes.all()]
 
     @property
     def task_limits(self) -> dict[str, Limits]:
         """The limits that tasks and job classes declare, by task."""
-        definitions = {*self.tasks.values(), *(cls.definition for cls in Job.classes.values())}
-        gates = {each.name: each.options.gate for each in definitions}
+        gates = {each.name: each.options.gate for each in self.definitions}
         return {name: gate.limits for name, gate in gates.items() if gate is not None}
 
     def _edited(self, job: JobRow, args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -215,6 +231,7 @@ class App(Composes, Declares, Awaits, Hooks):
 
     def dispatch(self, job: Job) -> Dispatch:
         """Enqueue an instance of a job class: ``await app.dispatch(job).with_max_retries(5)``."""
+        self._job_classes.add(type(job), decorated=False)
         return Dispatch(job, self)
 
     def enqueue_many(self, jobs: Iterable[NewJob], *, on: object = None) -> list[Handle[Any]]:

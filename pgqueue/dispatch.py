@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
+from weakref import WeakSet
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
@@ -22,6 +26,10 @@ from pgqueue.schedule import CatchUp, Overlap
 from pgqueue.task import Handle, Sender, given, handle
 from pgqueue.unique import UniqueLike
 
+_CLASSES: WeakSet[type[Job]] = WeakSet()  # those with a handler, of all apps
+_LOCK = Lock()
+_SERIALS = count()
+
 
 @dataclass_transform()
 class Job:
@@ -29,6 +37,9 @@ class Job:
 
     ``handle(self)`` or ``handle(self, ctx: Context)`` runs the job, sync or async. ``backoff`` may
     be a duration, a ``Backoff``, or a method ``backoff(self, attempt) -> seconds``.
+
+    A class belongs to the app whose ``@app.job`` decorates it. One that is not decorated belongs to the
+    first app that dispatches or runs it, which is enough where a process has one app.
     """
 
     name: ClassVar[str | None] = None
@@ -47,7 +58,6 @@ class Job:
     result: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, Any]] = {}
     definition: ClassVar[ClassDefinition]
-    classes: ClassVar[dict[str, type[Job]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,18 +72,8 @@ class Job:
         if not hasattr(cls, "handle"):
             return  # a base class of the application's own
         cls.definition = ClassDefinition(cls)
-        for name in (cls.definition.name, *cls.definition.aliases):
-            known = Job.classes.get(name)
-            # The same class again is a reload; another one would take over its jobs.
-            if known is not None and (known.__module__, known.__qualname__) != (
-                cls.__module__,
-                cls.__qualname__,
-            ):
-                raise TaskError(
-                    f"two job classes are named {name}: {known.__module__}.{known.__qualname__} and"
-                    f" {cls.__module__}.{cls.__qualname__}; give one of them another name"
-                )
-            Job.classes[name] = cls
+        with _LOCK:
+            _CLASSES.add(cls)
 
     def __repr__(self) -> str:
         names = (f"{f.name}=..." for f in dataclasses.fields(self) if f.repr)  # type: ignore[arg-type]
@@ -112,10 +112,18 @@ class ClassDefinition(Definition):
             result=cls.result,
         )
         self.cls = cls
+        self.serial = next(_SERIALS)
+        self.owners: WeakSet[JobClasses] = WeakSet()
+        self.decorated = False
         self.module, self.qualname = module_of(cls), cls.__qualname__
         self._takes_context = first_is_context(handle, skip=1)
         self._fields = tuple(f.name for f in dataclasses.fields(cls) if f.init)  # type: ignore[arg-type]
         self._class_signature: Signature | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and aliases."""
+        return (self.name, *self.aliases)
 
     @property
     def takes_context(self) -> bool:
@@ -141,6 +149,112 @@ class ClassDefinition(Definition):
         return {name: getattr(job, name) for name in self._fields}
 
 
+class JobClasses:
+    """The job classes of one app.
+
+    Args:
+        tasks: the names that its tasks have.
+    """
+
+    def __init__(self, tasks: Container[str]) -> None:
+        self._tasks = tasks
+        self._by_name: dict[str, type[Job]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def add(self, cls: type[Job], *, decorated: bool) -> None:
+        """Let a class belong to this app.
+
+        Raises:
+            TaskError: it has no handler, one of its names is taken, or only another app's decorator
+                took it.
+        """
+        definition = getattr(cls, "definition", None)
+        if not isinstance(definition, ClassDefinition) or definition.cls is not cls:
+            raise TaskError(
+                "@app.job takes a Job class with handle(), and dispatch() an instance of one, got"
+                f" {getattr(cls, '__qualname__', cls)}"
+            )
+        with _LOCK:
+            if self not in definition.owners:
+                self._add(definition, decorated)
+            definition.decorated = definition.decorated or decorated
+
+    def _add(self, definition: ClassDefinition, decorated: bool) -> None:
+        if definition.decorated and not decorated:
+            raise TaskError(
+                f"{definition.qualname} is a job class of another app: decorate it with this app's"
+                " @app.job as well"
+            )
+        for name in definition.names:
+            if name in self._tasks:
+                raise TaskError(f"two tasks are named {name}: give one of them another name")
+            if (known := self._by_name.get(name)) is not None:
+                _check_same([known, definition.cls], name)
+        self._by_name |= dict.fromkeys(definition.names, definition.cls)
+        definition.owners.add(self)
+
+    def get(self, name: str) -> ClassDefinition | None:
+        """The class of this name: one of this app, or one that belonged to none and now does to this."""
+        known = self._by_name.get(name)
+        if known is None:
+            if not (found := _unowned(name)):
+                return None
+            known = found[name]
+            self.add(known, decorated=False)
+        return known.definition
+
+    def all(self) -> list[ClassDefinition]:
+        """All of this app, with those that belonged to none and now do to this.
+
+        Raises:
+            TaskError: one of their names is taken.
+        """
+        for cls in dict.fromkeys(_unowned().values()):
+            self.add(cls, decorated=False)
+        return list(dict.fromkeys(cls.definition for cls in self._by_name.values()))
+
+
+def _unowned(only: str | None = None) -> dict[str, type[Job]]:
+    """The classes that belong to no app, by name and alias; those of one name if it is given."""
+    found = _candidates(only)
+    if any(len(_places(each)) > 1 for each in found.values()):
+        # One may be garbage, such as the class of a function that has returned.
+        found = {}
+        gc.collect()
+        found = _candidates(only)
+    for name, each in found.items():
+        _check_same(each, name)
+    return {name: each[-1] for name, each in found.items()}
+
+
+def _candidates(only: str | None) -> dict[str, list[type[Job]]]:
+    with _LOCK:
+        classes = sorted(_CLASSES, key=lambda cls: cls.definition.serial)
+    found: dict[str, list[type[Job]]] = {}
+    for cls in classes:
+        for name in () if cls.definition.owners else cls.definition.names:
+            if only in (None, name):
+                found.setdefault(name, []).append(cls)
+    return found
+
+
+def _places(classes: Sequence[type[Job]]) -> list[str]:
+    """Where they are defined: the same place twice is a module imported again."""
+    return sorted({f"{cls.__module__}.{cls.__qualname__}" for cls in classes})
+
+
+def _check_same(classes: Sequence[type[Job]], name: str) -> None:
+    """Another class of the name would take over its jobs."""
+    places = _places(classes)
+    if len(places) > 1:
+        raise TaskError(
+            f"two job classes are named {name}: {places[0]} and {places[1]}; give one of them another"
+            " name, or say by @app.job whose each is"
+        )
+
+
 class Host(Sender, Scheduling, Protocol):
     """What it needs of its app."""
 
@@ -151,13 +265,8 @@ class Dispatch(Verbs["Dispatch"]):
     def __init__(
         self, job: Job, app: Host, options: Options | None = None, connection: object = None
     ) -> None:
-        definition = getattr(type(job), "definition", None)
-        if not isinstance(definition, ClassDefinition):
-            raise TaskError(
-                f"dispatch() takes an instance of a Job class with handle(), got {type(job).__name__}"
-            )
-        self.definition = definition
-        self.options = options or definition.options
+        self.definition = type(job).definition
+        self.options = options or self.definition.options
         self._job, self._app, self._connection = job, app, connection
         self._sent = False
 

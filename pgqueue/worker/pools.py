@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from pgqueue.app import App
 from pgqueue.config import Settings
-from pgqueue.dispatch import Job
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
 
@@ -48,5 +47,4 @@ def summary(pools: Pools) -> str:
 
 def declared(app: App) -> set[str]:
     """The queues that tasks and job classes of this process name."""
-    definitions = [*app.tasks.values(), *(cls.definition for cls in Job.classes.values())]
-    return {"default"} | {definition.options.queue for definition in definitions}
+    return {"default"} | {definition.options.queue for definition in app.definitions}

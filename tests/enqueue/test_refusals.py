@@ -220,28 +220,8 @@ def test_enqueue_many_takes_any_iterable_of_calls(app: App, conn: psycopg.Connec
         app.enqueue_many([Counted()])  # type: ignore[list-item]
 
 
-def test_two_job_classes_of_one_name(app: App) -> None:
-    def declare(qualname: str) -> type[Job]:
-        def handle(self: Any) -> None: ...
-
-        return type(
-            "Twice",
-            (Job,),
-            {"name": "twice", "handle": handle, "__module__": "m", "__qualname__": qualname},
-        )
-
-    declare("A")
-    declare("A")  # a module that is imported again
-    with pytest.raises(TaskError, match=r"two job classes are named twice: m\.A and m\.B"):
-        declare("B")
-    with pytest.raises(TaskError, match="two tasks are named twice"):
-
-        @app.task(name="twice")
-        def task() -> None: ...
-
-
 def test_a_field_that_hides_what_every_job_has() -> None:
-    for field in ("queue", "retry_on", "aliases", "definition", "handle", "classes"):
+    for field in ("queue", "retry_on", "aliases", "definition", "handle"):
         with pytest.raises(TaskError, match=f"{field} has a meaning in every job"):
             type("Hiding", (Job,), {"__annotations__": {field: str}, "__module__": "m"})
 
