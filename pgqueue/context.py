@@ -20,7 +20,7 @@ from pgqueue.control import Cancel
 from pgqueue.errors import ArgumentsError, ConfigError, PgQueueError
 from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob
-from pgqueue.joblog import JobLog, Progress, job_logger
+from pgqueue.joblog import JobLogger, Progress
 from pgqueue.operations import jobs as operations
 from pgqueue.steps import Durable
 
@@ -54,7 +54,7 @@ class Context(Durable):
         self.completed = False
         self.doubtful = False
         self.said: Progress | None = None
-        self._logger: tuple[logging.Logger, JobLog] | None = None
+        self._logger: JobLogger | None = None
 
     @property
     def id(self) -> int:
@@ -136,15 +136,18 @@ class Context(Durable):
 
     @property
     def log(self) -> logging.Logger:
-        """A logger whose lines are kept with this attempt (``pgqueue job``), the latest 200 of them."""
+        """A logger whose lines from INFO on are kept with this attempt (``pgqueue job``), the latest 200 of them.
+
+        They are printed as well if the level of the logger ``pgqueue.job.<task>``, or of the worker, lets them.
+        """
         if self._logger is None:
-            self._logger = job_logger(self.task)
-        return self._logger[0]
+            self._logger = JobLogger(self.task)
+        return self._logger
 
     @property
     def logged(self) -> str | None:
         """The lines of ``log``."""
-        return None if self._logger is None else self._logger[1].text()
+        return None if self._logger is None else self._logger.kept.text()
 
     def transaction(self) -> _Transaction:
         """A transaction that also completes the job: both commit, or neither.

@@ -43,13 +43,33 @@ class JobLog(logging.Handler):
         return text
 
 
-def job_logger(task: str) -> tuple[logging.Logger, JobLog]:
-    """A logger of one attempt: its lines go to the logger ``pgqueue.job`` as well."""
-    kept = JobLog()
-    logger = logging.Logger(f"pgqueue.job.{task}", logging.INFO)
-    logger.parent = logging.getLogger("pgqueue.job")
-    logger.addHandler(kept)
-    return logger, kept
+class JobLogger(logging.Logger):
+    """The logger of one attempt.
+
+    It keeps the lines from INFO on with the attempt, whatever is printed. What is printed is up to the level of
+    the logger ``pgqueue.job.<task>``, as of any other.
+    """
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"pgqueue.job.{task}")
+        self._printed = logging.getLogger(self.name)
+        self.parent = self._printed
+        self.kept = JobLog()
+
+    def getEffectiveLevel(self) -> int:
+        return min(logging.INFO, self._printed.getEffectiveLevel())
+
+    def isEnabledFor(self, level: int) -> bool:
+        return level >= logging.INFO or self._printed.isEnabledFor(level)
+
+    def hasHandlers(self) -> bool:
+        return True
+
+    def callHandlers(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.INFO:
+            self.kept.handle(record)
+        if self._printed.isEnabledFor(record.levelno):
+            self._printed.callHandlers(record)
 
 
 class Progress:

@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from pgqueue import schema as schemas
-from pgqueue.cli import logs
 from pgqueue.cli.application import load_app
 from pgqueue.cli.options import connection_options
 from pgqueue.connect import describe
 from pgqueue.embedded import embedded_postgres
+from pgqueue.worker import logs
 from pgqueue.worker.supervisor import Supervisor
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import click
 
 from pgqueue.app import App
-from pgqueue.cli import logs
 from pgqueue.cli.application import load_app
 from pgqueue.cli.options import databases_option, schema_option
 from pgqueue.connect import NONE_GIVEN, is_given
 from pgqueue.errors import ConfigError
-from pgqueue.worker import Worker
+from pgqueue.worker import Worker, logs
 from pgqueue.worker.admission import admit
 from pgqueue.worker.database import Database, DatabaseAway
 from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervised

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from pgqueue import config
 from pgqueue.config import Given, Settings
+from pgqueue.worker import logs
 from pgqueue.worker.pools import Queues, pools
 from pgqueue.worker.supervisor import REPLACE, supervised
 
@@ -90,9 +89,7 @@ class Worker:
 
     async def _run_and_exit(self) -> None:
         await self.arun(signals=True)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(ValueError, OSError, AttributeError):  # a handler may have closed it
-                stream.flush()
+        logs.say_last_words()
         # Here and now: leaving the loop would wait for handlers that swallow their cancellation.
         recycled = self._serving is not None and self._serving.recycled
         os._exit(REPLACE if recycled and supervised() else 0)

@@ -29,6 +29,7 @@ from pgqueue.operations import claims
 from pgqueue.outcome import Outcome, decide
 from pgqueue.privacy import Privacy
 from pgqueue.task import Task
+from pgqueue.worker import logs
 
 EVERY = 1.0
 
@@ -61,6 +62,7 @@ class Processes:
             self._pool = ProcessPool(
                 max_workers=self._size,
                 initializer=_start_child,
+                initargs=(logs.chosen(),),
                 context=multiprocessing.get_context("spawn"),
             )
         future = self._pool.schedule(
@@ -87,7 +89,9 @@ class Processes:
             self._pool = None
 
 
-def _start_child() -> None:
+def _start_child(log: tuple[str, str] | None) -> None:
+    if log is not None:
+        logs.set_up(*log)
     # Ctrl-C reaches the whole group; the worker decides when its children stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

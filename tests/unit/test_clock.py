@@ -10,7 +10,7 @@ import pgqueue
 PACKAGE = Path(pgqueue.__file__).parent
 WALL = {("time", "time"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}  # fmt: skip
 # Ages of rows for people, and the times of log lines.
-FOR_DISPLAY = {"cli/output.py", "cli/logs.py", "worker/report.py"}
+FOR_DISPLAY = {"cli/output.py", "worker/logs.py", "worker/report.py"}
 
 
 def reads_the_wall_clock(source: str) -> set[str]:

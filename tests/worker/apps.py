@@ -44,3 +44,45 @@ def stubborn() -> None:
         conn.execute("insert into notes (pid, job, text) values (0, 0, 'start')")
     while True:
         time.sleep(1)
+
+
+def chat(ctx: Context, lines: int) -> None:
+    for _ in range(lines):
+        ctx.log.warning("x" * 100)
+
+
+@app.task(name="chatty")
+async def chatty(ctx: Context, lines: int) -> None:
+    chat(ctx, lines)
+
+
+@app.task(name="chatty_thread")
+def chatty_thread(ctx: Context, lines: int) -> None:
+    chat(ctx, lines)
+
+
+@app.task(name="chatty_process", run="process")
+def chatty_process(ctx: Context, lines: int) -> None:
+    chat(ctx, lines)
+
+
+def speak(ctx: Context) -> None:
+    ctx.log.debug("a debug line")
+    ctx.log.info("an info")
+    ctx.log.warning("a warning")
+    ctx.log.error("an error")
+
+
+@app.task(name="levels")
+async def levels(ctx: Context) -> None:
+    speak(ctx)
+
+
+@app.task(name="levels_thread")
+def levels_thread(ctx: Context) -> None:
+    speak(ctx)
+
+
+@app.task(name="levels_process", run="process")
+def levels_process(ctx: Context) -> None:
+    speak(ctx)

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, Backoff, Cancel, Context, Dead, Snooze
-from pgqueue.cli.logs import JsonLines
+from pgqueue.worker.logs import JsonLines
 from tests.support import drain, eventually, heed_interrupts, make_due
 
 
