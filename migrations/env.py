@@ -18,6 +18,8 @@ LOCK = 0x7067_7175_6575_65
 # Whoever waits for a lock stops everybody behind it: give up soon, and let the caller try again. Sooner than
 # deadlock_timeout (1 s): else a query that holds one table and waits for another would be the one to fail.
 LOCK_TIMEOUT = "set local lock_timeout = '500ms'"
+# Whoever may create functions or operators in public must not get them called.
+SEARCH_PATH = "set local search_path = pg_catalog, pg_temp"
 # What is made belongs to the owner of the schema, whichever of its members migrates.
 BECOME_OWNER = """
     select set_config('role', pg_get_userbyid(nspowner), true) from pg_namespace
@@ -66,6 +68,7 @@ def _begun(connection: Connection) -> None:
     driver = connection.connection.driver_connection
     if driver is not None and not driver.autocommit:
         connection.exec_driver_sql(LOCK_TIMEOUT)
+        connection.exec_driver_sql(SEARCH_PATH)
         connection.execute(text(BECOME_OWNER), {"schema": SCHEMA})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,17 @@ from sqlalchemy import CursorResult, text
 
 from pgqueue.sql import load, qualify
 
+# PostgreSQL's own functions and operators only: whoever may create others in public must not get them called.
+SAFE_PATH = "pg_catalog, pg_temp"
+
 
 def run(revision: str, direction: str) -> None:
-    """Run a revision's ``up`` or ``down`` script; ``revision`` is the path of its ``.py`` file."""
-    op.execute(_plain(_script(revision, direction)))
+    """Run a revision's ``up`` or ``down`` script; ``revision`` is the path of its ``.py`` file.
+
+    The transaction may be that of a user's own Alembic: its search_path is as before afterwards.
+    """
+    with _safe_path():
+        op.execute(_plain(_script(revision, direction)))
 
 
 def run_beside(revision: str) -> None:
@@ -24,18 +33,33 @@ def run_beside(revision: str) -> None:
     """
     script = _script(revision, "up")
     if context.is_offline_mode() or not _do("any_job").scalar():
-        op.execute(_plain(script.replace(" concurrently ", " ")))
+        with _safe_path():
+            op.execute(_plain(script.replace(" concurrently ", " ")))
         return
     *indexes, stamp = script.strip().removesuffix(";").split(";\n")
     owner, limit = _do("current_role").scalar(), _do("lock_timeout").scalar()
+    search_path = _do("session_search_path").scalar()
     with op.get_context().autocommit_block():
         # The role of the transaction has ended with it.
         _do("migrate_beside", role=owner)
         try:
             _build(indexes)
         finally:
-            _do("migrate_inside", limit=limit)
+            _do("migrate_inside", limit=limit, search_path=search_path)
     op.execute(_plain(stamp))
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    if context.is_offline_mode():
+        op.execute(f"set local search_path = {SAFE_PATH}")
+        yield
+        op.execute("reset search_path")
+        return
+    before = _do("search_path").scalar()
+    _do("set_search_path", search_path=SAFE_PATH)
+    yield
+    _do("set_search_path", search_path=before)
 
 
 def _build(indexes: list[str]) -> None:

@@ -22,6 +22,20 @@ _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.M)
 _COMMENT = re.compile(r"--[^\n]*\n")
 _ROLE = re.compile(rf"\bpgqueue_({'|'.join(ROLES)})\b")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+# PostgreSQL's functions that statements call. Unqualified, a name is looked up on the caller's search_path, where whoever
+# may create functions in public could put one that fits the argument types better.
+FUNCTIONS = (
+    "age", "array_agg", "array_cat", "clock_timestamp", "concat_ws", "count", "current_setting", "format", "generate_series",
+    "has_column_privilege", "has_function_privilege", "has_schema_privilege", "has_sequence_privilege",
+    "has_table_privilege", "jsonb_agg", "jsonb_array_elements", "jsonb_build_object", "jsonb_object_agg",
+    "jsonb_strip_nulls", "jsonb_to_record", "jsonb_to_recordset", "jsonb_typeof", "lag", "lead", "left", "length",
+    "lower", "make_interval", "max", "md5", "min", "nextval", "now", "obj_description", "octet_length",
+    "pg_backend_pid", "pg_notify", "pg_sequence_last_value", "quote_ident", "random", "regexp_replace", "round",
+    "row_number", "set_config", "split_part", "string_agg", "strpos", "sum", "to_jsonb", "to_regclass",
+    "to_regnamespace",
+)  # fmt: skip
+# With several arguments unnest is syntax, and only if it is not qualified: it then stands for PostgreSQL's own.
+_FUNCTION = re.compile(rf"(?<![\w.:])((?:{'|'.join(FUNCTIONS)})\(|unnest\((?=[^(),]*\)))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +83,8 @@ def script(name: str, *, schema: str, roles: str) -> str:
 
 
 def compile_statement(name: str, source: str) -> Statement:
-    """Number the ``:name`` parameters in order of first use."""
-    text = _COMMENT.sub("\n", source).strip().rstrip(";")
+    """Number the ``:name`` parameters in order of first use, and qualify PostgreSQL's own functions."""
+    text = _FUNCTION.sub(r"pg_catalog.\1", _COMMENT.sub("\n", source).strip().rstrip(";"))
     names: list[str] = []
 
     def number(match: re.Match[str]) -> str:

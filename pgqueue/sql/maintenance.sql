@@ -44,7 +44,7 @@ with late as materialized (
 )
 update pgqueue.jobs j
    set status = 'cancelled', finished_at = clock_timestamp(),
-       last_error = left(concat_ws('; before: ', 'Expired: not started by ' || j.expires_at, j.last_error), 1000)
+       last_error = left(concat_ws('; before: ', 'Expired: not started by ' || j.expires_at::text, j.last_error), 1000)
   from late
  where j.id = late.id
 returning j.id;

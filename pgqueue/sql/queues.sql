@@ -1,21 +1,21 @@
 -- name: look_at_queues
 -- The settings of queues for who enqueues: as the code declares them until a worker of the same code has written them,
 -- then as they are in the table; and how many jobs wait in one with a bound. Works on every schema.
-select w.declared ->> 'name', s.max_pending, s.priority, s.max_retries, s.backoff::text, s.expires,
+select w.declared ->> 'name'::text, s.max_pending, s.priority, s.max_retries, s.backoff::text, s.expires,
        case when s.max_pending is not null then
-           (select count(*) from (select from pgqueue.jobs j where j.queue = w.declared ->> 'name' and j.status = 'pending'
+           (select count(*) from (select from pgqueue.jobs j where j.queue = w.declared ->> 'name'::text and j.status = 'pending'
                                    limit s.max_pending) waiting)
        end as pending,
        current_setting('transaction_isolation') <> 'read committed' as frozen
   from jsonb_array_elements(:declared::text::jsonb) as w(declared)
-  left join pgqueue.queues q on q.name = w.declared ->> 'name'
+  left join pgqueue.queues q on q.name = w.declared ->> 'name'::text
  cross join lateral (select to_jsonb(q) as is_now) t
- cross join lateral (select jsonb_strip_nulls(t.is_now -> 'declared') is not distinct from w.declared as written) d
+ cross join lateral (select jsonb_strip_nulls(t.is_now -> 'declared'::text) is not distinct from w.declared as written) d
  cross join lateral (
-     select (r.settings ->> 'max_pending')::integer, (r.settings ->> 'priority')::integer, (r.settings ->> 'max_retries')::integer,
-            nullif(r.settings -> 'backoff', 'null'),
-            case when d.written then extract(epoch from (r.settings ->> 'expires')::interval)::float8
-                 else (r.settings ->> 'expires')::float8 end
+     select (r.settings ->> 'max_pending'::text)::integer, (r.settings ->> 'priority'::text)::integer, (r.settings ->> 'max_retries'::text)::integer,
+            nullif(r.settings -> 'backoff'::text, 'null'::jsonb),
+            case when d.written then extract(epoch from (r.settings ->> 'expires'::text)::interval)::float8
+                 else (r.settings ->> 'expires'::text)::float8 end
        from (select case when d.written then t.is_now else w.declared end) as r(settings)
  ) as s(max_pending, priority, max_retries, backoff, expires);
 
@@ -30,18 +30,18 @@ select :name::text, w.max_running, w.rate, w.burst, w.max_pending, make_interval
        max_running integer, rate float8, burst integer, max_pending integer, keep_succeeded float8, keep_dead float8,
        keep_cancelled float8, priority smallint, max_retries integer, backoff jsonb, expires float8, timeout float8)
 on conflict (name) do update
-   set max_running = case when :changes::text::jsonb -> 'max_running' is null then q.max_running else excluded.max_running end,
-       rate = case when :changes::text::jsonb -> 'rate' is null then q.rate else excluded.rate end,
-       burst = case when :changes::text::jsonb -> 'burst' is null then q.burst else excluded.burst end,
-       max_pending = case when :changes::text::jsonb -> 'max_pending' is null then q.max_pending else excluded.max_pending end,
-       keep_succeeded = case when :changes::text::jsonb -> 'keep_succeeded' is null then q.keep_succeeded else excluded.keep_succeeded end,
-       keep_dead = case when :changes::text::jsonb -> 'keep_dead' is null then q.keep_dead else excluded.keep_dead end,
-       keep_cancelled = case when :changes::text::jsonb -> 'keep_cancelled' is null then q.keep_cancelled else excluded.keep_cancelled end,
-       priority = case when :changes::text::jsonb -> 'priority' is null then q.priority else excluded.priority end,
-       max_retries = case when :changes::text::jsonb -> 'max_retries' is null then q.max_retries else excluded.max_retries end,
-       backoff = case when :changes::text::jsonb -> 'backoff' is null then q.backoff else excluded.backoff end,
-       expires = case when :changes::text::jsonb -> 'expires' is null then q.expires else excluded.expires end,
-       timeout = case when :changes::text::jsonb -> 'timeout' is null then q.timeout else excluded.timeout end
+   set max_running = case when :changes::text::jsonb -> 'max_running'::text is null then q.max_running else excluded.max_running end,
+       rate = case when :changes::text::jsonb -> 'rate'::text is null then q.rate else excluded.rate end,
+       burst = case when :changes::text::jsonb -> 'burst'::text is null then q.burst else excluded.burst end,
+       max_pending = case when :changes::text::jsonb -> 'max_pending'::text is null then q.max_pending else excluded.max_pending end,
+       keep_succeeded = case when :changes::text::jsonb -> 'keep_succeeded'::text is null then q.keep_succeeded else excluded.keep_succeeded end,
+       keep_dead = case when :changes::text::jsonb -> 'keep_dead'::text is null then q.keep_dead else excluded.keep_dead end,
+       keep_cancelled = case when :changes::text::jsonb -> 'keep_cancelled'::text is null then q.keep_cancelled else excluded.keep_cancelled end,
+       priority = case when :changes::text::jsonb -> 'priority'::text is null then q.priority else excluded.priority end,
+       max_retries = case when :changes::text::jsonb -> 'max_retries'::text is null then q.max_retries else excluded.max_retries end,
+       backoff = case when :changes::text::jsonb -> 'backoff'::text is null then q.backoff else excluded.backoff end,
+       expires = case when :changes::text::jsonb -> 'expires'::text is null then q.expires else excluded.expires end,
+       timeout = case when :changes::text::jsonb -> 'timeout'::text is null then q.timeout else excluded.timeout end
 returning pg_notify(pgqueue.channel(q.name), '');
 
 -- name: list_queues

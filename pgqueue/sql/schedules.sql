@@ -46,8 +46,8 @@ with wanted as (
     update pgqueue.schedules s
        set last_tick = greatest(s.last_tick, c.last_tick), next_tick = c.next_tick, error = c.error,
            skipped = s.skipped + (select count(*) from ticked t where t.name = s.name and c.busy),
-           recent_job_ids = (array(select a.id from added a where a.schedule = s.name order by a.tick desc)
-                             || s.recent_job_ids)[1:50]
+           recent_job_ids = (array_cat(array(select a.id from added a where a.schedule = s.name order by a.tick desc),
+                                       s.recent_job_ids))[1:50]
       from chosen c
      where s.name = c.name
     returning s.name

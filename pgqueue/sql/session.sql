@@ -4,7 +4,7 @@ select where pg_backend_pid() = :pid::bigint;
 
 -- name: pin_session
 -- Settings of the worker's own statements: an end to those that the client no longer waits for, the
--- index plans for any statistics, READ COMMITTED. For one transaction, or for the session, but then
+-- index plans for any statistics, READ COMMITTED, and no functions or operators but PostgreSQL's. For one transaction, or for the session, but then
 -- only if the session is ours alone: no row means that a pooler shares it.
 select set_config('statement_timeout', :limit::text, :local::boolean),
        set_config('plan_cache_mode', 'force_generic_plan', :local::boolean),
@@ -14,6 +14,7 @@ select set_config('statement_timeout', :limit::text, :local::boolean),
        set_config('enable_mergejoin', 'off', :local::boolean),
        set_config('max_parallel_workers_per_gather', '0', :local::boolean),
        set_config('jit', 'off', :local::boolean),
+       set_config('search_path', 'pg_catalog, pg_temp', :local::boolean),
        set_config('default_transaction_isolation', 'read committed', :local::boolean),
        set_config('idle_in_transaction_session_timeout', '60s', :local::boolean)
  where :local::boolean or pg_backend_pid() = :pid::bigint;
@@ -70,10 +71,24 @@ select current_user::text;
 -- How long statements wait for a lock, as set before this transaction.
 select reset_val || coalesce(unit, '') from pg_settings where name = 'lock_timeout';
 
+-- name: search_path
+-- Where names are looked up now.
+select current_setting('search_path');
+
+-- name: session_search_path
+-- Where names are looked up in a new session.
+select s.reset_val from pg_settings s where s.name = 'search_path';
+
+-- name: set_search_path
+-- Look up names there, for the rest of the transaction.
+select set_config('search_path', :search_path::text, true);
+
 -- name: migrate_beside
 -- For a statement outside of transactions: the role anew, and no limit to its waits, which hold up nobody.
-select set_config('role', :role::text, false), set_config('lock_timeout', '0', false);
+select set_config('role', :role::text, false), set_config('lock_timeout', '0', false),
+       set_config('search_path', 'pg_catalog, pg_temp', false);
 
 -- name: migrate_inside
 -- Takes that back.
-select set_config('role', 'none', false), set_config('lock_timeout', :limit::text, false);
+select set_config('role', 'none', false), set_config('lock_timeout', :limit::text, false),
+       set_config('search_path', :search_path::text, false);

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import App, Context, schema
+from pgqueue import App, Context
 from pgqueue.job import NewJob
 from pgqueue.schedule import new_schedule
 from tests.schedules.firing import JOB, Passes, age, entry, one, ticks, until_idle
@@ -193,21 +193,6 @@ async def test_the_history_is_bounded(dsn: str, conn: psycopg.Connection, app: A
         await until_idle(scheduler)
     newest = ticks(conn)[-50:]
     assert [run.tick for run in app.client.schedule_runs("s")] == newest[::-1]
-
-
-async def test_a_worker_on_an_older_schema_does_without(empty_dsn: str) -> None:
-    schema.upgrade(empty_dsn, to="2")
-    app = App(empty_dsn)
-    ran: list[int] = []
-
-    @app.task(name="t", every="1s")
-    async def task() -> None:
-        ran.append(1)
-
-    await task.aenqueue()
-    await drain(app)
-    assert ran == [1]
-    await app.aclose()
 
 
 @pytest.mark.parametrize("limited", [False, True])

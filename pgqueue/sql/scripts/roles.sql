@@ -4,6 +4,8 @@
 begin;
 -- A new owner takes a lock on each table, once: give up rather than stop the queue.
 set local lock_timeout = '2s';
+-- Whoever may create functions in public must not get one called here.
+set local search_path = pg_catalog, pg_temp;
 
 do $$
 declare
