@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.support import heed_interrupts
 
@@ -18,10 +19,10 @@ class Workers:
         self.env = {**os.environ, "PGQUEUE_DSN": dsn}
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "pgqueue", "work", "--app", self.app, *options],
-            env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env=self.env, cwd=cwd, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=heed_interrupts,
         )  # fmt: skip
         self.started.append(process)

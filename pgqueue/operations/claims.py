@@ -64,10 +64,18 @@ class Taking(TypedDict):
 
 
 def claim(
-    lanes: Sequence[Lane], *, skip_touched: bool = False, **taking: Unpack[Taking]
+    lanes: Sequence[Lane],
+    *,
+    skip_touched: bool = False,
+    without: Sequence[str] = (),
+    **taking: Unpack[Taking],
 ) -> Operation[list[ClaimedJob]]:
-    """Claim due jobs from the cursors on, perhaps without those that others seem to have in hand."""
-    values = _ahead(lanes, skip_touched) | taking
+    """Claim due jobs from the cursors on, perhaps without those that others seem to have in hand.
+
+    Args:
+        without: tasks whose jobs are left to others.
+    """
+    values = _ahead(lanes, skip_touched, without) | taking
     return Operation("claim", values, lambda rows: _claimed(rows, taking["claim_id"]))
 
 
@@ -90,9 +98,17 @@ class Swept(NamedTuple):
 
 
 def sweep(
-    queues: Sequence[str] | None, slices: Sequence[Slice] = (), **taking: Unpack[Taking]
+    queues: Sequence[str] | None,
+    slices: Sequence[Slice] = (),
+    *,
+    without: Sequence[str] = (),
+    **taking: Unpack[Taking],
 ) -> Operation[Swept]:
-    """Claim due jobs of the queues (None: all): in slices of known lanes, and in all lanes that are not known."""
+    """Claim due jobs of the queues (None: all): in slices of known lanes, and in all lanes that are not known.
+
+    Args:
+        without: tasks whose jobs are left to others.
+    """
 
     def decode(rows: Sequence[Row]) -> Swept:
         heading, *claimed = map(tuple, rows)
@@ -109,6 +125,7 @@ def sweep(
         "until_at": [each.until[0] for each in slices],
         "until_ids": [each.until[1] for each in slices],
         "lanes": MOST_LANES,
+        "without": list(without),
         **taking,
     }
     return Operation("sweep", values, decode)
@@ -126,6 +143,7 @@ def trade(
     *,
     delete: bool,
     skip_touched: bool = False,
+    without: Sequence[str] = (),
     **taking: Unpack[Taking],
 ) -> Operation[tuple[list[int], list[ClaimedJob]]]:
     """Record success and claim from the cursors on: the ids as ``complete``, the jobs as ``claim``."""
@@ -135,12 +153,13 @@ def trade(
         claimed = [tuple(row[1:]) for row in rows if not row[0]]
         return recorded, _claimed(claimed, taking["claim_id"])
 
-    values = _ended(done) | _ahead(lanes, skip_touched) | taking
+    values = _ended(done) | _ahead(lanes, skip_touched, without) | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode)
 
 
-def _ahead(lanes: Sequence[Lane], skip_touched: bool) -> dict[str, object]:
+def _ahead(lanes: Sequence[Lane], skip_touched: bool, without: Sequence[str]) -> dict[str, object]:
     return {
+        "without": list(without),
         "skip_touched": skip_touched,
         "queues": [lane.queue for lane in lanes],
         "priorities": [lane.priority for lane in lanes],

@@ -1,5 +1,5 @@
 -- part: ahead
--- The due jobs of each lane from its cursor on. With skip_touched, rows that another transaction has locked or written
+-- The due jobs of each lane from its cursor on, without those of some tasks. With skip_touched, rows that another transaction has locked or written
 -- lately (xmax) are passed by without a try for their lock; a lock of the row's own writer (xmin) is gone, since the
 -- row can be seen.
 pick as materialized (
@@ -17,6 +17,7 @@ pick as materialized (
             and (j.expires_at is null or j.expires_at > now())
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+            and j.task <> all (:without::text[])
           order by j.run_at, j.id
           limit :limit::integer
           for update of j skip locked) found
@@ -136,6 +137,7 @@ with recursive slice as materialized (
             and (j.expires_at is null or j.expires_at > now())
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+            and j.task <> all (:without::text[])
           order by j.run_at, j.id
           limit :limit::integer
           for update of j skip locked) found

@@ -112,7 +112,8 @@ class Worker:
             await serving.run()
         finally:
             watching.cancel()
-            watch.remove()
+            if not self._ends_process:  # until its end, one more signal is one too many
+                watch.remove()
 
     def _make(self) -> Runtime:
         from pgqueue.worker.runtime import Runtime

@@ -16,6 +16,7 @@ from pgqueue.worker.database import TOO_LONG, Database, StatementRefused, perhap
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, Lanes
 from pgqueue.worker.pace import SHARE
+from pgqueue.worker.processes import Processes
 from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
@@ -49,6 +50,7 @@ class Exchange(Service):
         learned: Callable[[set[str]], None],
         known: Queues,
         turns: Turns,
+        processes: Processes,
     ) -> None:
         super().__init__()
         self._database, self._executor = database, executor
@@ -56,13 +58,14 @@ class Exchange(Service):
         self._lease, self._poll = lease, poll
         self.recorder = recorder
         self._learned = learned
-        self._known = known
+        self._known, self._processes = known, processes
         self._turns, self._expected = turns, 0
         self._keys: dict[str, str | None] = {}
         self._turn = 0
         self._wait = self._poll
         self._lanes, self._crowd = Lanes(), Crowd()
         self._idle = 0
+        self._left_out: list[str] = []
         self._rest_until = 0.0
         self._took = 0.0
         self._unanswered = Unanswered()
@@ -94,16 +97,19 @@ class Exchange(Service):
         if self._executor.gave_back:  # behind the cursors, where only a sweep finds them again
             self._executor.gave_back = False
             self._lanes.look_again()
+        room = min(self._executor.room(), MOST_AT_ONCE)
+        without, room = self._without(room)
         sweep = self._lanes.sweep_due(time.monotonic())
         if sweep or not self.claiming or not self.recorder.may_trade(ended):
             await self.recorder.record(ended)
         if not self.claiming:
             return self._poll
-        room = min(self._executor.room(), MOST_AT_ONCE)
         if room <= 0:
             await self.recorder.record(ended)
             return 0.0 if ended else self._poll
-        claimed = await self._claim_all(room, sweep=sweep)
+        claimed = await self._claim_all(room, sweep=sweep, without=without)
+        if self._processes.crowded and not without:
+            self._processes.crowded = any(job.task in self._processes.tasks for job in claimed)
         self._expected = room if len(claimed) == room else 0
         if claimed or ended:
             self._idle, self.empty = 0, False
@@ -111,10 +117,24 @@ class Exchange(Service):
         # It found nothing where it looked: is there another place now?
         if (sweep or self.woken) and await self._known.look():
             return 0.0
-        self.empty = sweep and self._lanes.swept_all
+        self.empty = sweep and self._lanes.swept_all and not without
         if self.woken:
             self._rest_until = time.monotonic() + REST
         return self._idle_wait(sweep)
+
+    def _without(self, room: int) -> tuple[list[str], int]:
+        """The tasks to leave out of a claim, and for how many jobs there is room.
+
+        When more jobs of process tasks were claimed than processes can take, those that come next wait in the
+        database: while all processes are busy, for whoever has one; then, behind the cursors, for a sweep of ours.
+        """
+        processes = self._processes
+        if not processes.crowded:
+            return [], room
+        if processes.room <= 0:
+            return sorted(processes.tasks), room
+        self._lanes.look_again()
+        return [], min(room, processes.room)
 
     def _idle_wait(self, swept: bool) -> float:
         # Producers limit their notifications, so for a moment after activity look often.
@@ -127,8 +147,11 @@ class Exchange(Service):
             return wait
         return max(min(wait, self._lanes.until_sweep(time.monotonic())), 0.001)
 
-    async def _claim_all(self, room: int, *, sweep: bool) -> list[ClaimedJob]:
+    async def _claim_all(self, room: int, *, sweep: bool, without: list[str]) -> list[ClaimedJob]:
+        self._left_out = without
         queues = self._known.limited(self._queues)
+        if without:
+            queues = [queue for queue in queues if queue not in self._processes.queues]
         self._took, self._wait = 0.0, self._poll
         if not queues:
             return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))
@@ -185,7 +208,9 @@ class Exchange(Service):
 
     async def _sweep(self, taking: Taking) -> list[ClaimedJob]:
         begun = time.monotonic()
-        sweep = claims.sweep(self._queues, self._lanes.slices(begun), **taking)
+        sweep = claims.sweep(
+            self._queues, self._lanes.slices(begun), without=self._left_out, **taking
+        )
         try:
             found = await self._database.run(sweep)
         except StatementRefused as refused:
@@ -211,9 +236,11 @@ class Exchange(Service):
         skips = self._crowd.skips
         try:
             if self._executor.ended:
-                jobs = await self.recorder.trade(self._executor.ended, lanes, skips, taking)
+                jobs = await self.recorder.trade(
+                    self._executor.ended, lanes, skips, taking, self._left_out
+                )
             else:
-                claim = claims.claim(lanes, skip_touched=skips, **taking)
+                claim = claims.claim(lanes, skip_touched=skips, without=self._left_out, **taking)
                 jobs = await self._database.run(claim)
         except StatementRefused as refused:
             if refused.state == TOO_LONG:

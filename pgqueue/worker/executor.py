@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -11,8 +12,9 @@ from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.worker.handlers import Handlers
+from pgqueue.worker.processes import Processes
 from pgqueue.worker.run import Run, interrupted, say
-from pgqueue.worker.slots import Slots
+from pgqueue.worker.slots import MOMENT, Slots
 from pgqueue.worker.solitude import Solitude
 
 log = logging.getLogger("pgqueue.job")
@@ -27,6 +29,7 @@ class Executor:
         slots: Slots,
         solitude: Solitude,
         handlers: Handlers,
+        processes: Processes,
         lease: float,
         wake: Callable[[], None],
     ) -> None:
@@ -36,7 +39,8 @@ class Executor:
         self.ended: list[Finished] = []
         self.gave_back = False
         self._solitude = solitude
-        self._handlers = handlers
+        self._handlers, self._processes = handlers, processes
+        self._looking: asyncio.TimerHandle | None = None
         self._lease = lease
         self._wake = wake
         self._loop = asyncio.get_running_loop()
@@ -55,15 +59,51 @@ class Executor:
         for job in jobs:
             run = self.held[job.id] = Run(job, claimed_at)
             self.waiting.append(run)
+            if self._handlers.in_process(job.task):
+                self._join_processes(run)
         if not self._accepting:  # the claim was under way when the worker was told to stop
             self.give_back(keep=None)
             return
         self._solitude.claimed(self, jobs)
         self._fill()
 
+    def _join_processes(self, run: Run) -> None:
+        """Give a job back at once that more would have to run before than there are processes."""
+        run.in_process = True
+        self._processes.tasks.add(run.job.task)
+        crowded = self._processes.room <= 0
+        self._processes.held += 1
+        if crowded:
+            self._processes.crowded = True
+            self._processes.queues.add(run.job.queue)
+            self._give_back(run)
+
     def _fill(self) -> None:
-        while self.waiting and self.slots.free and not self._solitude.closed:
-            self.start(self.waiting[0])
+        while self.slots.free and not self._solitude.closed and (run := self._next()) is not None:
+            self.start(run)
+        if self.waiting and self._looking is None:
+            self._looking = self._loop.call_later(MOMENT, self._look)
+
+    def _next(self) -> Run | None:
+        """The first that can start."""
+        for run in self.waiting:
+            if not run.in_process or self._processes.free:
+                return run
+        return None
+
+    def _look(self) -> None:
+        """Give back what has waited for more than a moment, for others to run."""
+        self._looking = None
+        due = time.monotonic() - MOMENT
+        late = [run for run in self.waiting if run.claimed_at <= due]
+        if late and not self._solitude.closed:
+            self.slots.stall()
+            for run in late:
+                if run.in_process:
+                    self._processes.stall()
+                self._give_back(run)
+            self._wake()
+        self._fill()
 
     def start(self, run: Run) -> None:
         """Start a waiting job, unless it was cancelled or lost while it waited."""
@@ -79,8 +119,10 @@ class Executor:
     def give_back(self, *, keep: Run | None) -> None:
         """Give back what has not started, with its attempt."""
         for run in [run for run in self.waiting if run is not keep]:
-            self._return(run, RELEASED)
-            self.gave_back = True
+            self._give_back(run)
+
+    def _give_back(self, run: Run) -> None:
+        self._return(run, RELEASED)
 
     def put_off(self, runs: Iterable[Run], seconds: float) -> None:
         """Give back some that have not started, to be claimed again after a while."""
@@ -140,6 +182,9 @@ class Executor:
     def _report(self, run: Run, outcome: Outcome | None) -> None:
         if self.held.get(run.job.id) is run:
             del self.held[run.job.id]
+            self._processes.held -= run.in_process
+        if outcome is RELEASED:
+            self.gave_back = True
         if run.reason == "lost":
             say(log, logging.WARNING, run, "its claim was lost, the result is dropped")
         elif outcome is not None:

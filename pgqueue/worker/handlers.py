@@ -27,7 +27,7 @@ from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, de
 from pgqueue.privacy import Privacy
 from pgqueue.worker.database import DatabaseTrouble
 from pgqueue.worker.processes import HandlerFailed, Processes
-from pgqueue.worker.run import Run, interrupted, say
+from pgqueue.worker.run import Deadline, Run, interrupted, say
 from pgqueue.worker.unknown import Unknown
 
 log = logging.getLogger("pgqueue.job")
@@ -70,19 +70,26 @@ class Handlers:
         try:
             if wanted := job.wants:
                 job = job.filled(await self._results(job.workflow_id, wanted))
+                if run.reason is not None:  # cancelled or stopped meanwhile: nothing has begun
+                    return interrupted(run.reason, None)
+                run.started_at = time.monotonic()
             arguments = self._arguments(definition, job)
         except DatabaseTrouble:
             return Outcome("snooze", RESULTS_AGAIN)
+        except asyncio.CancelledError:
+            if run.reason is None:
+                raise
+            return interrupted(run.reason, None)
         except KeyMissing as error:
             return self._unknown.met(job.task, f"arguments of task {job.task!r}: {error}")
         except ArgumentsError as error:
             return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
         context = run.context = self._make_context(job)
         timeout = definition.timeout or self._longest(job.queue)
-        timer = self._loop.call_later(timeout, run.interrupt, "timeout") if timeout else None
+        timer = Deadline(self._loop, run, timeout) if timeout else None
         try:
             call = self._call_around if self._around else self._call
-            value, raised = await call(definition, context, arguments, job)
+            value, raised = await call(run, definition, context, arguments, job)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -127,6 +134,11 @@ class Handlers:
             return outcome if outcome.kind == "completed" else None
         return outcome
 
+    def in_process(self, task: str) -> bool:
+        """Does this task run in a process?"""
+        definition = self._definition(task)
+        return definition is not None and definition.run == "process"
+
     def failed(self, run: Run, error: BaseException) -> Outcome:
         """The outcome of a run that did not reach one, by a bug of ours or of its task."""
 
@@ -138,7 +150,12 @@ class Handlers:
         return Outcome("retry", None, *describe(error, conceal))
 
     async def _call_around(
-        self, definition: Definition, context: Context, arguments: dict[str, Any], job: ClaimedJob
+        self,
+        run: Run,
+        definition: Definition,
+        context: Context,
+        arguments: dict[str, Any],
+        job: ClaimedJob,
     ) -> tuple[Any, BaseException | None]:
         value = None
         try:
@@ -152,7 +169,7 @@ class Handlers:
                         inside.append(manager)  # entered in the thread
                     else:
                         stack.enter_context(manager)
-                value, raised = await self._call(definition, context, arguments, job, inside)
+                value, raised = await self._call(run, definition, context, arguments, job, inside)
                 if raised is not None:
                     raise raised
         except BaseException as error:
@@ -161,6 +178,7 @@ class Handlers:
 
     async def _call(
         self,
+        run: Run,
         definition: Definition,
         context: Context,
         arguments: dict[str, Any],
@@ -171,16 +189,19 @@ class Handlers:
             if definition.run == "async":
                 return await definition.invoke(context, arguments), None
             if definition.run == "thread":
+                run.queued = True
                 return await self._loop.run_in_executor(
                     self._threads,
                     copy_context().run,
                     _caught,
+                    run,
                     definition,
                     context,
                     arguments,
                     inside,
                 )
-            outcome, context.completed = await self._processes.call(definition, job)
+            run.queued = True
+            outcome, context.completed = await self._processes.call(definition, job, run.begin)
             return (SUCCEEDED if outcome == SUCCEEDED else outcome), None
         except BaseException as error:
             return None, error
@@ -204,12 +225,14 @@ class Handlers:
 
 
 def _caught(
+    run: Run,
     definition: Definition,
     context: Context,
     arguments: dict[str, Any],
     inside: Sequence[AbstractContextManager[Any]],
 ) -> tuple[Any, BaseException | None]:
     """What the handler returned or raised: a future would never end with a StopIteration."""
+    run.begin()
     try:
         if not inside:
             return definition.invoke(context, arguments), None

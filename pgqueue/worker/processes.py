@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import reduce
+from itertools import count
+from multiprocessing.connection import Connection
+from struct import Struct
 from typing import Any
+from uuid import uuid4
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from pgqueue.connections import Connections
 from pgqueue.context import Context
@@ -26,12 +35,20 @@ from pgqueue.errors import ConfigError
 from pgqueue.gateway import Gateway
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
-from pgqueue.outcome import Outcome, decide
+from pgqueue.outcome import RELEASED, Outcome, decide
 from pgqueue.privacy import Privacy
 from pgqueue.task import Task
 from pgqueue.worker import logs
+from pgqueue.worker.outage import Seldom
+from pgqueue.worker.slots import MOMENT, PREFETCH_SECONDS
 
 EVERY = 1.0
+MOST_AHEAD = 100
+START_WITHIN = 60.0
+LONGEST_REST = 30.0
+NUMBER = Struct("!Q")
+
+log = logging.getLogger("pgqueue.worker")
 
 
 class HandlerFailed(Exception):
@@ -42,58 +59,250 @@ class HandlerFailed(Exception):
         self.outcome = outcome
 
 
+class _Sent:
+    """A job that was handed to the pool."""
+
+    def __init__(self, begin: Callable[[], None], result: asyncio.Future[Any]) -> None:
+        self._begin, self.result = begin, result
+        self.began_at: float | None = None
+
+    def began(self) -> None:
+        self.began_at = time.monotonic()
+        self._begin()
+
+
 class Processes:
-    """A pool that is started by its first job."""
+    """A pool that is started by its first job, and replaced when it breaks.
+
+    While jobs are short, it is sent twice as many as there are processes, so that none of them waits for the next
+    job. A child says when it begins a handler: until then the job can be taken back from it.
+    """
 
     def __init__(self, size: int, *, dsn: str, schema: str, privacy: Privacy) -> None:
         self._size, self._dsn, self._schema = size, dsn, schema
         self._privacy = privacy
+        self._loop = asyncio.get_running_loop()
         self._pool: ProcessPool | None = None
+        self._sent: dict[int, _Sent] = {}
+        self._numbers = count(1)
+        self._withdrawn = os.path.join(tempfile.gettempdir(), f"pgqueue-{uuid4().hex}")
+        self._failures = 0
+        self._average: float | None = None
+        self._seldom = Seldom()
+        self.held = 0
+        self.tasks: set[str] = set()
+        self.queues: set[str] = set()
+        self.crowded = False
 
-    async def call(self, definition: Definition, job: ClaimedJob) -> tuple[Outcome, bool]:
+    @property
+    def room(self) -> int:
+        """How many more of its jobs are worth holding: those that can start, or soon will."""
+        ahead = 0 if self._average is None else self._size * PREFETCH_SECONDS / self._average
+        return self._size + int(min(ahead, MOST_AHEAD)) - self.held
+
+    @property
+    def free(self) -> bool:
+        """Can another job be sent?"""
+        short = self._average is not None and self._average <= PREFETCH_SECONDS
+        return len(self._sent) < self._size * (2 if short else 1)
+
+    def stall(self) -> None:
+        """Jobs waited too long: hold no more than there are processes, until another has ended."""
+        self._average, self.crowded = None, True
+
+    async def call(
+        self, definition: Definition, job: ClaimedJob, begin: Callable[[], None] = lambda: None
+    ) -> tuple[Outcome, bool]:
         """Run the handler in a process; cancelling this kills the process.
 
         Returns its success, and whether the handler completed the job itself, in its own transaction.
 
+        Args:
+            begin: called when the handler begins.
+
         Raises:
-            HandlerFailed: with the outcome the process decided.
+            HandlerFailed: with the outcome the process decided, or that gives back a job for which there was none.
         """
-        if self._pool is None:
-            self._pool = ProcessPool(
-                max_workers=self._size,
-                initializer=_start_child,
-                initargs=(logs.chosen(),),
-                context=multiprocessing.get_context("spawn"),
-            )
-        future = self._pool.schedule(
-            run_here,
-            args=(
-                definition.module, definition.qualname, job, self._dsn, self._schema, self._privacy,
-            ),
-        )  # fmt: skip
+        number = next(self._numbers)
+        sent = self._sent[number] = _Sent(begin, self._loop.create_future())
+        future = None
         try:
-            outcome, completed = await asyncio.wrap_future(future)
+            future = self._send(number, sent, definition, job)
+            self._look_after(number, time.monotonic() + START_WITHIN)
+            outcome, completed = await sent.result
+        except asyncio.CancelledError:
+            if future is not None and not self._take_back(number):
+                future.cancel()  # type: ignore[no-untyped-call]
+            raise
         except ProcessExpired as error:
-            raise HandlerFailed(
-                Outcome("retry", None, "ProcessDied", f"exit code {error.exitcode}")
-            ) from None
+            when = "" if sent.began_at else ", before its handler began"
+            died = Outcome("retry", None, "ProcessDied", f"exit code {error.exitcode}{when}")
+            raise HandlerFailed(died) from None
+        except BrokenProcessPool as error:
+            raise self._broken(sent, error) from error
+        finally:
+            del self._sent[number]
+        if sent.began_at is not None:
+            self._took(time.monotonic() - sent.began_at)
         if outcome.kind not in ("succeeded", "completed"):
             raise HandlerFailed(outcome)
         return outcome, completed
 
+    def _send(
+        self, number: int, sent: _Sent, definition: Definition, job: ClaimedJob
+    ) -> ProcessFuture[Any]:
+        def settle(future: Future[Any]) -> None:
+            if sent.result.done():
+                return
+            if future.cancelled():
+                sent.result.cancel()
+            elif (error := future.exception()) is not None:
+                sent.result.set_exception(error)
+            else:
+                sent.result.set_result(future.result())
+
+        def ended(future: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the worker has ended, and its loop
+                self._loop.call_soon_threadsafe(settle, future)
+
+        try:
+            future = self._started().schedule(
+                run_here,
+                args=(
+                    definition.module, definition.qualname, job, self._dsn, self._schema,
+                    self._privacy, number, self._mark(number),
+                ),
+            )  # fmt: skip
+        except (OSError, RuntimeError) as error:  # the pool is broken, or it cannot be started
+            raise BrokenProcessPool(str(error)) from error
+        future.add_done_callback(ended)
+        return future
+
+    def _started(self) -> ProcessPool:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._reader, self._writer = context.Pipe(duplex=False)
+            self._loop.add_reader(self._reader.fileno(), self._hear)
+            self._pool = ProcessPool(
+                max_workers=self._size,
+                initializer=_start_child,
+                initargs=(logs.chosen(), self._writer),
+                context=context,
+            )
+        return self._pool
+
+    def _hear(self) -> None:
+        """Handlers have begun."""
+        while self._pool is not None and self._reader.poll(0):
+            (number,) = NUMBER.unpack(self._reader.recv_bytes())
+            self._failures = 0
+            if (sent := self._sent.get(number)) is not None:
+                sent.began()
+
+    def _mark(self, number: int) -> str:
+        """The file whose existence tells a process that it may not begin this job any more."""
+        return os.path.join(self._withdrawn, str(number))
+
+    def _take_back(self, number: int) -> bool:
+        """Take a job back from the pool; False if its handler has begun, or may have."""
+        try:
+            os.makedirs(self._withdrawn, mode=0o700, exist_ok=True)
+            with open(self._mark(number), "x"):
+                pass
+        except OSError:
+            return False
+        # A process says that it begins before it looks for the file: either it sees the file, or we hear of it.
+        self._hear()
+        return self._sent[number].began_at is None
+
+    def _look_after(self, number: int, until: float) -> None:
+        """Take a job back that waits behind others for more than a moment; fail one whose process does not start."""
+        sent = self._sent.get(number)
+        if sent is None or sent.began_at is not None or sent.result.done():
+            return
+        if self._is_behind(number):
+            if time.monotonic() > until - START_WITHIN + MOMENT and self._take_back(number):
+                self.stall()
+                sent.result.set_result((RELEASED, False))
+                return
+        elif time.monotonic() > until and self._take_back(number):
+            text = f"no process began the handler within {START_WITHIN:.0f} s"
+            sent.result.set_exception(BrokenProcessPool(text))
+            return
+        self._loop.call_later(MOMENT, self._look_after, number, until)
+
+    def _is_behind(self, number: int) -> bool:
+        """Do as many jobs as there are processes run, or come before this one?"""
+        begun = sum(sent.began_at is not None for sent in self._sent.values())
+        before = sum(n < number for n, sent in self._sent.items() if sent.began_at is None)
+        return begun + before >= self._size
+
+    def _took(self, seconds: float) -> None:
+        old = self._average
+        self._average = seconds if old is None else old + 0.1 * (seconds - old)
+
+    def _broken(self, sent: _Sent, error: BaseException) -> HandlerFailed:
+        """What the end of the pool means for a job; the next job gets another pool."""
+        if self._pool is not None:
+            self._hear()
+            self._end(self._pool)
+        if sent.began_at is not None:
+            return HandlerFailed(Outcome("retry", None, "ProcessDied", "its process died"))
+        self._failures += 1
+        reason = str(error) or str(error.__cause__ or "its processes died as they started")
+        text = f"the process pool could not be started: {reason}{_directory_gone()}"
+        if self._seldom("broken"):
+            log.error("%s; process tasks are given back and tried again", text)
+        return HandlerFailed(Outcome("snooze", self._rest(), "ProcessNotStarted", text))
+
+    def _rest(self) -> float:
+        """Seconds after which a job for which there was no process is tried again."""
+        return min(0.5 * 2.0 ** min(self._failures, 10), LONGEST_REST)
+
     def close(self) -> None:
         """Kill what still runs and end the pool."""
         if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            self._pool.join()
-            self._pool = None
+            self._end(self._pool)
+        shutil.rmtree(self._withdrawn, ignore_errors=True)
+
+    def _end(self, pool: ProcessPool) -> None:
+        self._pool = None
+        self._loop.remove_reader(self._reader.fileno())
+        self._reader.close()
+        self._writer.close()
+        # Not here: it waits for each process in turn, those that ignore SIGTERM for 3 s.
+        threading.Thread(target=_stop, args=[pool], name="pgqueue-pool-end", daemon=True).start()
 
 
-def _start_child(log: tuple[str, str] | None) -> None:
+def _stop(pool: ProcessPool) -> None:
+    with suppress(Exception):
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
+
+
+def _directory_gone() -> str:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return (
+            "; the working directory of this worker was removed: start it again, in one that exists"
+        )
+    return ""
+
+
+class _Child:
+    """Of a process of the pool: where it says that it begins a handler."""
+
+    begun: Connection | None = None
+
+
+def _start_child(log: tuple[str, str] | None, begun: Connection) -> None:
+    _Child.begun = begun
     if log is not None:
         logs.set_up(*log)
-    # Ctrl-C reaches the whole group; the worker decides when its children stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and the end of a terminal, reach the whole group; the worker decides when its children stop.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, name="pgqueue-parent", daemon=True).start()
 
@@ -118,16 +327,30 @@ def find(module: str, qualname: str) -> Definition:
     )
 
 
+def may_begin(number: int, mark: str) -> bool:
+    """Tell the worker that the handler begins, unless it has taken the job back."""
+    if _Child.begun is not None:
+        _Child.begun.send_bytes(NUMBER.pack(number))
+    return not os.path.exists(mark)
+
+
 def run_here(
-    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy
-) -> tuple[Outcome, bool]:
-    """Run one job in this process; returns its outcome and whether it completed itself."""
+    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, number: int, mark: str,
+) -> tuple[Outcome, bool]:  # fmt: skip
+    """Run one job in this process; returns its outcome and whether it completed itself.
+
+    Args:
+        number: by which the worker knows it.
+        mark: a file that exists when the worker has taken the job back.
+    """
     CURRENT.set(dsn)
     connections = Connections(dsn, size=1)
     context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
     definition = find(module, qualname)
     arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
     conceal = definition.concealer(privacy, job, arguments)
+    if not may_begin(number, mark):
+        return RELEASED, False
     try:
         with TELLER.telling(context, dsn, schema):
             value = definition.invoke(context, arguments)

@@ -88,7 +88,12 @@ class Recorder:
         return job is not None and job.workflow_id is None and self._deletes(job.queue)
 
     async def trade(
-        self, ended: list[Finished], lanes: Sequence[Lane], skip_touched: bool, taking: Taking
+        self,
+        ended: list[Finished],
+        lanes: Sequence[Lane],
+        skip_touched: bool,
+        taking: Taking,
+        without: Sequence[str] = (),
     ) -> list[ClaimedJob]:
         """Record successes and claim, in one statement; what else has ended meanwhile stays in ``ended``.
 
@@ -100,7 +105,9 @@ class Recorder:
         done = self._tradable(ended)[:MOST_TRADED]
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
-        operation = claims.trade(done, lanes, delete=delete, skip_touched=skip_touched, **taking)
+        operation = claims.trade(
+            done, lanes, delete=delete, skip_touched=skip_touched, without=without, **taking
+        )
         try:
             recorded, jobs = await self._database.run(operation)
         except BaseException as error:

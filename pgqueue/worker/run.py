@@ -17,18 +17,30 @@ Reason = Literal["timeout", "cancelled", "stopping", "lost"]
 
 
 class Run:
-    """A claimed job in this process. ``renewed_at``: when its lease was last known to start."""
+    """A claimed job in this process. ``renewed_at``: when its lease was last known to start.
 
-    __slots__ = ("context", "definition", "job", "reason", "renewed_at", "started_at", "task")
+    ``queued``: its handler waits for a thread or a process; until it has one, no time counts against the job.
+    """
+
+    __slots__ = (
+        "claimed_at", "context", "definition", "in_process", "job", "queued", "reason", "renewed_at", "started_at",
+        "task",
+    )  # fmt: skip
 
     def __init__(self, job: ClaimedJob, renewed_at: float) -> None:
         self.job = job
-        self.renewed_at = renewed_at
+        self.claimed_at = self.renewed_at = renewed_at
+        self.in_process = self.queued = False
         self.started_at = 0.0
         self.definition: Definition | None = None
         self.context: Context | None = None
         self.task: asyncio.Task[Any] | None = None
         self.reason: Reason | None = None
+
+    def begin(self) -> None:
+        """The handler starts now, in its thread or process."""
+        self.started_at = time.monotonic()
+        self.queued = False
 
     def interrupt(self, reason: Reason) -> None:
         """Stop the handler: a coroutine is cancelled, a process killed, a thread asked."""
@@ -54,6 +66,27 @@ class Run:
     def seconds(self) -> float:
         """How long the handler has been running."""
         return time.monotonic() - self.started_at if self.started_at else 0.0
+
+
+class Deadline:
+    """Interrupts a run when its handler has had its time, in seconds."""
+
+    __slots__ = ("_handle", "_loop", "_run", "_seconds")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, run: Run, seconds: float) -> None:
+        self._loop, self._run, self._seconds = loop, run, seconds
+        self._handle = loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        run = self._run
+        used = 0.0 if run.queued else time.monotonic() - run.started_at
+        if used < self._seconds:  # it had to wait for a thread or a process
+            self._handle = self._loop.call_later(self._seconds - used, self._look)
+        else:
+            run.interrupt("timeout")
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 def say(log: logging.Logger, level: int, run: Run, text: str, *values: str) -> None:

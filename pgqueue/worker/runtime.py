@@ -107,6 +107,7 @@ class Runtime:
             slots=Slots(concurrency, prefetch=settings.prefetch, budget=self.shutdown.budget),
             solitude=self.solitude,
             handlers=self.handlers,
+            processes=self._processes,
             lease=settings.lease,
             wake=lambda: exchange.wake(),
         )
@@ -126,6 +127,7 @@ class Runtime:
             learned=self._learned,
             known=self.known,
             turns=of_process(),
+            processes=self._processes,
         )
         self._wanted |= set(names) if names is not None else declared(self.app)
         return executor, exchange

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 PREFETCH_SECONDS = 0.05
+MOMENT = 0.5  # seconds that a claimed job may wait for a slot
 
 
 class Slots:
@@ -26,6 +27,7 @@ class Slots:
         self._prefetch = prefetch
         self._budget = budget
         self._average: float | None = None
+        self._stalled = False
 
     @property
     def free(self) -> bool:
@@ -43,6 +45,8 @@ class Slots:
 
     def _ahead(self) -> int:
         """Only as many as would wait less than 50 ms: a long job must not hold others back."""
+        if self._stalled:
+            return 0
         if self._prefetch is not None:
             return self._prefetch
         if self._average is None or self.concurrency == 1:
@@ -51,7 +55,12 @@ class Slots:
             self.concurrency, int(self.concurrency * PREFETCH_SECONDS / (self._average + 1e-6))
         )
 
+    def stall(self) -> None:
+        """What was claimed ahead has waited too long: claim nothing ahead until a job has ended."""
+        self._stalled = True
+
     def took(self, seconds: float) -> None:
         """Take note of the run time of a job."""
+        self._stalled = False
         old = self._average
         self._average = seconds if old is None else old + 0.1 * (seconds - old)
