@@ -112,7 +112,9 @@ class Signature:
         except _Refers:
             return self._referring(task, self._bind(args, kwargs), keys)
         except RecursionError:
-            raise ArgumentsError(f"arguments of {task}: nested too deep or in a circle") from None
+            raise ArgumentsError(
+                f"arguments of {task}: nested deeper than 64, or in a circle"
+            ) from None
         except UnicodeEncodeError:
             raise ArgumentsError(
                 f"arguments of {task}: text with a lone surrogate cannot be stored"

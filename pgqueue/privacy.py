@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +39,13 @@ class Privacy:
             arguments: the same decoded, for values that JSON writes otherwise.
         """
         redaction = self.redaction.plus(redact)
-        found: list[Any] = []
-        for values in (self._stored(task, text), arguments or {}):
-            found += redaction.secrets(values)
-            found += scalars([values.get(name) for name in encrypted])
-        return concealer(found)
+
+        def secrets() -> Iterator[Any]:
+            for values in (self._stored(task, text), arguments or {}):
+                yield from redaction.secrets(values)
+                yield from scalars([values.get(name) for name in encrypted])
+
+        return concealer(secrets())
 
     def edited(
         self, task: str, stored: Any, given: Mapping[str, Any], encrypted: Iterable[str] = ()
