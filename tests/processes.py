@@ -28,6 +28,15 @@ class Workers:
         self.started.append(process)
         return process
 
+    def start_module(self, module: str) -> subprocess.Popen[str]:
+        """A program that runs a worker by itself."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", module], env=self.env, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, preexec_fn=heed_interrupts,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
     def end(self) -> None:
         for process in self.started:
             if process.poll() is None:

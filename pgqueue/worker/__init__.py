@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pgqueue.worker.runtime import Runtime
     from pgqueue.worker.several import Several
 
+LEAST_THREADS = 32
+LAST_TASKS = 2.0  # seconds
+
 
 class Worker:
     """Runs an app's jobs in this process until it is stopped.
@@ -70,8 +73,11 @@ class Worker:
             SchemaError: the database's schema is missing, older or newer.
             PrivilegeMissing: the database role may not do what a worker does.
         """
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner = asyncio.Runner(loop_factory=self._make_loop)
+        try:
             runner.run(self.arun(signals=True))
+        finally:
+            _close(runner)
 
     def run_as_process(self) -> NoReturn:
         """Run, then end the process, though handlers may still be running in threads.
@@ -83,9 +89,21 @@ class Worker:
 
         collect_less_often()
         self._ends_process = True
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner = asyncio.Runner(loop_factory=self._make_loop)
+        try:
             runner.run(self._run_and_exit())
+        finally:
+            _close(runner)
         raise AssertionError("unreachable")
+
+    def _make_loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop with as many threads for ``asyncio.to_thread`` as there may be handlers, none of which keeps it from ending."""
+        from pgqueue.worker.threads import DaemonThreads
+
+        loop = _loop_factory()()
+        size = sum(pools(self._queues, self.settings.concurrency).values())
+        loop.set_default_executor(DaemonThreads(max(size, LEAST_THREADS), "asyncio"))
+        return loop
 
     async def _run_and_exit(self) -> None:
         await self.arun(signals=True)
@@ -96,6 +114,7 @@ class Worker:
 
     async def arun(self, *, signals: bool = False) -> None:
         """The same in a running event loop, which keeps its own signal handlers."""
+        from pgqueue.worker.last_resort import LastResort
         from pgqueue.worker.several import Several
         from pgqueue.worker.signals import Signals
 
@@ -105,12 +124,14 @@ class Worker:
         if not signals:
             await serving.run()
             return
-        watch = Signals(serving.stop, lambda: serving.running)
+        last_resort = LastResort(self.settings.grace)
+        watch = Signals(serving.stop, lambda: serving.running, last_resort.told)
         watch.install()
         watching = asyncio.create_task(watch.run())
         try:
             await serving.run()
         finally:
+            last_resort.over()
             watching.cancel()
             if not self._ends_process:  # until its end, one more signal is one too many
                 watch.remove()
@@ -134,9 +155,26 @@ class Worker:
             self._serving.stop()
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _close(runner: asyncio.Runner) -> None:
+    """Close its event loop, though a handler may swallow its cancellation, for which ``Runner.close`` would wait."""
+    loop = runner.get_loop()
+    if loop.run_until_complete(_end_tasks()):
+        runner.close()
+    else:
+        loop.close()
+        asyncio.set_event_loop(None)
+
+
+async def _end_tasks() -> bool:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    return not tasks or not (await asyncio.wait(tasks, timeout=LAST_TASKS))[1]
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
     except ImportError:  # Windows has none
-        return None
+        return asyncio.new_event_loop
     return uvloop.new_event_loop

@@ -26,6 +26,7 @@ from pgqueue.worker.unanswered import Unanswered
 FIRST_IDLE_WAIT = 0.01
 MANY = 100  # jobs; for fewer the wait for the commit is most of a statement, and many can wait together
 REST = 0.005
+WHILE_BEHIND = 0.05
 CUT_SHORT = (
     "a look for jobs was cut short after %.1f s, the next go over less: an old transaction or a replication"
     " slot keeps dead rows; pg_stat_activity has its xact_start"
@@ -97,7 +98,8 @@ class Exchange(Service):
         if self._executor.gave_back:  # behind the cursors, where only a sweep finds them again
             self._executor.gave_back = False
             self._lanes.look_again()
-        room = min(self._executor.room(), MOST_AT_ONCE)
+        behind = self.recorder.behind
+        room = 0 if behind else min(self._executor.room(), MOST_AT_ONCE)
         without, room = self._without(room)
         sweep = self._lanes.sweep_due(time.monotonic())
         if sweep or not self.claiming or not self.recorder.may_trade(ended):
@@ -106,7 +108,7 @@ class Exchange(Service):
             return self._poll
         if room <= 0:
             await self.recorder.record(ended)
-            return 0.0 if ended else self._poll
+            return 0.0 if ended else min(self._poll, WHILE_BEHIND) if behind else self._poll
         claimed = await self._claim_all(room, sweep=sweep, without=without)
         if self._processes.crowded and not without:
             self._processes.crowded = any(job.task in self._processes.tasks for job in claimed)

@@ -154,7 +154,7 @@ class Heartbeat:
     def stop(self) -> None:
         """End the thread, whatever it waits for."""
         self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join(timeout=5.0)
+        self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
         asyncio.run(self._serve())

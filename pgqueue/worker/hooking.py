@@ -5,25 +5,36 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pgqueue.hooks import Ended, Kind
 from pgqueue.job import Status
 from pgqueue.operations.claims import Finished, Recorded
+from pgqueue.worker.outage import Seldom
+from pgqueue.worker.threads import DaemonThreads, in_thread
 
 log = logging.getLogger("pgqueue.hooks")
 
-GOODBYE = 10.0
+AT_ONCE = 16
+MOST_WAITING = 1_000
 Registered = Mapping[Kind, Sequence[tuple[frozenset[str], Callable[[Ended], Any]]]]
 
 
 class Hooking:
-    """Hooks run beside the jobs, each by itself: a slow one holds up no job."""
+    """Hooks run beside the jobs, 16 at once, in threads of their own if they are not async.
+
+    Up to 1,000 wait for their turn; while more do, the worker claims no jobs.
+    """
 
     def __init__(self, hooks: Registered) -> None:
         self._hooks = hooks
-        self._running: set[asyncio.Task[None]] = set()
+        self._waiting: deque[tuple[Callable[[Ended], Any], Ended]] = deque()
+        self._running: dict[asyncio.Task[None], tuple[str, float]] = {}
+        self._threads = DaemonThreads(AT_ONCE, "pgqueue-hook")
+        self._seldom = Seldom()
         self.wants_successes = bool(hooks.get("success"))
         self.any = bool(hooks)
 
@@ -56,24 +67,56 @@ class Hooking:
     def _call(self, kind: Kind, ended: Ended) -> None:
         for tasks, function in self._hooks.get(kind, ()):
             if not tasks or ended.task in tasks:
-                task = asyncio.get_running_loop().create_task(self._one(function, ended))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._waiting.append((function, ended))
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < AT_ONCE:
+            function, ended = self._waiting.popleft()
+            task = asyncio.get_running_loop().create_task(self._one(function, ended))
+            self._running[task] = (_name(function), time.monotonic())
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._fill()
+
+    @property
+    def behind(self) -> bool:
+        """Do so many wait that no more jobs are to be claimed?"""
+        if len(self._waiting) < MOST_WAITING:
+            return False
+        if self._seldom("behind"):
+            name, since = next(iter(self._running.values()))
+            log.warning("%d calls of hooks wait, the first for %s, which runs for %.0f s: until there are fewer,"
+                        " no jobs are claimed", len(self._waiting), name, time.monotonic() - since)  # fmt: skip
+        return True
 
     async def _one(self, function: Callable[[Ended], Any], ended: Ended) -> None:
         try:
             if inspect.iscoroutinefunction(function):
                 await function(ended)
             else:
-                await asyncio.to_thread(function, ended)
+                await in_thread(self._threads, function, ended)
         except Exception:
             log.exception(
                 "the hook %s raised for job %d",
-                getattr(function, "__qualname__", function),
+                _name(function),
                 ended.job_id,
             )
 
-    async def finish(self) -> None:
-        """Wait for those under way, 10 s at most."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=GOODBYE)
+    async def finish(self, seconds: float) -> None:
+        """Wait for those under way and those that wait for their turn, for so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        while self._running and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if left_out := len(self._waiting) + len(self._running):
+            log.error("%d calls of hooks had not ended when the worker did", left_out)
+        self._waiting.clear()
+        for task in self._running:
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _name(function: Callable[[Ended], Any]) -> str:
+    return str(getattr(function, "__qualname__", function))

@@ -24,7 +24,7 @@ from struct import Struct
 from typing import Any
 from uuid import uuid4
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from pgqueue.connections import Connections
 from pgqueue.context import Context
@@ -41,11 +41,13 @@ from pgqueue.task import Task
 from pgqueue.worker import logs
 from pgqueue.worker.outage import Seldom
 from pgqueue.worker.slots import MOMENT, PREFETCH_SECONDS
+from pgqueue.worker.threads import DaemonThreads
 
 EVERY = 1.0
 MOST_AHEAD = 100
 START_WITHIN = 60.0
 LONGEST_REST = 30.0
+KILL_AFTER = 0.2  # seconds that a process has after SIGTERM when the worker ends
 NUMBER = Struct("!Q")
 
 log = logging.getLogger("pgqueue.worker")
@@ -89,6 +91,7 @@ class Processes:
         self._failures = 0
         self._average: float | None = None
         self._seldom = Seldom()
+        self._ending = DaemonThreads(2, "pgqueue-pool-end")
         self.held = 0
         self.tasks: set[str] = set()
         self.queues: set[str] = set()
@@ -259,19 +262,20 @@ class Processes:
         """Seconds after which a job for which there was no process is tried again."""
         return min(0.5 * 2.0 ** min(self._failures, 10), LONGEST_REST)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Kill what still runs and end the pool."""
         if self._pool is not None:
-            self._end(self._pool)
+            CONSTS.term_timeout = KILL_AFTER
+            await asyncio.wrap_future(self._end(self._pool))
         shutil.rmtree(self._withdrawn, ignore_errors=True)
 
-    def _end(self, pool: ProcessPool) -> None:
+    def _end(self, pool: ProcessPool) -> Future[None]:
         self._pool = None
         self._loop.remove_reader(self._reader.fileno())
         self._reader.close()
         self._writer.close()
         # Not here: it waits for each process in turn, those that ignore SIGTERM for 3 s.
-        threading.Thread(target=_stop, args=[pool], name="pgqueue-pool-end", daemon=True).start()
+        return self._ending.submit(_stop, pool)
 
 
 def _stop(pool: ProcessPool) -> None:

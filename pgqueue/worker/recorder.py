@@ -42,6 +42,11 @@ class Recorder:
         self.lost = 0
         self.unknown = 0
 
+    @property
+    def behind(self) -> bool:
+        """Are so many hooks still to be called that no more jobs are to be claimed?"""
+        return self._hooking.behind
+
     async def record(self, ended: list[Finished]) -> None:
         """Record everything in ``ended``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ClassVar
@@ -13,6 +12,7 @@ from pgqueue.errors import ConfigError
 from pgqueue.sizes import shown
 from pgqueue.worker.run import Run
 from pgqueue.worker.service import Service
+from pgqueue.worker.threads import DaemonThreads, in_thread
 
 LOOK_EVERY = 1.0
 
@@ -27,6 +27,7 @@ class Recycler(Service):
         max_rss: resident bytes of the process and its children; None for no limit.
         stuck: the runs that cannot be ended.
         ends_process: ending the worker ends the process; else a stuck handler would go on anyway.
+        threads: of the worker's own, to look in.
     """
 
     name: ClassVar[str] = "recycler"
@@ -38,12 +39,14 @@ class Recycler(Service):
         stuck: Callable[[], Iterable[Run]],
         ends_process: bool,
         recycle: Callable[[str], None],
+        threads: DaemonThreads,
     ) -> None:
         super().__init__()
         self._max_rss = max_rss
         self._stuck = stuck
         self._ends_process = ends_process
         self._recycle = recycle
+        self._threads = threads
         self._reported: set[int] = set()
 
     def check(self) -> None:
@@ -63,7 +66,7 @@ class Recycler(Service):
                 self._reported.add(run.job.id)
                 self.log.error("%s: its slot is lost until this process ends", reason)
         if self._max_rss is not None:
-            resident = await asyncio.to_thread(resident_bytes)
+            resident = await in_thread(self._threads, resident_bytes)
             if resident > self._max_rss:
                 self._recycle(f"{shown(resident)} resident, over max_rss {shown(self._max_rss)}")
         return LOOK_EVERY

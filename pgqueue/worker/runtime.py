@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -39,12 +38,14 @@ from pgqueue.worker.settler import Settler
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.solitude import Solitude
+from pgqueue.worker.threads import DaemonThreads, in_thread
 from pgqueue.worker.turns import of_process
 
 log = logging.getLogger("pgqueue.worker")
 
 FORGET_WORKERS = 300.0
 GOODBYE = 3.0
+CLOSING = 4.0
 DISTRIBUTION = "pgqueue-postgres"
 
 
@@ -76,7 +77,8 @@ class Runtime:
         )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
-        self._threads = ThreadPoolExecutor(total, thread_name_prefix="pgqueue-job")
+        self._threads = DaemonThreads(total, "pgqueue-job")
+        self._own_threads = DaemonThreads(2, "pgqueue-own")
         self._processes = Processes(
             settings.processes, dsn=app.dsn, schema=app.schema, privacy=app.privacy
         )
@@ -89,6 +91,7 @@ class Runtime:
             stuck=self._stuck,
             ends_process=ends_process,
             recycle=self.shutdown.recycle,
+            threads=self._own_threads,
         )
         self.settler = Settler(database=self.database, released=self._look_anew)
         self.known = Queues.of_app(app, self.database, delete=settings.keep_succeeded == 0)
@@ -244,11 +247,15 @@ class Runtime:
         self.recycler.check()
         try:
             await self._admitted()
-            await self.resources.open()
+            opened = await self._open_resources()
         except BaseException:
-            await self.resources.close()
+            await _within(CLOSING, self.resources.close, "the resources of handlers")
             await self.database.close()
             raise
+        if not opened:
+            log.warning("stopped while the resources of handlers were opened")
+            await self._leave()
+            return
         if self.database.pooled:
             log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
@@ -262,14 +269,37 @@ class Runtime:
         finally:
             for executor in self.executors:
                 executor.interrupt_all()
-            await asyncio.to_thread(self.heartbeat.stop)
-            await self.hooking.finish()
-            await self.resources.close()
-            await self._say_goodbye()
-            await self.database.close()
-            await self.app.connections.aclose()
-            self._processes.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            await self._close()
+
+    async def _open_resources(self) -> bool:
+        """Open what handlers use; False if the worker was told to stop before all was open."""
+        opening = asyncio.create_task(self.resources.open())
+        stopping = asyncio.create_task(self.shutdown.stopping.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening}, timeout=CLOSING)
+            return False
+        await opening
+        return True
+
+    async def _close(self) -> None:
+        """End all that belongs to the worker, within a few seconds, whatever hangs."""
+        await in_thread(self._own_threads, self.heartbeat.stop)
+        await self.hooking.finish(self.shutdown.left(after=GOODBYE))
+        await asyncio.gather(
+            _within(CLOSING, self.resources.close, "the resources of handlers"),
+            _within(CLOSING, self._leave, "the connection to the database"),
+            _within(CLOSING, self.app.connections.aclose, "the connections of handlers"),
+            _within(CLOSING, self._processes.aclose, "the processes of handlers"),
+        )
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._own_threads.shutdown(wait=False)
+
+    async def _leave(self) -> None:
+        await self._say_goodbye()
+        await self.database.close()
 
     async def _admitted(self) -> None:
         """Wait for the database, for ever, and see whether it can be worked on."""
@@ -292,3 +322,14 @@ class Runtime:
         with suppress(DatabaseTrouble, TimeoutError):
             async with asyncio.timeout(GOODBYE):
                 await self.database.run(maintenance.worker_gone(self.id))
+
+
+async def _within(seconds: float, act: Callable[[], Awaitable[object]], what: str) -> None:
+    """Await what may never end, for so long at most; an error of it is logged."""
+    task = asyncio.ensure_future(act())
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        log.error("%s could not be closed within %.0f s: left as they are", what, seconds)
+        task.cancel()
+    elif not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s could not be closed", what, exc_info=error)

@@ -14,6 +14,8 @@ log = logging.getLogger("pgqueue.worker")
 
 TO_BE_CANCELLED = 2.0
 TO_BE_RECORDED = 5.0
+HURRIED = 1.0
+UNHURRIED = 10.0
 LOOK_EVERY = 0.02
 
 Pools = Sequence[tuple[Executor, Exchange]]
@@ -48,12 +50,26 @@ class Shutdown:
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self.recycled = False
+        self._stopped_at: float | None = None
 
     def stop(self) -> None:
         """Stop claiming and end when running jobs have; called again, do not wait for them."""
         if self.stopping.is_set():
             self._hurry.set()
+        else:
+            self._stopped_at = time.monotonic()
         self.stopping.set()
+
+    def left(self, *, after: float) -> float:
+        """Seconds that what runs beside the jobs has: until ``after`` seconds from the end of the grace time.
+
+        A worker that ends by itself, as with ``drain``, is in no such hurry.
+        """
+        if self._hurry.is_set():
+            return HURRIED
+        if self._stopped_at is None:
+            return UNHURRIED
+        return max(self._stopped_at + self._grace - time.monotonic(), 0.0) + after
 
     def recycle(self, reason: str) -> None:
         """Claim no more and end when all that can end has, however long it takes."""

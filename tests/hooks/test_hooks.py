@@ -179,6 +179,40 @@ async def test_a_job_that_killed_its_workers_is_heard_of(
 
 
 @pytest.mark.parametrize("is_async", [True, False])
+async def test_hooks_that_fall_behind_hold_up_claims_and_are_all_called(
+    app: App, conn: psycopg.Connection, is_async: bool
+) -> None:
+    gate, agate = threading.Event(), asyncio.Event()
+    heard: list[int] = []
+
+    def slow(ended: Ended) -> None:
+        gate.wait()
+        heard.append(ended.job_id)
+
+    async def aslow(ended: Ended) -> None:
+        await agate.wait()
+        heard.append(ended.job_id)
+
+    app.on_success(aslow if is_async else slow)
+
+    @app.task(name="t")
+    async def t() -> None: ...
+
+    jobs = [job.id for job in app.enqueue_many([t.call()] * 1300)]
+    async with working(app, concurrency=10) as runtime:
+        await eventually_async(lambda: runtime.hooking.behind)
+        await eventually_async(lambda: not runtime.executors[0].held)
+        # Those that wait, those under way, and at most a slot and a job ahead each that were held already.
+        assert len(runtime.hooking._running) == 16
+        assert len(runtime.hooking._waiting) < 1000 + 200
+        assert statuses(conn)[jobs[-1]] == "pending"
+        gate.set()
+        agate.set()
+        await eventually_async(lambda: sorted(heard) == jobs)
+    assert set(statuses(conn).values()) == {"succeeded"}
+
+
+@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_resource_is_opened_once(app: App, is_async: bool) -> None:
     opened: list[Client] = []
     seen: list[tuple[Client, bool]] = []

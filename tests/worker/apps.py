@@ -6,8 +6,11 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 
-from pgqueue import App, Context
+from pgqueue import App, Context, Ended, Worker
 
 app = App()
 
@@ -86,3 +89,52 @@ def levels_thread(ctx: Context) -> None:
 @app.task(name="levels_process", run="process")
 def levels_process(ctx: Context) -> None:
     speak(ctx)
+
+
+@app.task(name="blocks")
+async def blocks(ctx: Context) -> None:
+    await note.function(ctx, "start")
+    time.sleep(3600)
+
+
+@app.task(name="hangs_in_thread")
+async def hangs_in_thread(ctx: Context) -> None:
+    await note.function(ctx, "start")
+    await asyncio.to_thread(time.sleep, 3600)
+
+
+@app.task(name="swallows")
+async def swallows(ctx: Context) -> None:
+    await note.function(ctx, "start")
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@app.task(name="deaf_process", run="process")
+def deaf_process(ctx: Context) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with app.connections.sync() as conn:
+        conn.execute("insert into notes (pid, job, text) values (0, 0, 'start')")
+    time.sleep(3600)
+
+
+if os.environ.get("TESTS_HOOKS_HANG"):
+
+    @app.on_success
+    def hang(ended: Ended) -> None:
+        time.sleep(3600)
+
+
+if os.environ.get("TESTS_RESOURCE_HANGS"):
+
+    @app.resource
+    async def never_closed() -> AsyncIterator[Path]:
+        if os.environ["TESTS_RESOURCE_HANGS"] == "open":
+            await asyncio.Event().wait()
+        yield Path()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":  # a program that runs a worker, and is to end after it
+    Worker(app, concurrency=12, grace=0.2).run()

@@ -1,0 +1,123 @@
+"""A worker ends soon after it was told to, whatever its handlers, hooks and resources do."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgqueue.worker import last_resort
+from pgqueue.worker.threads import DaemonThreads
+from tests.processes import Workers
+from tests.support import eventually, statuses
+from tests.worker import apps
+
+GRACE = ("--grace", "0.2s", "--concurrency", "12")
+SOON = 25  # seconds: nothing here is so slow, and what hangs does so for an hour
+
+
+@pytest.fixture
+def workers(dsn: str, conn: psycopg.Connection) -> Iterator[Workers]:
+    conn.execute("create table notes (pid int, job bigint, text text)")
+    apps.app.use(dsn=dsn)
+    started = Workers(dsn)
+    yield started
+    for process in started.started:
+        if process.poll() is None:
+            process.kill()
+    started.end()
+    apps.app.close()
+
+
+def started(conn: psycopg.Connection, number: int) -> bool:
+    return conn.execute("select count(*) from notes where text = 'start'").fetchone() == (number,)
+
+
+@pytest.mark.parametrize(
+    "task", [apps.hangs_in_thread, apps.stubborn, apps.swallows, apps.deaf_process], ids=lambda t: t.name
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["command", "program"])
+def test_handlers_that_never_end(
+    workers: Workers, conn: psycopg.Connection, task: Any, how: str
+) -> None:
+    number = 2 if task is apps.deaf_process else 10
+    apps.app.enqueue_many([task.call()] * number)
+    process = (
+        workers.start(*GRACE) if how == "command" else workers.start_module("tests.worker.apps")
+    )
+    eventually(lambda: started(conn, number))
+    process.terminate()
+    assert process.wait(SOON) == 0
+    if how == "command":
+        assert set(statuses(conn).values()) == {"pending"}  # given back
+
+
+def test_hooks_that_never_end_stop_neither_jobs_nor_the_end(
+    workers: Workers, conn: psycopg.Connection
+) -> None:
+    workers.env["TESTS_HOOKS_HANG"] = "1"
+    jobs = [job.id for job in apps.app.enqueue_many([apps.nap.call(0)] * 50)]
+    process = workers.start(*GRACE)
+    eventually(lambda: {statuses(conn)[i] for i in jobs} == {"succeeded"})
+    process.terminate()
+    assert process.wait(SOON) == 0
+
+
+@pytest.mark.parametrize("moment", ["open", "close"])
+def test_a_resource_that_never_opens_or_closes(
+    workers: Workers, conn: psycopg.Connection, moment: str
+) -> None:
+    workers.env["TESTS_RESOURCE_HANGS"] = moment
+    process = workers.start(*GRACE)
+    if moment == "close":
+        eventually(apps.app.client.workers)
+    else:
+        eventually(lambda: conn.execute(
+            "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            " and application_name like 'pgqueue%'").fetchone() is not None)  # fmt: skip
+        time.sleep(0.5)
+    process.terminate()
+    assert process.wait(SOON) == 0
+
+
+def test_a_handler_that_blocks_the_event_loop(workers: Workers, conn: psycopg.Connection) -> None:
+    apps.blocks.enqueue()
+    process = workers.start(*GRACE)
+    eventually(lambda: started(conn, 1))
+    process.terminate()
+    assert process.wait(last_resort.AFTER_GRACE + SOON) == 1
+    assert process.stderr is not None
+    assert "its process ends now" in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_each_signal_lets_running_jobs_end(
+    workers: Workers, conn: psycopg.Connection, number: signal.Signals
+) -> None:
+    job = apps.nap.enqueue(1.0).id
+    process = workers.start()
+    eventually(lambda: started(conn, 1))
+    process.send_signal(number)
+    assert process.wait(SOON) == 0
+    assert statuses(conn) == {job: "succeeded"}
+
+
+def test_threads_are_reused_and_bounded() -> None:
+    threads = DaemonThreads(3, "t")
+    names = {threads.submit(lambda: __import__("threading").current_thread().name).result(5) for _ in range(20)}  # fmt: skip
+    assert names <= {"t_0", "t_1", "t_2"}
+    held = [threads.submit(time.sleep, 0.05) for _ in range(9)]
+    assert len(threads._started) == 3
+    assert [each.result(5) for each in held] == [None] * 9
+    failing = threads.submit(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        failing.result(5)
+    waiting = [threads.submit(time.sleep, 60) for _ in range(5)]
+    threads.shutdown(cancel_futures=True)
+    assert [each.cancelled() for each in waiting[3:]] == [True, True]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        threads.submit(print)
