@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims, limits
 from pgqueue.operations.claims import Lane, Taking
+from pgqueue.worker import clock
 from pgqueue.worker.crowd import Crowd
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused, perhaps_done
 from pgqueue.worker.executor import Executor
@@ -187,7 +188,7 @@ class Exchange(Service):
     async def _claim(
         self, room: int, take: Callable[[Taking], Awaitable[list[ClaimedJob]]]
     ) -> list[ClaimedJob]:
-        sent_at = time.monotonic()
+        sent_at, begun = clock.seconds(), time.monotonic()
         taking: Taking = {
             "limit": room,
             "claim_id": uuid4(),
@@ -199,9 +200,9 @@ class Exchange(Service):
         except BaseException as error:
             self.empty = False
             if perhaps_done(error):
-                self._unanswered.add(taking["claim_id"], until=sent_at + self._lease)
+                self._unanswered.add(taking["claim_id"], until=begun + self._lease)
             raise
-        self._took += time.monotonic() - sent_at
+        self._took += time.monotonic() - begun
         if jobs:
             if self._queues is None:
                 self._learned({job.queue for job in jobs})

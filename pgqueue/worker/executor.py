@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import RELEASED, Outcome
+from pgqueue.worker import clock
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.processes import Processes
-from pgqueue.worker.run import Run, interrupted, say
+from pgqueue.worker.run import Run, interrupted
 from pgqueue.worker.slots import MOMENT, Slots
 from pgqueue.worker.solitude import Solitude
-
-log = logging.getLogger("pgqueue.job")
 
 
 class Executor:
@@ -54,7 +51,7 @@ class Executor:
         return self._solitude.room(self.slots.room(len(self.held)))
 
     def submit(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
-        """Take claimed jobs; ``claimed_at`` is the monotonic time before the claim was sent."""
+        """Take claimed jobs; ``claimed_at`` is when the claim was sent, by the clock of leases."""
         self.slots.taken += len(jobs)
         for job in jobs:
             run = self.held[job.id] = Run(job, claimed_at)
@@ -94,7 +91,7 @@ class Executor:
     def _look(self) -> None:
         """Give back what has waited for more than a moment, for others to run."""
         self._looking = None
-        due = time.monotonic() - MOMENT
+        due = clock.seconds() - MOMENT
         late = [run for run in self.waiting if run.claimed_at <= due]
         if late and not self._solitude.closed:
             self.slots.stall()
@@ -108,8 +105,11 @@ class Executor:
     def start(self, run: Run) -> None:
         """Start a waiting job, unless it was cancelled or lost while it waited."""
         self.waiting.remove(run)
-        if run.lapsed(self._lease):  # a process that was frozen holds claims that others have now
-            run.interrupt("lost")
+        if run.lapsed(
+            self._lease
+        ):  # a process that was frozen holds claims that others may have now
+            self._report(run, RELEASED)
+            return
         if run.reason is not None:
             self._report(run, interrupted(run.reason, None))
             return
@@ -185,9 +185,7 @@ class Executor:
             self._processes.held -= run.in_process
         if outcome is RELEASED:
             self.gave_back = True
-        if run.reason == "lost":
-            say(log, logging.WARNING, run, "its claim was lost, the result is dropped")
-        elif outcome is not None:
+        if outcome is not None:
             seconds = run.seconds()
             if run.started_at:
                 self.slots.took(seconds)

@@ -6,22 +6,24 @@ PostgreSQL keeps every row that is newer than the oldest notification a session 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import ClassVar
 
 from pgqueue.operations import Operation, claims
+from pgqueue.worker import clock
 from pgqueue.worker.database import PATIENCE, Database
 from pgqueue.worker.outage import Outage
-from pgqueue.worker.run import Reason, Run
+from pgqueue.worker.run import Reason, Run, say
 from pgqueue.worker.service import Keeper, Service
 
 Held = Callable[[], Iterable[Run]]
 Interrupt = Callable[[Run, Reason], None]
 MOST_BACKOFF = 1.0
 TELL_EVERY = 1.0
+GIVEN_UP = "its lease could not be renewed in time: stopping it, before others may start it"
 
 
 def patience(lease: float) -> float:
@@ -30,7 +32,10 @@ def patience(lease: float) -> float:
 
 
 class Renewer(Service):
-    """Renews the leases of jobs held longer than a third of the lease."""
+    """Renews the leases of jobs held longer than a third of the lease.
+
+    ``answered_at``: when the last answered renewal was sent, by the clock of leases.
+    """
 
     name: ClassVar[str] = "renewer"
 
@@ -38,22 +43,25 @@ class Renewer(Service):
         self, *, database: Database, lease: float, held: Held, interrupt: Interrupt
     ) -> None:
         super().__init__(most_backoff=MOST_BACKOFF)
+        self.answered_at = 0.0
         self._database, self._lease = database, lease
         self._held, self._interrupt = held, interrupt
 
     async def run_once(self) -> float:
-        now = time.monotonic()
+        now = clock.seconds()
         due = [r for r in self._held() if now - r.renewed_at > self._lease / 3 and r.reason is None]
         if due:
             pairs = [(run.job.id, run.job.claim_id) for run in due]
             held = await self._database.run(claims.heartbeat(pairs, lease=self._lease))
             for run in due:
                 if run.job.id not in held:
+                    say(self.log, logging.WARNING, run, "its claim was lost: stopping it")
                     self._interrupt(run, "lost")
                     continue
                 run.renewed_at = now
                 if held[run.job.id]:
                     self._interrupt(run, "cancelled")
+            self.answered_at = now
         return self._lease / 6
 
 
@@ -81,23 +89,40 @@ class Progresses(Service):
 class Abandoner(Service):
     """Gives up jobs that could not be renewed, before their leases can end.
 
-    It does not touch the database: it must go on while a statement hangs.
+    It does not touch the database: it must go on while a statement hangs. When the whole process has stood still (a
+    suspended machine, SIGSTOP), nothing could be renewed, and the leases may hold all the same: then it waits until
+    one renewal has been answered, or has had its time.
     """
 
     name: ClassVar[str] = "abandoner"
 
-    def __init__(self, *, lease: float, held: Held, interrupt: Interrupt) -> None:
+    def __init__(self, *, lease: float, held: Held, interrupt: Interrupt, renewer: Renewer) -> None:
         super().__init__()
         self._margin = lease / 6
         self._longest = lease - self._margin
+        self._patience = patience(lease)
         self._held, self._interrupt = held, interrupt
+        self._renewer = renewer
+        self._looked_at, self._resumed_at = clock.seconds(), float("-inf")
 
     async def run_once(self) -> float:
-        now = time.monotonic()
-        for run in self._held():
-            if now - run.renewed_at > self._longest and run.reason is None:
-                self._interrupt(run, "lost")
+        now = clock.seconds()
+        if now - self._looked_at > self._margin:
+            self._resumed_at = now
+            self.log.warning("this process stood still for %.1f s", now - self._looked_at)
+            self._renewer.wake()
+        self._looked_at = now
+        if not self._waits(now):
+            for run in self._held():
+                if now - run.renewed_at > self._longest and run.reason is None:
+                    say(self.log, logging.WARNING, run, GIVEN_UP)
+                    self._interrupt(run, "lost")
         return self._margin / 4
+
+    def _waits(self, now: float) -> bool:
+        """Has it stood still, and no renewal been answered since?"""
+        recently = now - self._resumed_at <= self._patience
+        return recently and self._renewer.answered_at < self._resumed_at
 
 
 class Presence(Service):
@@ -178,9 +203,15 @@ class Heartbeat:
 
     def _services(self, database: Database) -> list[Service]:
         lease, held, interrupt = self._lease, self._held, self._interrupt
+        renewer = Renewer(database=database, lease=lease, held=held, interrupt=interrupt)
         return [
-            Abandoner(lease=lease, held=held, interrupt=interrupt),
-            Renewer(database=database, lease=lease, held=held, interrupt=interrupt),
+            Abandoner(
+                lease=lease,
+                held=held,
+                interrupt=interrupt,
+                renewer=renewer,
+            ),
+            renewer,
             Presence(database=database, alive=self._alive, every=lease / 3),
             Keeper(database, most_backoff=MOST_BACKOFF),
             *self._beside(database),

@@ -12,12 +12,13 @@ from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Outcome
+from pgqueue.worker import clock
 
 Reason = Literal["timeout", "cancelled", "stopping", "lost"]
 
 
 class Run:
-    """A claimed job in this process. ``renewed_at``: when its lease was last known to start.
+    """A claimed job in this process. ``renewed_at``: when its lease was last known to start, by the clock of leases.
 
     ``queued``: its handler waits for a thread or a process; until it has one, no time counts against the job.
     """
@@ -57,7 +58,7 @@ class Run:
 
     def lapsed(self, lease: float) -> bool:
         """May its lease (seconds) have run out, as far as this process knows?"""
-        return time.monotonic() - self.renewed_at > lease
+        return clock.seconds() - self.renewed_at > lease
 
     def stuck(self, lease: float) -> bool:
         """Has it outlived both its interruption and its lease, which is no longer renewed?"""
@@ -96,8 +97,8 @@ def say(log: logging.Logger, level: int, run: Run, text: str, *values: str) -> N
         log.log(level, f"job %d (%s) attempt %d: {text}", job.id, job.task, job.attempt, *values)
 
 
-def interrupted(reason: Reason, timeout: float | None) -> Outcome | None:
-    """The outcome of a run that was interrupted; None when the job is no longer ours."""
+def interrupted(reason: Reason, timeout: float | None) -> Outcome:
+    """The outcome of a run that was interrupted."""
     match reason:
         case "timeout":
             return Outcome("retry", None, "TimeoutError", f"ran longer than {timeout:g} s")
@@ -107,4 +108,5 @@ def interrupted(reason: Reason, timeout: float | None) -> Outcome | None:
             # No failure of the job's: it keeps its attempt, or deploys would use up its retries.
             return Outcome("snooze", 0.0, "WorkerStopped", "the worker stopped before it ended")
         case "lost":
-            return None
+            # Its lease may hold: then it is given back. If others have it, its claim is another, and nothing happens.
+            return Outcome("snooze", 0.0, "LeaseLost", "its lease could not be renewed in time")

@@ -15,8 +15,8 @@ from pgqueue import App
 from pgqueue.job import ClaimedJob, NewJob
 from pgqueue.operations import claims, maintenance
 from pgqueue.sql import compile_statement
+from pgqueue.worker import clock, heartbeat
 from pgqueue.worker import database as module
-from pgqueue.worker import heartbeat
 from pgqueue.worker.database import Database, DatabaseAway
 from pgqueue.worker.heartbeat import Heartbeat
 from pgqueue.worker.notifier import Notifier
@@ -174,7 +174,7 @@ async def test_leases_are_given_up_while_a_beat_hangs(
     monkeypatch.setattr(heartbeat, "patience", lambda lease: 600.0)
     database = Database(app.dsn, "pgqueue")
     job = await claimed(app, database, lease=3)
-    run = Run(job, asyncio.get_running_loop().time())
+    run = Run(job, clock.seconds())
     async with beating(through, run, lease=3):
         await eventually_async(lambda: conn.execute("select 1 from pgqueue.workers").fetchone())
         proxy.mode = "blackhole"
@@ -187,7 +187,7 @@ async def test_beats_go_on_after_the_silence(
 ) -> None:
     database = Database(app.dsn, "pgqueue")
     job = await claimed(app, database, lease=600)
-    run = Run(job, asyncio.get_running_loop().time() - 300)
+    run = Run(job, clock.seconds() - 300)
     proxy.mode = "blackhole"
     async with beating(through, run, lease=600):
         await eventually_async(lambda: proxy.connections)

@@ -101,7 +101,7 @@ async def test_jobs_beyond_their_lease_are_given_up_and_reported(
     @away.task(max_retries=3)
     async def wait(ctx: Context) -> None:
         ran.append(ctx.attempt)
-        if ctx.attempt == 1:
+        if len(ran) == 1:
             try:
                 await asyncio.Event().wait()
             finally:
@@ -115,8 +115,8 @@ async def test_jobs_beyond_their_lease_are_given_up_and_reported(
         assert lapsed == [("running", False)]  # stopped before another worker may start it
         proxy.refuse = False
         await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
-    assert ran == [1, 2]
-    dropped = "its claim was lost, the result is dropped"
+    assert len(ran) == 2  # given back, or taken back by then
+    dropped = "its lease could not be renewed in time: stopping it"
     assert sum(dropped in r.message for r in caplog.records) == 1
 
 
