@@ -10,10 +10,29 @@ from typing import Any
 from alembic import context, op
 from sqlalchemy import CursorResult, text
 
-from pgqueue.sql import load, qualify
+from pgqueue.sql import commands, load, qualify
 
 # PostgreSQL's own functions and operators only: whoever may create others in public must not get them called.
 SAFE_PATH = "pg_catalog, pg_temp"
+# What migrate_beside changes and migrate_inside puts back.
+_CHANGED = ("lock_timeout", "statement_timeout", "search_path")
+
+
+def create_schema(schema: str) -> str:
+    """SQL that makes the schema if it is missing.
+
+    ``create schema if not exists`` would ask for the right to make schemas even if an administrator has made this one.
+    """
+    return (
+        f"do $$ begin if pg_catalog.to_regnamespace('{schema}') is null then"
+        f' create schema "{schema}"; end if; end $$'
+    )
+
+
+def run_baseline(revision: str) -> None:
+    """Make the schema, which nobody else does in a user's own Alembic, and what is in it."""
+    op.execute(_plain(create_schema(_schema())))
+    run(revision, "up")
 
 
 def run(revision: str, direction: str) -> None:
@@ -22,7 +41,7 @@ def run(revision: str, direction: str) -> None:
     The transaction may be that of a user's own Alembic: its search_path is as before afterwards.
     """
     with _safe_path():
-        op.execute(_plain(_script(revision, direction)))
+        _run_script(_script(revision, direction))
 
 
 def run_beside(revision: str) -> None:
@@ -34,19 +53,25 @@ def run_beside(revision: str) -> None:
     script = _script(revision, "up")
     if context.is_offline_mode() or not _do("any_job").scalar():
         with _safe_path():
-            op.execute(_plain(script.replace(" concurrently ", " ")))
+            _run_script(script.replace(" concurrently ", " "))
         return
-    *indexes, stamp = script.strip().removesuffix(";").split(";\n")
-    owner, limit = _do("current_role").scalar(), _do("lock_timeout").scalar()
-    search_path = _do("session_search_path").scalar()
+    *indexes, version = commands(script)
+    owner = _do("current_role").scalar()
+    before = {name: _do("session_setting", name=name).scalar() for name in _CHANGED}
     with op.get_context().autocommit_block():
         # The role of the transaction has ended with it.
         _do("migrate_beside", role=owner)
         try:
             _build(indexes)
         finally:
-            _do("migrate_inside", limit=limit, search_path=search_path)
-    op.execute(_plain(stamp))
+            _do("migrate_inside", **before)
+    op.execute(_plain(version))
+
+
+def _run_script(script: str) -> None:
+    """As it is where it is printed; else command by command, for asyncpg takes one at a time."""
+    for command in [script] if context.is_offline_mode() else commands(script):
+        op.execute(_plain(command))
 
 
 @contextmanager

@@ -13,20 +13,22 @@ import psycopg
 from psycopg.sql import Identifier
 
 from pgqueue.connect import libpq_dsn, without_passwords
-from pgqueue.drivers import sqlstate, translate
+from pgqueue.drivers import first_line, sqlstate, translate
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import PgQueueError, PrivilegeMissing
 from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
 from pgqueue.stamp import EXPECTED, Stamp, check, parse
 
 __all__ = [
-    "EXPECTED", "Stamp", "check", "downgrade", "parse", "sql", "stamp", "upgrade", "version",
+    "EXPECTED", "Stamp", "check", "downgrade", "include_name", "parse", "sql", "stamp", "upgrade", "version",
 ]  # fmt: skip
 
 OLDEST_SERVER = 140_000
 NOT_ALLOWED = "42501"
 # lock_not_available, deadlock_detected
 IN_THE_WAY = {"55P03", "40P01"}
+# duplicate_table, duplicate_function
+EXISTS_ALREADY = {"42P07", "42723"}
 PAUSE = 0.5
 # Alembic's environment is global to the process.
 _ALEMBIC = Lock()
@@ -40,14 +42,14 @@ def migrations_path() -> Path:
 
 
 def stamp(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA) -> Stamp | None:
-    """The stamp on the schema; None if there is none."""
-    statement = load(schema)["schema_comment"].encoded
+    """The version of the schema and the oldest code it serves; None if there is no schema of pgqueue."""
+    statement = load(schema)["schema_version"].encoded
     row = psycopg.RawCursor(connection).execute(statement, [check_schema(schema)]).fetchone()
     return parse(row[0] if row else None)
 
 
 def version(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA) -> int | None:
-    """The version stamped on the schema; None if there is none."""
+    """The version of the schema; None if there is none."""
     found = stamp(connection, schema=schema)
     return None if found is None else found.version
 
@@ -90,6 +92,15 @@ def sql(*, schema: str = DEFAULT_SCHEMA, to: str = "head") -> str:
     return text.getvalue()
 
 
+def include_name(name: str | None, type_: str, parent_names: object) -> bool:
+    """For ``context.configure(include_name=...)`` of your own Alembic: leave pgqueue's schema alone.
+
+    With ``include_schemas=True``, Alembic's autogenerate would otherwise want to drop its tables, which no
+    model of yours describes. The arguments are those that Alembic passes.
+    """
+    return not (type_ == "schema" and name == DEFAULT_SCHEMA)
+
+
 def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
     from alembic import command
     from alembic.util.exc import CommandError
@@ -110,6 +121,7 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
             found = driver.info.server_version // 10000
             raise PgQueueError(f"pgqueue needs PostgreSQL 14 or newer, this is {found}")
         config.attributes["connection"] = connection
+        config.attributes["wait"] = wait
 
         def run() -> None:
             getattr(command, verb)(config, _revision(to))
@@ -139,6 +151,11 @@ def _patiently(
         except Exception as error:
             if sqlstate(error) == NOT_ALLOWED:
                 raise not_allowed(error) from error
+            if sqlstate(error) in EXISTS_ALREADY:
+                raise PgQueueError(
+                    f"the schema has tables or functions that a migration of it did not make ({first_line(error)}):"
+                    " was it made by hand, or by an unreleased version? Move it away, or drop it if it may go"
+                ) from error
             if sqlstate(error) not in IN_THE_WAY:
                 raise
             if time.monotonic() >= deadline:

@@ -1,4 +1,4 @@
-"""The stamp on the schema: its version, and the oldest code it still serves. Decides, reads nothing."""
+"""The version of the schema, and the oldest code it still serves. Decides, reads nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pgqueue.errors import SchemaError
 
 EXPECTED = 1
-_STAMP = re.compile(r"schema (\d+)(?:, serves schema (\d+))?$")
+_BODY = re.compile(r"\s*select\s+(\d+)\s*,\s*(\d+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,10 @@ class Stamp:
     serves: int
 
 
-def parse(comment: str | None) -> Stamp | None:
-    """Read the comment on the schema; None if there is no stamp in it."""
-    match = _STAMP.search(comment or "")
-    if match is None:
-        return None
-    return Stamp(int(match[1]), int(match[2] or match[1]))
+def parse(body: str | None) -> Stamp | None:
+    """Read the body of the schema's function ``schema_version``; None if there is no such function."""
+    match = _BODY.fullmatch(body or "")
+    return None if match is None else Stamp(int(match[1]), int(match[2]))
 
 
 def check(found: Stamp | None) -> None:

@@ -57,6 +57,14 @@ async def working(app: App, queues: Any = None, **settings: Any) -> AsyncIterato
             await task
 
 
+def set_schema_version(conn: psycopg.Connection, version: int, serves: int) -> None:
+    """Let the schema say that it has another version."""
+    conn.execute(
+        "create or replace function pgqueue.schema_version(out version integer, out serves integer)"
+        f" language sql immutable as 'select {version}, {serves}'".encode()
+    )
+
+
 def statuses(conn: psycopg.Connection) -> dict[int, str]:
     """The status of every job by id."""
     return dict(conn.execute("select id, status from pgqueue.jobs order by id").fetchall())  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The whole schema. Until the first release it is edited in place; after it, a change is a revision of its own."""
 
-from pgqueue.revisions import run
+from pgqueue.revisions import run, run_baseline
 
 revision = "pgqueue_0001"
 down_revision = None
@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run(__file__, "up")
+    run_baseline(__file__)
 
 
 def downgrade() -> None:

@@ -1,7 +1,13 @@
 -- The whole schema of pgqueue, from top to bottom: small functions that tables use, jobs, settings, workers, enqueueing,
 -- limits, schedules, workflows, steps and events, statistics, rights.
 -- Functions that applications call run as the owner of the schema, so a role can be given one of them and no table.
-create schema if not exists pgqueue;
+
+-- Workers and `pgqueue migrate` read this version in the catalog. It is no comment, since a dump may leave those out.
+create function pgqueue.schema_version(out version integer, out serves integer)
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+as $$ select 1, 1 $$;
+comment on function pgqueue.schema_version is 'The version of this schema, and the oldest code that it serves';
 
 -- Small functions that tables, indexes and statements use.
 
@@ -1612,6 +1618,3 @@ revoke execute on function
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.wake_waiting(bigint[]), pgqueue.emit(text, jsonb), pgqueue.deliver_events(integer)
     from public;
-
--- The version of the schema, and the oldest code that it serves.
-comment on schema pgqueue is 'pgqueue schema 1';

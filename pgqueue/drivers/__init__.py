@@ -122,10 +122,10 @@ def translate(error: BaseException, statement: str | None = None) -> PgQueueErro
     if state == "PQ001":
         return ClaimLost(str(error).splitlines()[0])
     if state == "42501":
-        return PrivilegeMissing(f"{_first_line(error)}: {role_for(statement)}")
+        return PrivilegeMissing(f"{first_line(error)}: {role_for(statement)}")
     if state in ("42P01", "3F000", "42703", "42883"):
         return SchemaError(
-            f"this database has no matching pgqueue schema ({_first_line(error)}): is it the right"
+            f"this database has no matching pgqueue schema ({first_line(error)}): is it the right"
             " database? run: pgqueue migrate"
         )
     if state in ("26000", "42P05"):
@@ -136,7 +136,8 @@ def translate(error: BaseException, statement: str | None = None) -> PgQueueErro
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of a driver's error, also when SQLAlchemy wraps it."""
     return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 

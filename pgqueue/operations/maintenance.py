@@ -177,5 +177,5 @@ def read_only() -> Operation[bool]:
 def schema_stamp(schema: str) -> Operation[Stamp | None]:
     """The stamp on the schema; None if there is none."""
     return Operation(
-        "schema_comment", {"schema": schema}, lambda rows: parse(rows[0][0]) if rows else None
+        "schema_version", {"schema": schema}, lambda rows: parse(rows[0][0]) if rows else None
     )

@@ -56,6 +56,11 @@ def check_schema(name: str) -> str:
         raise ConfigError(
             f"schema name {name!r} is not usable: lower-case letters, digits and _, at most 48"
         )
+    if name in ("public", "information_schema") or name.startswith("pg_"):
+        raise ConfigError(
+            f"pgqueue cannot live in the schema {name}: it needs one of its own, since its roles and a downgrade"
+            " work on all that is in it; choose another name, such as pgqueue"
+        )
     return name
 
 
@@ -64,8 +69,9 @@ def qualify(text: str, schema: str) -> str:
     check_schema(schema)
     if schema == DEFAULT_SCHEMA:
         return text
-    text = re.sub(r"\bpgqueue\.(?=[a-z_])", f"{schema}.", text)
-    text = re.sub(r"(schema (?:if not exists )?)pgqueue\b", rf"\g<1>{schema}", text)
+    # Quoted, since it may be a word of SQL, such as user.
+    text = re.sub(r"\bpgqueue\.(?=[a-z_])", f'"{schema}".', text)
+    text = re.sub(r"(schema (?:if not exists )?)pgqueue\b", rf'\g<1>"{schema}"', text)
     return text.replace("'pgqueue:'", f"'{schema}:'")
 
 
@@ -119,6 +125,18 @@ def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
                     raise ConfigError(f"two SQL statements are named {name}")
                 statements[name] = compile_statement(name, source)
     return statements
+
+
+def commands(script: str) -> list[str]:
+    """The commands of a script of ours, one by one, as drivers that prepare what they send take them."""
+    pieces = re.split(r"(--[^\n]*\n|'(?:[^']|'')*'|\$\$.*?\$\$|;)", script, flags=re.S)
+    found = [""]
+    for piece in pieces:
+        if piece == ";":
+            found.append("")
+        elif not piece.startswith("--"):
+            found[-1] += piece
+    return [command.strip() for command in found if command.strip()]
 
 
 def split(text: str) -> dict[str, str]:

@@ -31,9 +31,10 @@ commit;
 -- A sign of life, and whether the server refuses writes.
 select current_setting('transaction_read_only') = 'on';
 
--- name: schema_comment
--- The version stamp of the schema, null if there is none.
-select obj_description(to_regnamespace(:schema::text)::oid, 'pg_namespace');
+-- name: schema_version
+-- The body of the function that says the version of the schema. It is read, not called: the schema may be missing.
+select p.prosrc from pg_proc p
+ where p.proname = 'schema_version' and p.pronamespace = to_regnamespace(:schema::text)::oid;
 
 -- name: lock_holders
 -- Sessions with locks on the tables of the schema, longest transaction first.
@@ -67,17 +68,13 @@ select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 -- Whose rights this session has.
 select current_user::text;
 
--- name: lock_timeout
--- How long statements wait for a lock, as set before this transaction.
-select reset_val || coalesce(unit, '') from pg_settings where name = 'lock_timeout';
+-- name: session_setting
+-- A setting as it is in a new session.
+select s.reset_val || coalesce(s.unit, ''::text) from pg_settings s where s.name = :name::text;
 
 -- name: search_path
 -- Where names are looked up now.
 select current_setting('search_path');
-
--- name: session_search_path
--- Where names are looked up in a new session.
-select s.reset_val from pg_settings s where s.name = 'search_path';
 
 -- name: set_search_path
 -- Look up names there, for the rest of the transaction.
@@ -86,9 +83,11 @@ select set_config('search_path', :search_path::text, true);
 -- name: migrate_beside
 -- For a statement outside of transactions: the role anew, and no limit to its waits, which hold up nobody.
 select set_config('role', :role::text, false), set_config('lock_timeout', '0', false),
+       set_config('statement_timeout', '0', false),
        set_config('search_path', 'pg_catalog, pg_temp', false);
 
 -- name: migrate_inside
 -- Takes that back.
-select set_config('role', 'none', false), set_config('lock_timeout', :limit::text, false),
+select set_config('role', 'none', false), set_config('lock_timeout', :lock_timeout::text, false),
+       set_config('statement_timeout', :statement_timeout::text, false),
        set_config('search_path', :search_path::text, false);

@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgqueue.schema import EXPECTED
 from tests.cli.support import Cli
+from tests.support import set_schema_version
 
 
 def test_list(cli: Cli, dead: list[int]) -> None:
@@ -177,7 +178,7 @@ def test_a_missing_schema(empty_dsn: str) -> None:
 
 @pytest.mark.parametrize("stamp", [0, EXPECTED + 1])
 def test_an_older_or_newer_schema(cli: Cli, conn: psycopg.Connection, stamp: int) -> None:
-    conn.execute(f"comment on schema pgqueue is 'pgqueue schema {stamp}'".encode())
+    set_schema_version(conn, stamp, stamp)
     done = cli("work", "--app", "tests.worker.apps:app", "--drain", code=4)
     assert f"pgqueue schema {stamp}" in done.stderr
 

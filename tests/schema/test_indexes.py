@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgqueue import schema
+from pgqueue import PgQueueError, schema
 from tests.support import eventually
 from tests.upgrades import next_release
 
@@ -114,3 +114,33 @@ def test_an_index_in_a_schema_of_another_name(empty_dsn: str) -> None:
         conn.execute("select jobs_here.enqueue('t')")
         schema.upgrade(empty_dsn, schema="jobs_here")
         assert count(conn, VALID.replace("pgqueue.", "jobs_here.")) == 2
+
+
+def test_others_that_want_to_migrate_do_not_hold_up_an_index(
+    older: psycopg.Connection, empty_dsn: str, newer: Path
+) -> None:
+    """One that waited in the server would hold a snapshot, for which the build would wait as well."""
+    migrators = [migrate(empty_dsn, newer)]
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        eventually(lambda: count(conn, INVALID) == 1)
+        migrators += [migrate(empty_dsn, newer) for _ in range(2)]
+        tries = "select count(*) from pg_stat_activity where query ilike '%try_advisory%' and datname = current_database()"
+        eventually(lambda: count(conn, tries) >= 2)
+        older.rollback()
+        for migrator in migrators:
+            _, errors = migrator.communicate(timeout=60)
+            assert migrator.returncode == 0, errors
+        assert (count(conn, VALID), count(conn, INVALID)) == (2, 0)
+
+
+def test_a_migration_that_another_holds_up_says_so(
+    older: psycopg.Connection, empty_dsn: str, newer: Path
+) -> None:
+    migrator = migrate(empty_dsn, newer)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        eventually(lambda: count(conn, INVALID) == 1)
+        with pytest.raises(PgQueueError, match="another migration of this database is under way"):
+            schema.upgrade(empty_dsn, wait=0)
+        older.rollback()
+        _, errors = migrator.communicate(timeout=60)
+        assert migrator.returncode == 0, errors

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -14,7 +17,9 @@ from alembic import command
 from alembic.config import Config
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import App, ConfigError, SchemaError, schema
+from pgqueue import App, ConfigError, PrivilegeMissing, SchemaError, schema
+from pgqueue.connect import parse
+from pgqueue.sql import script
 from tests.schema_page import page
 from tests.support import drain
 from tests.upgrades import next_release
@@ -33,6 +38,18 @@ CATALOG = """
 def catalog(dsn: str) -> list[str]:
     with psycopg.connect(dsn) as conn:
         return [row[0] for row in conn.execute(CATALOG).fetchall()]
+
+
+def empty_dsn_to_url(dsn: str) -> Any:
+    """The URL of a database for SQLAlchemy on asyncpg."""
+    from sqlalchemy import URL
+
+    p = parse(dsn)
+    query = {"host": p["host"]} if p["host"].startswith("/") else {}
+    return URL.create(
+        "postgresql+asyncpg", p.get("user"), p.get("password"), None if query else p["host"],
+        int(p.get("port") or 5432), p["dbname"], query=query,
+    )  # fmt: skip
 
 
 def version(dsn: str) -> int | None:
@@ -95,27 +112,26 @@ def test_the_page_is_the_schema(empty_dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("comment", "says"),
+    ("body", "says"),
     [
         (None, "has no pgqueue schema"),
         ("somebody's words", "has no pgqueue schema"),
-        ("pgqueue schema 0", "needs 1; run: pgqueue migrate"),
-        ("pgqueue schema 90", "serves versions made for 90 or newer.* install a newer"),
-        ("pgqueue schema 90, serves schema 50", "serves versions made for 50 or newer"),
+        (" select 0, 0 ", "needs 1; run: pgqueue migrate"),
+        ("select 90, 90", "serves versions made for 90 or newer.* install a newer"),
+        ("select 90, 50", "serves versions made for 50 or newer"),
     ],
 )
-def test_a_schema_that_does_not_fit(comment: str | None, says: str) -> None:
+def test_a_schema_that_does_not_fit(body: str | None, says: str) -> None:
     with pytest.raises(SchemaError, match=says):
-        schema.check(schema.parse(comment))
+        schema.check(schema.parse(body))
 
 
 def test_a_schema_that_fits() -> None:
-    for comment in ("pgqueue schema 1", "pgqueue schema 2, serves schema 1",
-                    "pgqueue schema 7, serves schema 1"):  # fmt: skip
-        schema.check(schema.parse(comment))
+    for body in ("select 1, 1", "select 2, 1", "select 7, 1"):
+        schema.check(schema.parse(body))
 
 
-def test_the_stamp_says_what_it_serves(empty_dsn: str) -> None:
+def test_the_schema_says_what_it_serves(empty_dsn: str) -> None:
     schema.upgrade(empty_dsn)
     with psycopg.connect(empty_dsn) as conn:
         assert schema.stamp(conn) == schema.Stamp(schema.EXPECTED, schema.EXPECTED)
@@ -137,6 +153,68 @@ async def test_another_schema_name(empty_dsn: str) -> None:
     assert sorted(ran) == [1, 2]
     assert catalog(empty_dsn) == []
     await app.aclose()
+
+
+@pytest.mark.parametrize("name", ["user", "order", "table"])
+async def test_a_schema_named_by_a_word_of_sql(empty_dsn: str, name: str) -> None:
+    schema.upgrade(empty_dsn, schema=name)
+    app = App(empty_dsn, schema=name)
+    ran: list[int] = []
+
+    @app.task(name="t", limit=1)
+    async def task(number: int) -> None:
+        ran.append(number)
+
+    await task.aenqueue(1)
+    task.enqueue(2)
+    await drain(app)
+    assert sorted(ran) == [1, 2]
+    assert [queue.queue for queue in app.client.stats()] == ["default"]
+    await app.aclose()
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(script("roles", schema=name, roles="words_").encode())
+        for role in ("operator", "readonly", "worker", "sql_producer", "producer", "migrator"):
+            conn.execute(f"drop owned by words_{role}; drop role words_{role}".encode())
+        conn.execute(
+            "reassign owned by words_owner to current_user; drop owned by words_owner; drop role words_owner"
+        )
+    schema.downgrade(empty_dsn, schema=name)
+
+
+@pytest.mark.parametrize("name", ["public", "information_schema", "pg_catalog", "pg_toast"])
+def test_a_schema_that_is_not_its_own(empty_dsn: str, name: str) -> None:
+    with pytest.raises(ConfigError, match="needs one of its own"):
+        schema.upgrade(empty_dsn, schema=name)
+
+
+def test_a_schema_that_an_administrator_made(empty_dsn: str) -> None:
+    """Its owner may create tables in it, but no schemas in the database."""
+    owner = f"shop_{uuid4().hex[:8]}"
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(f"create role {owner} login password 'x'".encode())
+        try:
+            conn.execute(f"create schema jobs authorization {owner}".encode())
+            conn.execute(f"create schema printed authorization {owner}".encode())
+            as_owner = make_conninfo(empty_dsn, user=owner, password="x")
+            schema.upgrade(as_owner, schema="jobs")
+            with psycopg.connect(as_owner, autocommit=True) as owned:
+                owned.execute(schema.sql(schema="printed").encode())
+                assert schema.version(owned, schema="printed") == schema.EXPECTED
+            with pytest.raises(PrivilegeMissing, match="may not create schema other"):
+                schema.upgrade(as_owner, schema="other")
+        finally:
+            conn.execute(f"drop owned by {owner} cascade; drop role {owner}".encode())
+
+
+def test_the_version_survives_a_dump_without_comments(empty_dsn: str) -> None:
+    schema.upgrade(empty_dsn)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("comment on schema pgqueue is 'Owner: team shop'")
+        assert schema.version(conn) == schema.EXPECTED
+        conn.execute("comment on schema pgqueue is null")
+        conn.execute("comment on function pgqueue.schema_version is null")
+        assert schema.version(conn) == schema.EXPECTED
+    schema.upgrade(empty_dsn)
 
 
 @pytest.mark.parametrize("name", ["", "Pgqueue", 'a"b', "a;drop", "a" * 49, "1a", "a.b"])
@@ -174,6 +252,44 @@ def test_included_in_a_users_own_alembic(empty_dsn: str, tmp_path: Path) -> None
         config.attributes["connection"] = connection
         command.upgrade(config, "heads")
     assert version(empty_dsn) == schema.EXPECTED
+
+
+def test_included_in_a_users_own_async_alembic(empty_dsn: str) -> None:
+    """asyncpg prepares what it sends, so each command is sent by itself."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_path()))
+    (revision,) = ScriptDirectory.from_config(config).walk_revisions()
+
+    def upgrade(connection: Any) -> None:
+        from alembic.runtime.environment import EnvironmentContext
+
+        with EnvironmentContext(config, ScriptDirectory.from_config(config)) as environment:
+            environment.configure(connection=connection)
+            with Operations.context(MigrationContext.configure(connection)):
+                connection.exec_driver_sql("set local search_path = shop")
+                revision.module.upgrade()
+                assert connection.exec_driver_sql("show search_path").scalar() == "shop"
+
+    async def run() -> None:
+        engine = create_async_engine(empty_dsn_to_url(empty_dsn))
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade)
+        await engine.dispose()
+
+    asyncio.run(run())
+    assert version(empty_dsn) == schema.EXPECTED
+
+
+def test_autogenerate_leaves_the_schema_alone() -> None:
+    assert not schema.include_name("pgqueue", "schema", {})
+    assert schema.include_name(None, "schema", {})
+    assert schema.include_name("shop", "schema", {})
+    assert schema.include_name("pgqueue", "table", {"schema_name": "shop"})
 
 
 def test_the_wheel_has_the_migrations(tmp_path: Path) -> None:

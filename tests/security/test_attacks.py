@@ -49,7 +49,8 @@ ATTACKS: list[tuple[tuple[str, ...], LiteralString]] = [
     (EVERYONE, "drop function pgqueue.complete_job"),
     (EVERYONE, "create trigger t before insert on pgqueue.jobs execute function pg_catalog.suppress_redundant_updates_trigger()"),
     (("sql_producer", "readonly", "outsider"), "grant all on pgqueue.jobs to public"),
-    (EVERYONE, "comment on schema pgqueue is 'pgqueue schema 99'"),
+    (EVERYONE, "create or replace function pgqueue.schema_version(out version integer, out serves integer)"
+               " language sql as 'select 99, 99'"),
     (EVERYONE, "update pgqueue.alembic_version set version_num = 'x'"),
     ((*JOBS, "operator", "outsider"), "copy pgqueue.jobs to stdout"),
 ]  # fmt: skip

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import asyncpg
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgqueue import App, ConnectionUnusable, Context, schema
+from pgqueue import App, ConnectionUnusable, Context, PgQueueError, schema
 from pgqueue.connect import asyncpg_uri
 from pgqueue.operations import Operation, maintenance
 from pgqueue.pooler import is_pooled, is_pooled_async
@@ -184,6 +186,24 @@ async def test_migrations_go_through(pgbouncer_program: str, empty_dsn: str) -> 
         schema.upgrade(through)
         with psycopg.connect(through, prepare_threshold=None) as connection:
             assert schema.version(connection) == schema.EXPECTED
+
+
+def test_several_migrators_share_two_connections(pgbouncer_program: str, empty_dsn: str) -> None:
+    with bouncer.pgbouncer(pgbouncer_program, empty_dsn, default_pool_size=2) as through:
+        run = [sys.executable, "-m", "pgqueue", "migrate", "--dsn", through]
+        migrators = [
+            subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        for migrator in migrators:
+            _, errors = migrator.communicate(timeout=60)
+            assert migrator.returncode == 0, errors
+
+
+def test_a_pooler_of_one_connection_is_refused(pgbouncer_program: str, empty_dsn: str) -> None:
+    with bouncer.pgbouncer(pgbouncer_program, empty_dsn, default_pool_size=1) as through:
+        with pytest.raises(PgQueueError, match="needs two connections to the server at once"):
+            schema.upgrade(through)
 
 
 async def test_the_sessions_of_others_are_not_reset(pooled_dsn: str) -> None:

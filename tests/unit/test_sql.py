@@ -13,7 +13,7 @@ import pytest
 import pgqueue
 from pgqueue.errors import ConfigError
 from pgqueue.job import TRANSITIONS, Status
-from pgqueue.sql import compile_statement, load, qualify, split
+from pgqueue.sql import commands, compile_statement, load, qualify, split
 
 PACKAGE = Path(pgqueue.__file__).parent
 SOURCES = sorted((PACKAGE / "sql").glob("*.sql"))
@@ -44,7 +44,7 @@ def test_compiled_forms() -> None:
 def test_another_schema_is_put_in_everywhere() -> None:
     for statement in load("other").values():
         assert "pgqueue." not in statement.numbered
-    assert qualify("comment on schema pgqueue is 'pgqueue:'", "o") == "comment on schema o is 'o:'"
+    assert qualify("alter schema pgqueue is 'pgqueue:'", "o") == "alter schema \"o\" is 'o:'"
     with pytest.raises(ConfigError):
         load('x"; drop table y; --')
 
@@ -63,6 +63,11 @@ def test_functions_stay_small() -> None:
                 body = [n for n in node.body if not isinstance(n, ast.Expr)] or node.body
                 lines = (node.end_lineno or 0) - body[0].lineno + 1
                 assert lines <= 40, f"{file}:{node.lineno} {node.name} has {lines} lines"
+
+
+def test_a_script_is_cut_into_its_commands() -> None:
+    script = "-- a; b\ncreate x as $$ a; 'b $$; select 'it''s;'; -- end\nselect 1"
+    assert commands(script) == ["create x as $$ a; 'b $$", "select 'it''s;'", "select 1"]
 
 
 def test_the_public_names_are_sorted_and_there() -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgqueue import schema
-from tests.support import eventually
+from tests.support import eventually, set_schema_version
 from tests.upgrades import next_release
 
 HERE = Path(__file__).parent
@@ -166,9 +166,7 @@ def test_a_schema_of_the_future(releases: tuple[Release, Release], empty_dsn: st
     new, _ = releases
     future = schema.EXPECTED + 7
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
-        conn.execute(
-            f"comment on schema pgqueue is 'pgqueue schema {future}, serves schema {schema.EXPECTED}'".encode()
-        )
+        set_schema_version(conn, future, schema.EXPECTED)
         conn.execute("select pgqueue.enqueue('effect')")
         served = new.work("--drain")
         served.communicate(timeout=60)
@@ -176,9 +174,7 @@ def test_a_schema_of_the_future(releases: tuple[Release, Release], empty_dsn: st
         assert one(conn, "select count(*) from effects") == 1
         told = new.python("-m", "pgqueue", "migrate").communicate(timeout=60)[0]
         assert f"version {future} is newer than this one's, and serves it" in told
-        conn.execute(
-            f"comment on schema pgqueue is 'pgqueue schema {future}, serves schema {future}'".encode()
-        )
+        set_schema_version(conn, future, future)
         refused = new.work("--drain")
         _, log = refused.communicate(timeout=60)
         assert refused.returncode == 4

@@ -4,4 +4,7 @@ create function pgqueue.note(id bigint) returns text
     language sql stable
     set search_path = pg_catalog, pg_temp
 as $$ select j.note from pgqueue.jobs j where j.id = note.id $$;
-comment on schema pgqueue is 'pgqueue schema 2, serves schema 1';
+create or replace function pgqueue.schema_version(out version integer, out serves integer)
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+as $$ select 2, 1 $$;

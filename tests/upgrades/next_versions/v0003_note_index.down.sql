@@ -1,2 +1,5 @@
 drop index pgqueue.jobs_note, pgqueue.jobs_noted;
-comment on schema pgqueue is 'pgqueue schema 2, serves schema 1';
+create or replace function pgqueue.schema_version(out version integer, out serves integer)
+    language sql immutable
+    set search_path = pg_catalog, pg_temp
+as $$ select 2, 1 $$;
