@@ -40,14 +40,14 @@ def catalog(dsn: str) -> list[str]:
         return [row[0] for row in conn.execute(CATALOG).fetchall()]
 
 
-def empty_dsn_to_url(dsn: str) -> Any:
-    """The URL of a database for SQLAlchemy on asyncpg."""
+def dsn_to_url(dsn: str, driver: str) -> Any:
+    """The URL of a database for SQLAlchemy."""
     from sqlalchemy import URL
 
     p = parse(dsn)
     query = {"host": p["host"]} if p["host"].startswith("/") else {}
     return URL.create(
-        "postgresql+asyncpg", p.get("user"), p.get("password"), None if query else p["host"],
+        f"postgresql+{driver}", p.get("user"), p.get("password"), None if query else p["host"],
         int(p.get("port") or 5432), p["dbname"], query=query,
     )  # fmt: skip
 
@@ -254,6 +254,27 @@ def test_included_in_a_users_own_alembic(empty_dsn: str, tmp_path: Path) -> None
     assert version(empty_dsn) == schema.EXPECTED
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_the_env_py_of_the_page_works(empty_dsn: str, tmp_path: Path, kind: str) -> None:
+    page = (ROOT / "docs/howto/migrations.md").read_text("utf-8")
+    of_page = dict(zip(("sync", "async"), re.findall(r"```py\n(.*?)```", page, re.S), strict=True))
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(of_page[kind])
+    url = dsn_to_url(empty_dsn, "psycopg" if kind == "sync" else "asyncpg")
+    config = Config()
+    config.set_main_option("script_location", str(tmp_path))
+    config.set_main_option(
+        "sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%")
+    )
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option(
+        "version_locations", f"{tmp_path}/versions\n{schema.migrations_path()}/versions"
+    )
+    command.upgrade(config, "heads")
+    assert version(empty_dsn) == schema.EXPECTED
+    command.check(config)  # autogenerate finds nothing to drop
+
+
 def test_included_in_a_users_own_async_alembic(empty_dsn: str) -> None:
     """asyncpg prepares what it sends, so each command is sent by itself."""
     from alembic.migration import MigrationContext
@@ -276,7 +297,7 @@ def test_included_in_a_users_own_async_alembic(empty_dsn: str) -> None:
                 assert connection.exec_driver_sql("show search_path").scalar() == "shop"
 
     async def run() -> None:
-        engine = create_async_engine(empty_dsn_to_url(empty_dsn))
+        engine = create_async_engine(dsn_to_url(empty_dsn, "asyncpg"))
         async with engine.begin() as connection:
             await connection.run_sync(upgrade)
         await engine.dispose()

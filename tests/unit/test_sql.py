@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -54,15 +53,6 @@ def test_no_sql_outside_the_sql_files() -> None:
     for file in PACKAGE.rglob("*.py"):
         if "migrations" not in file.parts:
             assert not words.search(file.read_text("utf-8")), file
-
-
-def test_functions_stay_small() -> None:
-    for file in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                body = [n for n in node.body if not isinstance(n, ast.Expr)] or node.body
-                lines = (node.end_lineno or 0) - body[0].lineno + 1
-                assert lines <= 40, f"{file}:{node.lineno} {node.name} has {lines} lines"
 
 
 def test_a_script_is_cut_into_its_commands() -> None:
