@@ -33,8 +33,8 @@ TESTS = [
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
 RUNNING = "where j.status = 'running'"
-ORDER = "order by j.id\n     for update of j"
-SKIP = "for update of j skip locked"
+ORDER = "order by j.id\n     for no key update of j"
+SKIP = "for no key update of j skip locked"
 SCHEMA = "migrations/versions/v0001_baseline.up.sql"
 
 
@@ -61,11 +61,11 @@ MUTANTS = [
         ("s.last_tick = w.seen and ", ""), (" and s.paused_at is null", ""),
         ("t.tick > c.seen and ", ""), (" and t.tick <= clock_timestamp()", ""),
         ("greatest(s.last_tick, c.last_tick)", "c.last_tick"), ("where not c.busy", "where true"),
-        ("for update of s skip locked", ""))],
+        ("for no key update of s skip locked", ""))],
     *_claims("ahead", (" or j.xmax = j.xmin", ""), (" or age(j.xmax) not between -1000 and 1000", ""),
              ("not :skip_touched::boolean", "true"), ("(not :skip_touched::boolean or ", "("),
-             (SKIP, "for update of j"), ("j.status = 'pending' and ", "")),
-    *_claims("sweep", (SKIP, "for update of j")),
+             (SKIP, "for no key update of j"), ("j.status = 'pending' and ", "")),
+    *_claims("sweep", (SKIP, "for no key update of j")),
     *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
     *_claims("ended", (" order by e.id", "")),
     *[Mutant(SCHEMA, "refuse_name", old, new) for old, new in (
@@ -74,29 +74,29 @@ MUTANTS = [
         ("length(new.queue) not between 1", "length(new.queue) not between 0"),
         (" not between 1 and 200", " = 0"), ("length(new.task) not between 1", "length(new.task) not between 0"))],
     Mutant(SCHEMA, "pgqueue.jobs", "fillfactor = 50", "fillfactor = 85"),
-    *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for update of j")),
+    *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for no key update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
-        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for update of j"))],
+        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for no key update of j"))],
     *[Mutant("pgqueue/sql/leases.sql", "heartbeat", old, new) for old, new in (
         (OWN, ""), (RUNNING, "where true"), (" skip locked", ""))],
     *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
         (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
-        ("for update of j skip locked", "for update of j"))],
+        ("for no key update of j skip locked", "for no key update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('blocked', 'pending', 'running')", ""),
-        ("order by j.id\n     limit :limit::integer\n     for update of j", "limit :limit::integer\n     for update of j"))],
+        ("order by j.id\n     limit :limit::integer\n     for no key update of j", "limit :limit::integer\n     for no key update of j"))],
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(
         part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
         ("and q.paused_at is not null)", "and false)"),
         ("where t.paused_at is not null", "where false"), ("and j.limit_key is null", "and true"),
         ("coalesce(q.max_running, q.rate)", "null::integer"))],
     *[Mutant(SCHEMA, "claim_limited", old, new) for old, new in (
-        ("for update skip locked;", ";"), ("here.max_running - coalesce(sum(r.n), 0)::integer", "room"),
+        ("for no key update of q skip locked;", ";"), ("here.max_running - coalesce(sum(r.n), 0)::integer", "room"),
         ("head.max_running - coalesce((busy ->> at_key)::integer, 0)", "room"),
         ("elsif not busy ? at_key then", "else"), ("head.ordered = 'strict' or ", ""),
         ("and (j.expires_at is null or j.expires_at > now())", ""),
         ("continue when head.id is null or head.paused_at is not null;", "continue when head.id is null;"),
-        ("set tokens = b.tokens - s.n", "set tokens = b.tokens"))],
+        ("set tokens = b.tokens - c.n", "set tokens = b.tokens"))],
     *[Mutant("pgqueue/sql/maintenance.sql", "expire", old, new) for old, new in (
         ("(case when j.status = 'pending' then j.expires_at end) < now()", "j.expires_at < now()"),
         (" and (case when j.status = 'pending' then j.expires_at end) < now()", ""))],
@@ -120,7 +120,7 @@ MUTANTS = [
         ("= most then ended", "= -1 then ended"))],
     *[Mutant(SCHEMA, "check_claim", old, new) for old, new in (
         (" and j.claim_id = check_claim.claim_id", ""), (" and j.status = 'running'", ""),
-        ("for no key update", ""))],
+        ("for no key update of j", ""))],
     *[Mutant(SCHEMA, "await_event", old, new) for old, new in (
         ("and e.created_at >= (select j.created_at from pgqueue.jobs j where j.id = await_event.job_id)", ""),
         ("and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)", ""))],

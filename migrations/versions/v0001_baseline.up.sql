@@ -655,7 +655,7 @@ declare
     chosen bigint[] := '{}';
 begin
     insert into pgqueue.queues (name) values (of_queue) on conflict do nothing;
-    select q.* into here from pgqueue.queues q where q.name = of_queue for update skip locked;
+    select q.* into here from pgqueue.queues q where q.name = of_queue for no key update of q skip locked;
     if here.name is null or here.paused_at is not null
        or exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null) then
         return query select after_key, null::float8, null::bigint, null::text, null::text, null::smallint,
@@ -747,7 +747,7 @@ begin
         select j.id from pgqueue.jobs j
          where j.id = any (chosen[1:greatest(room, 0)]) and j.status = 'pending'
          order by j.id
-         for update of j skip locked
+         for no key update of j skip locked
     ), taken as (
         update pgqueue.jobs j
            set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = claim_limited.claim_id,
@@ -756,13 +756,12 @@ begin
           from pick
          where j.id = pick.id
         returning j.*
+    ), costs as materialized (
+        select of_queue as name, count(*) as n from taken
+        union all
+        select of_queue || '/' || t.limit_key, count(*) from taken t where rates ? t.limit_key group by 1
     ), spent as (
-        update pgqueue.buckets b
-           set tokens = b.tokens - s.n
-          from (select of_queue as name, count(*) as n from taken
-                union all
-                select of_queue || '/' || t.limit_key, count(*) from taken t where rates ? t.limit_key group by 1) s
-         where b.name = s.name
+        update pgqueue.buckets b set tokens = b.tokens - c.n from costs c where b.name = c.name
     )
     select at_key, until_token, null::bigint, null::text, null::text, null::smallint, null::integer, null::integer,
            null::integer, null::timestamptz
@@ -932,7 +931,7 @@ declare
     job_id bigint;
     entry pgqueue.schedules;
 begin
-    select * into entry from pgqueue.schedules s where s.name = run_schedule.name for update;
+    select * into entry from pgqueue.schedules s where s.name = run_schedule.name for no key update of s;
     if not found then
         return null;
     end if;
@@ -1107,7 +1106,7 @@ begin
                              where p.id is null or p.status in ('dead', 'cancelled'))
          order by m.job_id
          limit most
-         for update of m
+         for no key update of m
     ), unwatched as (
         update pgqueue.workflow_jobs m set watched = null from touched t where m.job_id = t.job_id
     ), changed as (
@@ -1149,7 +1148,7 @@ begin
           join pgqueue.workflow_jobs m on m.job_id = f.job_id
          where m.watched = any (ended)
          order by m.job_id
-         for update of m
+         for no key update of m
     ), passed as materialized (
         select w.job_id, w.if_failed, clock_timestamp() + coalesce(w.delay, interval '0') as due, held.parent_id as next
           from watching w
@@ -1189,7 +1188,7 @@ begin
           left join pgqueue.jobs p on p.id = w.watched
          where w.watched = any (ended) and (p.id is null or p.status in ('succeeded', 'dead', 'cancelled'))
          order by w.id
-         for update of w
+         for no key update of w
     ), passed as materialized (
         select w.id, next.job_id as next
           from watching w
@@ -1220,7 +1219,7 @@ as $$
           join pgqueue.jobs j on j.id = m.job_id
          where m.workflow_id = cancel_workflow.id and j.status in ('blocked', 'pending', 'running')
          order by j.id
-         for update of j
+         for no key update of j
     ), cancelled as (
         update pgqueue.jobs j
            set status = case when j.status = 'running' then j.status else 'cancelled' end,
@@ -1248,7 +1247,7 @@ begin
           join pgqueue.jobs j on j.id = m.job_id
          where m.workflow_id = retry_workflow.id and j.status in ('dead', 'cancelled')
          order by m.job_id
-         for update of m
+         for no key update of m
     ), watching as (
         update pgqueue.workflow_jobs m set watched = c.parent from members c where m.job_id = c.job_id
     ), back as (
@@ -1316,7 +1315,7 @@ as $$
 begin
     perform 1 from pgqueue.jobs j
       where j.id = check_claim.job_id and j.claim_id = check_claim.claim_id and j.status = 'running'
-        for no key update;
+        for no key update of j;
     if not found then
         raise exception 'job % is no longer held by claim %', job_id, claim_id
             using errcode = 'PQ001', hint = 'Its lease ran out or it was taken back; this transaction must roll back.';
@@ -1413,7 +1412,7 @@ as $$
                           join pgqueue.steps s on s.event = e.name and s.event is not null and s.finished_at is null
                          where e.id = any (event_ids))
          order by j.id
-         for update of j skip locked
+         for no key update of j skip locked
     ), woken as (
         update pgqueue.jobs j set run_at = clock_timestamp() from chosen c where j.id = c.id returning j.queue
     ), told as (
@@ -1450,7 +1449,8 @@ declare
     fresh bigint[];
     woken bigint;
 begin
-    fresh := array(select e.id from pgqueue.events e where e.delivered_at is null order by e.id limit most for update skip locked);
+    fresh := array(select e.id from pgqueue.events e where e.delivered_at is null order by e.id limit most
+                    for no key update of e skip locked);
     woken := pgqueue.wake_waiting(fresh);
     -- One that is about to sleep is not woken by this look but by the next.
     update pgqueue.events e set delivered_at = clock_timestamp()

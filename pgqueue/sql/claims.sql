@@ -20,7 +20,7 @@ pick as materialized (
             and j.task <> all (:without::text[])
           order by j.run_at, j.id
           limit :limit::integer
-          for update of j skip locked) found
+          for no key update of j skip locked) found
      limit :limit::integer
 )
 
@@ -140,7 +140,7 @@ with recursive slice as materialized (
             and j.task <> all (:without::text[])
           order by j.run_at, j.id
           limit :limit::integer
-          for update of j skip locked) found
+          for no key update of j skip locked) found
      limit :limit::integer
 ), claimed as (
 -- include: take
@@ -191,8 +191,17 @@ select gone.id from gone;
 -- name: trade
 -- Complete and claim in one statement, so in one round trip and one commit; and in one update, since each would open the
 -- table's indexes and read its constraints anew. What is done comes back with its id alone.
+-- The union is a CTE of its own and materialized: PostgreSQL pulls one that stands in the FROM of an update up into its
+-- plan, and then loses all its rows but the first when it checks them again after the wait for another writer's lock.
 with
 -- include: ahead
+, t as materialized (
+    select e.id, true as done, e.claim_id, e.run_seconds from
+-- include: ended
+           e
+    union all
+    select pick.id, false, null, null from pick
+)
 update pgqueue.jobs j
    set status = case when t.done then 'succeeded' else 'running' end,
        finished_at = case when t.done then clock_timestamp() else j.finished_at end,
@@ -203,11 +212,7 @@ update pgqueue.jobs j
        worker_id = case when t.done then null else :worker_id::uuid end,
        claimed_at = case when t.done then j.claimed_at else clock_timestamp() end,
        lease_expires_at = case when t.done then null else clock_timestamp() + make_interval(secs => :lease::float8) end
-  from (select ended.id, true as done, ended.claim_id, ended.run_seconds from
--- include: ended
-        ended
-        union all
-        select pick.id, false, null, null from pick) t
+  from t
  where j.id = t.id and (not t.done or
 -- include: own
        )
@@ -251,7 +256,7 @@ with own as materialized (
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
-     for update of j
+     for no key update of j
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
                                   traceback, started_at, run_seconds

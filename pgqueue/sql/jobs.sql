@@ -103,7 +103,7 @@ with chosen as materialized (
             or j.finished_at >= clock_timestamp() - make_interval(secs => :since::float8))
      order by j.id
      limit :limit::integer
-     for update of j skip locked
+     for no key update of j skip locked
 ), back as (
     update pgqueue.jobs j
        set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(),
@@ -135,7 +135,7 @@ with chosen as materialized (
             or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
      order by j.id
      limit :limit::integer
-     for update of j
+     for no key update of j
 )
 update pgqueue.jobs j
    set status = case when j.status = 'running' then j.status else 'cancelled' end,
@@ -160,7 +160,7 @@ with chosen as materialized (
             or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
      order by j.id
      limit :limit::integer
-     for update of j
+     for no key update of j
 ), changed as (
     update pgqueue.jobs j
        set queue = coalesce(:to_queue::text, j.queue), priority = coalesce(:to_priority::smallint, j.priority),
@@ -230,6 +230,6 @@ with chosen as materialized (
       join pgqueue.jobs j on j.id = t.id and j.args = t.old::jsonb
      where j.status in ('blocked', 'pending', 'dead', 'cancelled')
      order by j.id
-     for update of j
+     for no key update of j
 )
 update pgqueue.jobs j set args = chosen.new::jsonb from chosen where j.id = chosen.id returning j.id;

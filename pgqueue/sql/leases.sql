@@ -4,7 +4,7 @@ with own as materialized (
     select j.id from pgqueue.jobs j
      where j.worker_id is not null and j.claim_id = :claim_id::uuid and j.status = 'running'
      order by j.id
-     for update of j
+     for no key update of j
 )
 update pgqueue.jobs j
    set status = case when j.cancel_requested then 'cancelled' else 'pending' end,
@@ -27,7 +27,7 @@ with held as materialized (
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
-     for update of j skip locked
+     for no key update of j skip locked
 ), renewed as (
     update pgqueue.jobs j
        set lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)

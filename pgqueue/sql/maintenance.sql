@@ -13,7 +13,7 @@ with lapsed as materialized (
        and j.id > :after::bigint and j.id <= :until::bigint
      order by j.id
      limit :limit::integer
-     for update of j skip locked
+     for no key update of j skip locked
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error, started_at)
     select l.id, l.attempt, l.claim_id, l.worker_id, 'crash', 'WorkerCrashed', l.reason, l.claimed_at
@@ -40,7 +40,7 @@ with late as materialized (
      where j.expires_at is not null and (case when j.status = 'pending' then j.expires_at end) < now()
      order by case when j.status = 'pending' then j.expires_at end
      limit :limit::integer
-     for update of j skip locked
+     for no key update of j skip locked
 )
 update pgqueue.jobs j
    set status = 'cancelled', finished_at = clock_timestamp(),

@@ -7,7 +7,7 @@ with own as materialized (
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
-     for update of j
+     for no key update of j
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, started_at, run_seconds, log)
     select own.id, own.attempt, own.claim_id, own.worker_id, 'succeeded', own.claimed_at, own.run_seconds, own.log
@@ -31,7 +31,7 @@ with done as materialized (
       join pgqueue.jobs j on j.id = t.id and j.attempt = t.attempt
      where j.status = 'succeeded'
      order by j.id
-     for update of j
+     for no key update of j
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, outcome, started_at, run_seconds, log)
     select d.id, d.attempt, 'succeeded', d.claimed_at, d.run_seconds, d.log from done d where d.log is not null
@@ -46,6 +46,6 @@ with own as materialized (
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
-     for update of j skip locked
+     for no key update of j skip locked
 )
 update pgqueue.jobs j set progress = own.progress::jsonb from own where j.id = own.id returning j.id;

@@ -28,7 +28,7 @@ with wanted as (
       join pgqueue.schedules s on s.name = w.name
      where s.last_tick = w.seen and s.next_tick <= clock_timestamp() and s.paused_at is null
      order by s.name
-     for update of s skip locked
+     for no key update of s skip locked
 ), ticked as materialized (
     select c.name, t.tick
       from unnest(:tick_names::text[], :ticks::timestamptz[]) as t(name, tick)

@@ -1,0 +1,331 @@
+"""How each statement that writes jobs is called: on which rows, and whether it may wait for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from pgqueue.job import ClaimedJob, NewJob, Status, UniqueKey
+from pgqueue.operations import (
+    Operation,
+    claims,
+    enqueue,
+    jobs,
+    limits,
+    maintenance,
+    steps,
+    workflows,
+)
+from pgqueue.operations.claims import Finished, Lane
+from pgqueue.operations.jobs import Change, Filter
+from pgqueue.outcome import SUCCEEDED, Outcome
+from tests.concurrency.database import Jobs, Stage
+
+DAY = 86400.0
+START = datetime(2000, 1, 1, tzinfo=UTC)
+SIZES = (1, 2, 10, 100)
+
+Make = Callable[[Stage, Jobs], object]
+
+
+def _nothing(stage: Stage, these: Jobs) -> None: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One statement on jobs in one state.
+
+    Args:
+        operations: what is run, each in a transaction of its own.
+        make: what is there beside the jobs.
+        waits: may it wait for rows that others have locked? If not, it leaves them for the next call.
+        without: names of writers of this state that make no sense here.
+        sizes: numbers of contended jobs; as many are free.
+        deletes: may a key-share lock hold it up?
+        anew: does each call answer for all jobs, so that the last one counts?
+    """
+
+    name: str
+    statement: str
+    state: str
+    operations: Callable[[Jobs], Sequence[Operation[Any]]]
+    make: Make = _nothing
+    waits: bool = False
+    without: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = SIZES
+    deletes: bool = False
+    anew: bool = False
+
+
+def one(make: Callable[[Jobs], Operation[Any]]) -> Callable[[Jobs], Sequence[Operation[Any]]]:
+    return lambda these: [make(these)]
+
+
+def _done(these: Jobs, outcome: Outcome = SUCCEEDED) -> list[Finished]:
+    return [Finished(job_id, these.claim, outcome, 0.5) for job_id in these.ids]
+
+
+OUTCOMES = [
+    Outcome("retry", 3600.0, "E", "why"),
+    Outcome("snooze", 0.0),
+    Outcome("dead", None, "E", "why"),
+    Outcome("retry", None, "E", "why"),
+    Outcome("cancelled", None, "Cancelled", "why"),
+]
+
+
+def _ended(these: Jobs) -> list[Finished]:
+    return [
+        Finished(job_id, these.claim, OUTCOMES[place % len(OUTCOMES)], 0.5)
+        for place, job_id in enumerate(these.ids)
+    ]
+
+
+def _with_results(these: Jobs) -> list[Finished]:
+    return _done(these, Outcome("succeeded", result='{"a": 1}', log="said"))
+
+
+def _completed(these: Jobs) -> list[Finished]:
+    jobs = [
+        ClaimedJob(i, "t", "{}", these.queue, 0, 1, 3, 0, START, None, None, these.claim)
+        for i in these.ids
+    ]
+    return [
+        Finished(job.id, these.claim, Outcome("completed", result='{"a": 1}', log="said"), 0.5, False, job)
+        for job in jobs
+    ]  # fmt: skip
+
+
+def _held(these: Jobs) -> list[ClaimedJob]:
+    return [
+        ClaimedJob(i, "t", "{}", these.queue, 0, 1, 3, 0, START, None, None, these.claim)
+        for i in these.ids
+    ]
+
+
+def _lanes(these: Jobs, priority: int = 0) -> list[Lane]:
+    return [Lane(these.queue, priority, START, 0)]
+
+
+def _taking() -> claims.Taking:
+    return {"limit": 1000, "claim_id": uuid4(), "worker_id": uuid4(), "lease": 600}
+
+
+def _pairs(these: Jobs) -> list[tuple[int, Any]]:
+    return [(job_id, these.claim) for job_id in these.ids]
+
+
+def _pending_beside(stage: Stage, these: Jobs) -> None:
+    """As many pending jobs of another lane: for statements that complete and claim."""
+    rows = stage.looker.execute(
+        "insert into pgqueue.jobs (task, queue, priority, run_at) select 't', %s, 5, now() - interval '1 hour'"
+        " from generate_series(1, %s) returning id",
+        (these.queue, len(these.ids)),
+    )
+    these.ids += sorted(row[0] for row in rows.fetchall())
+    these.extra["done"] = len(these.ids) // 2
+
+
+def _first(these: Jobs) -> list[Finished]:
+    return _done(these)[: these.extra["done"]]
+
+
+def _limited(stage: Stage, these: Jobs) -> None:
+    stage.looker.execute(
+        "insert into pgqueue.queues (name, max_running) values (%s, 1000)", (these.queue,)
+    )
+    stage.looker.execute(
+        "update pgqueue.jobs set limit_key = 't:' || id %% 3 where queue = %s and id %% 2 = 0",
+        (these.queue,),
+    )
+
+
+def _keyed(stage: Stage, these: Jobs) -> None:
+    stage.looker.execute(
+        "update pgqueue.jobs set unique_key = 't:' || queue || '.' || id, unique_until = 'finished'"
+        " where queue = %s",
+        (these.queue,),
+    )
+
+
+def _keyed_until_started(stage: Stage, these: Jobs) -> None:
+    stage.looker.execute(
+        "update pgqueue.jobs set unique_key = 't:' || queue || '.' || id, unique_until = 'started'"
+        " where queue = %s",
+        (these.queue,),
+    )
+
+
+def _enqueued(these: Jobs, until: str, on_conflict: str) -> Operation[Any]:
+    return enqueue.enqueue([
+        NewJob("t", '{"new": 1}', these.queue, key=UniqueKey(f"{these.queue}.{i}", until, None, on_conflict))  # type: ignore[arg-type]
+        for i in these.ids
+    ])  # fmt: skip
+
+
+def _in_workflow(stage: Stage, these: Jobs) -> None:
+    """All jobs are one workflow, as its chain of jobs would be: none waits for another."""
+    stage.looker.execute(
+        """with w as (insert into pgqueue.workflows (name, watched, status, finished_at)
+                      values ('w', %(last)s, null, null) returning id),
+                m as (insert into pgqueue.workflow_jobs (job_id, workflow_id)
+                      select i, w.id from w cross join unnest(%(ids)s::bigint[]) i)
+           update pgqueue.jobs j set workflow_id = w.id from w where j.id = any(%(ids)s)""",
+        {"ids": these.ids, "last": these.ids[-1]},
+    )
+    row = stage.looker.execute(
+        "select workflow_id from pgqueue.jobs where id = %s", (these.ids[0],)
+    ).fetchone()
+    these.extra["workflow"] = row and row[0]
+
+
+def _ended_workflow(stage: Stage, these: Jobs) -> None:
+    _in_workflow(stage, these)
+    stage.looker.execute(
+        "update pgqueue.workflows set status = 'succeeded', watched = null, finished_at = now() - interval '9 days'"
+        " where id = %s",
+        (these.extra["workflow"],),
+    )
+
+
+def _with_parents(stage: Stage, these: Jobs) -> None:
+    """Each of the jobs waits for one parent that has succeeded; a third waits for one that is dead."""
+    _in_workflow(stage, these)
+    rows = stage.looker.execute(
+        "insert into pgqueue.jobs (task, queue, status, finished_at)"
+        " select 't', 'parents', case when i %% 3 = 0 then 'dead' else 'succeeded' end, now()"
+        " from generate_series(1, %s) i returning id",
+        (len(these.ids),),
+    )
+    parents = these.extra["parents"] = sorted(row[0] for row in rows.fetchall())
+    stage.looker.execute(
+        """with d as (insert into pgqueue.dependencies (job_id, parent_id)
+                      select * from unnest(%(ids)s::bigint[], %(parents)s::bigint[]))
+           update pgqueue.workflow_jobs m set watched = p.parent
+             from unnest(%(ids)s::bigint[], %(parents)s::bigint[]) as p(job, parent) where m.job_id = p.job""",
+        {"ids": these.ids, "parents": parents},
+    )
+
+
+def _settled(these: Jobs) -> Sequence[Operation[Any]]:
+    return [workflows.settle(these.extra["parents"])]
+
+
+def _waiting_for_event(stage: Stage, these: Jobs) -> None:
+    stage.looker.execute(
+        "insert into pgqueue.steps (job_id, name, event, wakes_at)"
+        " select i, 'event', %s, now() + interval '1 day' from unnest(%s::bigint[]) i",
+        (these.queue, these.ids),
+    )
+
+
+def _with_event(stage: Stage, these: Jobs) -> None:
+    _waiting_for_event(stage, these)
+    stage.looker.execute(
+        "insert into pgqueue.events (name, payload) values (%s, '1')", (these.queue,)
+    )
+
+
+RECORDING = [
+    Case("complete", "complete", "running", one(lambda j: claims.complete(_done(j), delete=False)), waits=True),
+    Case("complete and delete", "complete_and_delete", "running",
+         one(lambda j: claims.complete(_done(j), delete=True)), waits=True, deletes=True),
+    Case("trade", "trade", "running",
+         one(lambda j: claims.trade(_first(j), _lanes(j, 5), delete=False, **_taking())),
+         make=_pending_beside, waits=True),
+    Case("trade and delete", "trade_and_delete", "running",
+         one(lambda j: claims.trade(_first(j), _lanes(j, 5), delete=True, **_taking())),
+         make=_pending_beside, waits=True, deletes=True),
+    Case("fail", "fail", "running", one(lambda j: claims.fail(_ended(j))), waits=True),
+    Case("complete with results", "complete_with", "running",
+         one(lambda j: claims.complete_with(_with_results(j))), waits=True),
+    Case("add results", "add_results", "succeeded", one(lambda j: claims.add_results(_completed(j))), waits=True),
+    Case("complete in a transaction", "complete_job", "running",
+         lambda j: [jobs.complete(i, j.claim) for i in j.ids], waits=True, sizes=(1,)),
+    Case("save a step", "save_step", "running",
+         lambda j: [steps.save(held, "s", "1") for held in _held(j)], waits=True, sizes=(1,)),
+    Case("sleep", "start_sleep", "running",
+         lambda j: [steps.sleep(held, "s", 3600) for held in _held(j)], waits=True, sizes=(1,)),
+    Case("wait for an event", "await_event", "running",
+         lambda j: [steps.wait(held, "s", j.queue, 3600) for held in _held(j)], waits=True, sizes=(1,)),
+]  # fmt: skip
+LEASES = [
+    Case("heartbeat", "heartbeat", "running", one(lambda j: claims.heartbeat(_pairs(j), lease=36000)), anew=True),
+    Case("progress", "note_progress", "running",
+         one(lambda j: claims.note_progress([(i, c, '{"done": 2}') for i, c in _pairs(j)]))),
+    Case("release", "release", "running", one(lambda j: claims.release(j.claim)), waits=True),
+]  # fmt: skip
+CLAIMS = [
+    Case("claim", "claim", "pending", one(lambda j: claims.claim(_lanes(j), **_taking()))),
+    Case("sweep", "sweep", "pending", one(lambda j: claims.sweep([j.queue], **_taking()))),
+    Case("trade nothing and claim", "trade", "pending",
+         one(lambda j: claims.trade([], _lanes(j), delete=False, **_taking()))),
+    Case("trade nothing, claim and delete", "trade_and_delete", "pending",
+         one(lambda j: claims.trade([], _lanes(j), delete=True, **_taking()))),
+    Case("claim under limits", "claim_limited", "pending",
+         one(lambda j: limits.claim(j.queue, None, **_taking())), make=_limited),
+]  # fmt: skip
+MAINTENANCE = [
+    Case("rescue", "rescue", "lapsed",
+         one(lambda j: maintenance.rescue(max_crashes=3, after=j.ids[0] - 1, until=j.ids[-1]))),
+    Case("expire", "expire", "late", one(lambda j: maintenance.expire())),
+    Case("prune", "prune", "succeeded", one(lambda j: maintenance.prune(Status.SUCCEEDED, age=DAY)), deletes=True),
+    Case("prune dead ones", "prune", "dead", one(lambda j: maintenance.prune(Status.DEAD, age=DAY)), deletes=True),
+]  # fmt: skip
+PEOPLE = [
+    *[Case(f"cancel {state} ones", "cancel_jobs", state, one(lambda j: jobs.cancel(j.ids)), waits=True)
+      for state in ("pending", "running", "blocked")],
+    Case("cancel by a filter", "cancel_jobs", "running", one(lambda j: jobs.cancel(None, Filter(queue=j.queue))), waits=True),
+    Case("change", "change_jobs", "pending",
+         one(lambda j: jobs.change(j.ids, Filter(), Change(priority=3, delay=60))), waits=True),
+    Case("change by a filter", "change_jobs", "pending",
+         one(lambda j: jobs.change(None, Filter(queue=j.queue), Change(priority=3))), waits=True),
+    Case("retry", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter()))),
+    Case("retry by a filter", "retry_jobs", "dead", one(lambda j: jobs.retry(None, Filter(queue=j.queue)))),
+    Case("retry unique ones", "retry_jobs", "cancelled", one(lambda j: jobs.retry(j.ids, Filter())), make=_keyed),
+    *[Case(f"clear {state} ones", "clear_jobs", state,
+           one(lambda j, state=state: jobs.clear(Filter(queue=j.queue), status=state)), deletes=True)
+      for state in ("pending", "dead")],
+    *[Case(f"replace arguments of {state} ones", "replace_args", state,
+           one(lambda j: jobs.replace_args([(i, '{"old": 1}', '{"new": 1}') for i in j.ids])), waits=True)
+      for state in ("dead", "pending")],
+]  # fmt: skip
+UNIQUE = [
+    *[Case(f"enqueue unique ones, {on}", "enqueue_jobs", "pending",
+           one(lambda j, on=on, until=until: _enqueued(j, until, on)), make=make, waits=True, sizes=(1, 10))
+      for on, until, make in (("ignore", "finished", _keyed), ("replace", "started", _keyed_until_started),
+                              ("reschedule", "started", _keyed_until_started))],
+    Case("enqueue unique ones, running", "enqueue_jobs", "running",
+         one(lambda j: _enqueued(j, "finished", "ignore")), make=_keyed, waits=True, sizes=(1, 10)),
+]  # fmt: skip
+WORKFLOWS = [
+    Case("settle", "settle", "blocked", _settled, make=_with_parents, waits=True),
+    *[Case(f"cancel a workflow of {state} ones", "cancel_workflow", state,
+           one(lambda j: workflows.cancel(j.extra["workflow"])), make=_in_workflow, waits=True)
+      for state in ("pending", "running")],
+    Case("retry a workflow", "retry_workflow", "dead", one(lambda j: workflows.retry(j.extra["workflow"])),
+         make=_in_workflow, waits=True),
+    Case("prune workflows", "prune_workflows", "succeeded",
+         one(lambda j: workflows.prune(Status.SUCCEEDED, age=7 * DAY)), make=_ended_workflow, waits=True,
+         deletes=True),
+    Case("emit", "emit", "waiting", one(lambda j: replace(steps.emit(j.queue, "1"), decode=len)), make=_waiting_for_event,
+         without=("emit",)),
+    Case("deliver events", "deliver_events", "waiting", one(lambda j: replace(steps.deliver(), decode=lambda rows: None)), make=_with_event),
+]  # fmt: skip
+CASES = [*RECORDING, *LEASES, *CLAIMS, *MAINTENANCE, *PEOPLE, *UNIQUE, *WORKFLOWS]
+
+# Statements that only insert rows of their own, without a conflict with others: nobody can hold them up.
+INSERT = {
+    "enqueue",
+    "enqueue_one",
+    "enqueue_plain",
+    "copy_jobs",
+    "enqueue_workflow",
+    "run_schedule",
+    "fire_schedules",
+}
+# Statements of the testing kit: it is alone in its database.
+ALONE = {"test_due", "test_travel"}
