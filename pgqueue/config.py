@@ -54,7 +54,8 @@ class Settings:
         concurrency: jobs run at once in one process.
         lease: how long a claim is valid without a sign of life.
         poll: longest wait between looks at an idle queue.
-        grace: how long running jobs may go on after SIGTERM.
+        grace: how long running jobs may go on after SIGTERM; with a few seconds to spare below the time after
+            which whoever sent it sends SIGKILL (Kubernetes: 30 s), which would count as a crash.
         keep_succeeded: retention of succeeded jobs; 0 deletes them at once.
         keep_dead: retention of dead jobs.
         keep_cancelled: retention of cancelled jobs.
@@ -72,7 +73,7 @@ class Settings:
     concurrency: int = 20
     lease: float = 60.0
     poll: float = 1.0
-    grace: float = 30.0
+    grace: float = 20.0
     keep_succeeded: float | None = 86_400.0
     keep_dead: float | None = None
     keep_cancelled: float | None = 604_800.0

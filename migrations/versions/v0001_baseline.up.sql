@@ -248,10 +248,12 @@ create table pgqueue.workers (
     pid        integer not null,
     version    text not null,
     queues     text[],
+    state      text not null default 'running' check (state in ('running', 'stopping')),
     started_at timestamptz not null default clock_timestamp(),
     seen_at    timestamptz not null default clock_timestamp()
 );
 comment on table pgqueue.workers is 'Who is alive, for people to read; it decides nothing';
+comment on column pgqueue.workers.state is 'stopping: it claims no more, and ends when the jobs that it runs have';
 
 -- Enqueueing.
 

@@ -24,10 +24,10 @@ def workers_command(app: App, as_json: bool) -> None:
         click.echo("no workers")
     else:
         print_table(
-            ["id", "host", "#pid", "version", "queues", "since", "last seen"],
+            ["id", "host", "#pid", "version", "queues", "state", "since", "last seen"],
             [
                 [str(w.id)[:8], w.host, w.pid, w.version, ", ".join(w.queues or ["all"]),
-                 w.started_at, w.seen_at]
+                 w.state, w.started_at, w.seen_at]
                 for w in workers
             ],
         )  # fmt: skip

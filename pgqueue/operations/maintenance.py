@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from pgqueue.job import Status, check_name, check_queue
@@ -12,6 +13,7 @@ from pgqueue.operations import Operation, ids
 from pgqueue.stamp import Stamp, parse
 
 ALL = "*"
+WorkerState = Literal["running", "stopping"]
 MOST_ID = (1 << 63) - 1
 
 
@@ -43,13 +45,14 @@ class Rescued:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker process that said it is alive."""
+    """A worker process that said it is alive; one that is "stopping" claims no more jobs."""
 
     id: UUID
     host: str
     pid: int
     version: str
     queues: list[str] | None
+    state: WorkerState
     started_at: datetime
     seen_at: datetime
 
@@ -109,6 +112,7 @@ def worker_seen(
     pid: int,
     version: str,
     queues: Sequence[str] | None,
+    state: WorkerState,
     forget: float,
 ) -> Operation[None]:
     """Say that a worker is alive; forget others unseen for ``forget`` seconds."""
@@ -118,6 +122,7 @@ def worker_seen(
         "pid": pid,
         "version": version,
         "queues": None if queues is None else list(queues),
+        "state": state,
         "forget": forget,
     }
     return Operation("worker_seen", values, lambda rows: None)

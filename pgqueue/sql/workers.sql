@@ -1,13 +1,13 @@
 -- name: worker_seen
--- Say that this worker is alive, and forget those not seen for a while.
+-- Say that this worker is alive and in which state, and forget those not seen for a while.
 with gone as (
     delete from pgqueue.workers w
      where w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)
        and w.id <> (:id::text)::uuid
 )
-insert into pgqueue.workers (id, host, pid, version, queues)
-values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[])
-on conflict (id) do update set seen_at = clock_timestamp()
+insert into pgqueue.workers (id, host, pid, version, queues, state)
+values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :state::text)
+on conflict (id) do update set seen_at = clock_timestamp(), state = excluded.state
 returning id;
 
 -- name: worker_gone
@@ -16,7 +16,7 @@ delete from pgqueue.workers w where w.id = (:id::text)::uuid returning w.id;
 
 -- name: list_workers
 -- Workers alive, oldest first.
-select w.id::text, w.host, w.pid, w.version, w.queues, w.started_at, w.seen_at
+select w.id::text, w.host, w.pid, w.version, w.queues, w.state, w.started_at, w.seen_at
   from pgqueue.workers w order by w.started_at;
 
 -- name: channels
@@ -39,7 +39,7 @@ union all
 select format('update (%s) on %s', w.field, w.relation)
   from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'claim_id', 'worker_id',
                'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error'])
-        union all select 'pgqueue.workers', 'seen_at') as w(relation, field)
+        union all select 'pgqueue.workers', unnest(array['seen_at', 'state'])) as w(relation, field)
  where not has_column_privilege(w.relation, w.field, 'update')
 union all
 select 'execute on pgqueue.complete_job'

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import ClassVar
 
@@ -126,16 +127,18 @@ class Abandoner(Service):
 
 
 class Presence(Service):
-    """Says that this worker is alive."""
+    """Says that this worker is alive, and that it is stopping as soon as it is."""
 
     name: ClassVar[str] = "presence"
 
-    def __init__(self, *, database: Database, alive: Operation[None], every: float) -> None:
+    def __init__(
+        self, *, database: Database, alive: Callable[[], Operation[None]], every: float
+    ) -> None:
         super().__init__()
         self._database, self._alive, self._every = database, alive, every
 
     async def run_once(self) -> float:
-        await self._database.run(self._alive)
+        await self._database.run(self._alive())
         return self._every
 
 
@@ -145,7 +148,7 @@ class Heartbeat:
     Args:
         lease: seconds a claim or a renewal holds.
         held: the jobs in this worker; called from the thread.
-        alive: the statement that says the worker is alive.
+        alive: makes the statement that says the worker is alive.
         loop: the event loop of the jobs, where they are interrupted.
         beside: makes services that run in the thread as well, given its connection.
     """
@@ -158,7 +161,7 @@ class Heartbeat:
         outage: Outage,
         lease: float,
         held: Held,
-        alive: Operation[None],
+        alive: Callable[[], Operation[None]],
         loop: asyncio.AbstractEventLoop,
         beside: Callable[[Database], list[Service]] = lambda database: [],
     ) -> None:
@@ -203,6 +206,7 @@ class Heartbeat:
 
     def _services(self, database: Database) -> list[Service]:
         lease, held, interrupt = self._lease, self._held, self._interrupt
+        self._presence = Presence(database=database, alive=self._alive, every=lease / 3)
         renewer = Renewer(database=database, lease=lease, held=held, interrupt=interrupt)
         return [
             Abandoner(
@@ -212,10 +216,16 @@ class Heartbeat:
                 renewer=renewer,
             ),
             renewer,
-            Presence(database=database, alive=self._alive, every=lease / 3),
+            self._presence,
             Keeper(database, most_backoff=MOST_BACKOFF),
             *self._beside(database),
         ]
+
+    def say_now(self) -> None:
+        """Say at once that the worker is alive: something about it has changed."""
+        if self._ready.is_set():
+            with suppress(RuntimeError):  # it has ended
+                self.call(self._presence.wake)
 
     def call(self, function: Callable[[], object]) -> None:
         """Call a function of a service in the thread."""

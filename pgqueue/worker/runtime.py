@@ -15,7 +15,7 @@ from uuid import uuid4
 from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.context import Context
-from pgqueue.operations import maintenance, workflows
+from pgqueue.operations import Operation, maintenance, workflows
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
@@ -74,6 +74,7 @@ class Runtime:
             grace=settings.grace,
             ends_process=ends_process,
             settled=lambda: self.settler.at_rest,
+            changed=lambda: self.heartbeat.say_now(),
         )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
@@ -184,14 +185,18 @@ class Runtime:
 
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
-        alive = maintenance.worker_seen(
-            self.id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=version(DISTRIBUTION),
-            queues=names,
-            forget=FORGET_WORKERS,
-        )
+
+        def alive() -> Operation[None]:
+            return maintenance.worker_seen(
+                self.id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=version(DISTRIBUTION),
+                queues=names,
+                state="stopping" if self.shutdown.ending else "running",
+                forget=FORGET_WORKERS,
+            )
+
         return Heartbeat(
             dsn=self.app.dsn,
             schema=self.app.schema,

@@ -17,6 +17,7 @@ TO_BE_RECORDED = 5.0
 HURRIED = 1.0
 UNHURRIED = 10.0
 LOOK_EVERY = 0.02
+MOST_SHOWN = 5
 
 Pools = Sequence[tuple[Executor, Exchange]]
 
@@ -31,6 +32,7 @@ class Shutdown:
         grace: seconds that running jobs have after ``stop()``.
         ends_process: the process ends with the worker, so jobs in threads may be given back.
         settled: has what waited for jobs that ended been looked at?
+        changed: called when the worker begins to end.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class Shutdown:
         grace: float,
         ends_process: bool,
         settled: Callable[[], bool] = lambda: True,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._pools, self._settled = pools, settled
+        self._pools, self._settled, self._changed = pools, settled, changed
         self._drain, self._max_jobs = drain, max_jobs
         self._grace = grace
         self._ends_process = ends_process
@@ -59,6 +62,12 @@ class Shutdown:
         else:
             self._stopped_at = time.monotonic()
         self.stopping.set()
+        self._changed()
+
+    @property
+    def ending(self) -> bool:
+        """Does it claim no more jobs?"""
+        return self.recycled or self.stopping.is_set()
 
     def left(self, *, after: float) -> float:
         """Seconds that what runs beside the jobs has: until ``after`` seconds from the end of the grace time.
@@ -77,6 +86,7 @@ class Shutdown:
             log.info("%s: ending, to be started anew", reason)
             self.recycled = True
             self._claim_no_more()
+            self._changed()
 
     def budget(self) -> int | None:
         """How many more jobs may be claimed before this process is to end; None for no limit."""
@@ -112,9 +122,11 @@ class Shutdown:
     async def _shut_down(self) -> None:
         self._claim_no_more()
         executors = [executor for executor, _ in self._pools()]
+        if self.stopping.is_set() and (running := _described(executors)):
+            log.info("stopping: waits up to %g s for %s", self._grace, running)
         if not await self._at_rest(time.monotonic() + self._grace):
             log.warning(
-                "%d jobs still run after the grace time", sum(len(e.held) for e in executors)
+                "stopped without waiting any longer for %s", _described(executors) or "results"
             )
             for executor in executors:
                 executor.interrupt_all()
@@ -141,3 +153,13 @@ async def either(event: asyncio.Event, *, timeout: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
+
+
+def _described(executors: Sequence[Executor]) -> str:
+    """The jobs that run, for the log: the first few by name."""
+    runs = [run for executor in executors for run in executor.held.values() if run.task is not None]
+    shown = ", ".join(
+        f"{run.job.id} ({run.job.task}, for {run.seconds():.1f} s)" for run in runs[:MOST_SHOWN]
+    )
+    more = f" and {len(runs) - MOST_SHOWN} more" if len(runs) > MOST_SHOWN else ""
+    return f"{len(runs)} job{'s' if len(runs) > 1 else ''}: {shown}{more}" if runs else ""

@@ -27,7 +27,9 @@ from tests.faults.proxy import Proxy
 from tests.support import eventually_async, statuses, working
 
 STATS = maintenance.stats()
-ALIVE = maintenance.worker_seen(uuid4(), host="here", pid=1, version="1", queues=None, forget=300.0)
+ALIVE = maintenance.worker_seen(
+    uuid4(), host="here", pid=1, version="1", queues=None, state="running", forget=300.0
+)
 
 
 @asynccontextmanager
@@ -49,7 +51,7 @@ async def beating(dsn: str, run: Run | None, lease: float) -> AsyncIterator[None
         outage=Outage(dsn),
         lease=lease,
         held=lambda: [] if run is None else [run],
-        alive=ALIVE,
+        alive=lambda: ALIVE,
         loop=asyncio.get_running_loop(),
     )
     beats.start()

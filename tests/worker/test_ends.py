@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgqueue.config import Settings
 from pgqueue.worker import last_resort
 from pgqueue.worker.threads import DaemonThreads
 from tests.processes import Workers
@@ -104,6 +105,27 @@ def test_each_signal_lets_running_jobs_end(
     process.send_signal(number)
     assert process.wait(SOON) == 0
     assert statuses(conn) == {job: "succeeded"}
+
+
+def test_a_worker_that_stops_is_shown_and_says_what_it_waits_for(
+    workers: Workers, conn: psycopg.Connection
+) -> None:
+    job = apps.wait.enqueue().id
+    process = workers.start("--grace", "1h")
+    eventually(lambda: started(conn, 1))
+    assert [w.state for w in apps.app.client.workers()] == ["running"]
+    process.terminate()
+    eventually(lambda: [w.state for w in apps.app.client.workers()] == ["stopping"])
+    process.terminate()
+    assert process.wait(SOON) == 0
+    assert process.stderr is not None
+    log = process.stderr.read()
+    assert f"stopping: waits up to 3600 s for 1 job: {job} (wait, for " in log
+    assert f"stopped without waiting any longer for 1 job: {job} (wait" in log
+
+
+def test_the_default_grace_fits_in_what_kubernetes_gives() -> None:
+    assert Settings().grace + 7 < 30
 
 
 def test_threads_are_reused_and_bounded() -> None:
