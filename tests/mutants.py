@@ -134,7 +134,10 @@ MUTANTS = [
     Mutant(SCHEMA, "room", " and j.status = 'pending'", ""),
     Mutant(SCHEMA, "enqueue", "added.placed = 'inserted' and full_of", "full_of"),
     Mutant(SCHEMA, "with_defaults", "e.job ->> 'priority' is null", "true"),
-    Mutant("pgqueue/sql/workflows.sql", "prune_workflows", "and j.status in ('blocked', 'pending', 'running')", "and false"),
+    *[Mutant("pgqueue/sql/workflows.sql", "prune_workflows", old, new) for old, new in (
+        ("and j.status in ('blocked', 'pending', 'running')", "and false"), ("w.status = :status::text and ", ""),
+        (" for update of w skip locked", " for update of w"), (" and m.job_id > coalesce(b.last, 0)", ""),
+        ("m.job_id > coalesce(b.last, 0)", "false"))],
 ]  # fmt: skip
 
 

@@ -960,7 +960,7 @@ comment on table pgqueue.workflows is 'Jobs that wait for each other';
 comment on column pgqueue.workflows.watched is 'A job of it that has not ended, as far as was looked';
 comment on column pgqueue.workflows.status is 'Null until all its jobs have ended; then the worst of their ends';
 create index workflows_watched on pgqueue.workflows (watched) where watched is not null;
-create index workflows_finished on pgqueue.workflows (finished_at) where finished_at is not null;
+create index workflows_finished on pgqueue.workflows (status, finished_at) where finished_at is not null;
 
 create table pgqueue.workflow_jobs (
     job_id      bigint primary key,

@@ -161,6 +161,9 @@ def retry(workflow_id: int) -> Operation[int]:
 
 
 def prune(status: Status, *, age: float, limit: int = 1000) -> Operation[list[int]]:
-    """Delete one batch of the jobs of one workflow that ended more than ``age`` seconds ago."""
+    """Delete one batch of jobs of workflows that ended more than ``age`` seconds ago.
+
+    Returns the id of the workflow of each job that was deleted, and of each workflow that had none left.
+    """
     values = {"status": status.value, "age": age, "limit": limit}
     return Operation("prune_workflows", values, ids)

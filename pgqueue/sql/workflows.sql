@@ -63,32 +63,38 @@ select pgqueue.cancel_workflow(:id::bigint);
 select pgqueue.retry_workflow(:id::bigint);
 
 -- name: prune_workflows
--- Delete one batch of the jobs of one workflow that ended longer ago than the given age; with the last
--- batch the workflow.
+-- Delete one batch of jobs of workflows that ended longer ago than the given age, the oldest first; with its last job a
+-- workflow goes. One row per job, or per workflow without any, with the id of the workflow.
 with old as materialized (
     select w.id from pgqueue.workflows w
-     where w.finished_at < now() - make_interval(secs => :age::float8) and w.status = :status::text
-       and not exists (select from pgqueue.workflow_jobs m join pgqueue.jobs j on j.id = m.job_id
-                        where m.workflow_id = w.id and j.status in ('blocked', 'pending', 'running'))
+     where w.status = :status::text and w.finished_at is not null
+       and w.finished_at < now() - make_interval(secs => :age::float8)
+       -- A job of it may have been put back. A subquery of its own for each workflow: it cannot become a walk over all jobs.
+       and (select j.id from pgqueue.workflow_jobs m join pgqueue.jobs j on j.id = m.job_id
+             where m.workflow_id = w.id and j.status in ('blocked', 'pending', 'running') limit 1) is null
      order by w.finished_at
-     limit 1
+     limit :limit::integer
      for update of w skip locked
 ), members as materialized (
-    select m.job_id, m.workflow_id from old
-     cross join lateral (select m.job_id, m.workflow_id from pgqueue.workflow_jobs m
-                          where m.workflow_id = old.id order by m.job_id limit :limit::integer) m
+    -- Read only as far as the batch goes.
+    select o.id as workflow_id, m.job_id from old o
+      left join lateral (select m.job_id from pgqueue.workflow_jobs m
+                          where m.workflow_id = o.id order by m.job_id limit :limit::integer) m on true
+     limit :limit::integer
 ), logged as (
     delete from pgqueue.attempts a using members where a.job_id = members.job_id
-)
-, stepped as (delete from pgqueue.steps s using members where s.job_id = members.job_id)
-, edges as (
+), stepped as (
+    delete from pgqueue.steps s using members where s.job_id = members.job_id
+), edges as (
     delete from pgqueue.dependencies d using members where d.job_id = members.job_id
 ), rows as (
     delete from pgqueue.jobs j using members where j.id = members.job_id
 ), gone as (
     delete from pgqueue.workflow_jobs m using members where m.job_id = members.job_id
 ), workflow as (
-    delete from pgqueue.workflows w using old
-     where w.id = old.id and (select count(*) from members) < :limit::integer
+    delete from pgqueue.workflows w
+     using (select m.workflow_id, max(m.job_id) as last from members m group by m.workflow_id) b
+     where w.id = b.workflow_id
+       and not exists (select from pgqueue.workflow_jobs m where m.workflow_id = w.id and m.job_id > coalesce(b.last, 0))
 )
-select members.job_id from members;
+select members.workflow_id from members;

@@ -144,5 +144,5 @@ class Pruner(Service):
         more = len(pruned) == limit
         if age is not None:
             whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
-            more = more or bool(whole)
+            more = more or len(whole) == limit
         return more

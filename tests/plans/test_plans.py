@@ -394,6 +394,29 @@ async def test_an_end_costs_what_it_releases(dsn: str, conn: psycopg.Connection)
     assert buffers(looked) < 100 * 15
 
 
+async def test_pruning_of_workflows_costs_what_it_deletes(
+    dsn: str, conn: psycopg.Connection
+) -> None:
+    """Beside thousands that are kept, with statistics of before and after them."""
+    conn.execute(
+        "select count(*) from generate_series(1, 3000) n, pgqueue.enqueue_workflow("
+        '  \'[{"task": "t"}, {"task": "t", "after": [1]}, {"task": "t", "after": [2]}]\', n::text)'
+    )
+    conn.execute("alter table pgqueue.jobs disable trigger user")
+    conn.execute("update pgqueue.jobs set status = 'succeeded', finished_at = now()")
+    conn.execute(
+        "update pgqueue.workflows set finished_at = now() - interval '1 hour', watched = null,"
+        " status = case when id % 3 = 0 then 'succeeded' else 'dead' end"
+    )
+    conn.execute("vacuum pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.jobs")
+    for _ in range(2):
+        plan = await explain(dsn, workflows.prune(Status.SUCCEEDED, age=1.0, limit=300))
+        assert plan["Actual Rows"] == 300
+        assert buffers(plan) < 300 * 60
+        assert not {scan for scan in scans(plan) if "workflow" in scan or "jobs" in scan}
+        conn.execute("analyze pgqueue.jobs, pgqueue.workflows, pgqueue.workflow_jobs")
+
+
 async def test_a_watch_does_not_go_over_its_way_again(dsn: str, conn: psycopg.Connection) -> None:
     conn.execute(
         "select count(*) from pgqueue.enqueue_workflow((select jsonb_agg(case when n <= 3000"

@@ -122,3 +122,28 @@ async def test_a_job_that_was_put_back_keeps_its_workflow(
     assert app.client._run(old, None) == []
     conn.execute("update pgqueue.jobs set status = 'cancelled' where status = 'pending'")
     assert len(app.client._run(old, None)) == 2
+
+
+def test_a_batch_takes_many_workflows_and_goes_on_in_the_last(
+    app: App, ran: list[str], conn: psycopg.Connection
+) -> None:
+    for _ in range(4):
+        app.batch([note(app, "a"), note(app, "b"), note(app, "c")]).enqueue()
+    conn.execute(
+        "update pgqueue.jobs set status = 'running';"
+        "update pgqueue.jobs set status = 'succeeded', finished_at = now();"
+        "update pgqueue.workflows set status = 'succeeded', finished_at = now() - interval '1 hour' + id * interval '1 second';"
+        "update pgqueue.workflows set status = 'dead' where id = (select min(id) from pgqueue.workflows)"
+    )
+    first, *others = [
+        row[0] for row in conn.execute("select id from pgqueue.workflows order by id")
+    ]
+    prune = workflows.prune(Status.SUCCEEDED, age=1.0, limit=4)
+    assert app.client._run(prune, None) == [others[0]] * 3 + [others[1]]
+    assert [w.id for w in app.client.workflows()] == [others[2], others[1], first]
+    with psycopg.connect(conn.info.dsn) as other:
+        other.execute("select from pgqueue.workflows where id = %s for update", [others[1]])
+        assert app.client._run(prune, None) == [others[2]] * 3, "a locked one holds up no other"
+    conn.execute("delete from pgqueue.workflow_jobs where workflow_id = %s", [others[1]])
+    assert app.client._run(prune, None) == [others[1]], "one without jobs goes as well"
+    assert [w.id for w in app.client.workflows()] == [first], "by its own retention"
