@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from functools import cached_property
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from pgqueue.definition import Definition
 from pgqueue.gateway import Gateway
@@ -32,8 +31,8 @@ class Awaits:
         return SyncWaiting(lambda operation: self._way(None).run(operation, None))
 
     @cached_property
-    def _awaiting(self) -> WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncWaiting]:
-        return WeakKeyDictionary()
+    def _awaiting(self) -> dict[asyncio.AbstractEventLoop, AsyncWaiting]:
+        return {}
 
     def handle(self, job_id: int, task: Task[Any, R] | str) -> Handle[R]:
         """The handle of a job by its id, for ``result()``."""
@@ -50,6 +49,8 @@ class Awaits:
     def _awaiting_here(self) -> AsyncWaiting:
         loop = asyncio.get_running_loop()
         if (waiting := self._awaiting.get(loop)) is None:
+            for closed in [each for each in self._awaiting if each.is_closed()]:
+                del self._awaiting[closed]
             waiting = self._awaiting[loop] = AsyncWaiting(lambda op: self._way(None).arun(op, None))
         return waiting
 

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import random
+import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlencode
+from weakref import WeakSet
 
 import asyncpg
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.errors import ConfigError
+from pgqueue.libpq import Host, environment_variables, hosts, password_of, resolve
+from pgqueue.liveness import KEEPALIVES, abandon, keep_alive
 from pgqueue.redact import concealer
 
-# libpq parameters that asyncpg would pass on to the server, which refuses them.
-_NOT_FOR_ASYNCPG = {
-    "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
-    "tcp_user_timeout", "client_encoding", "gssencmode", "sslcompression", "sslsni",
-    "channel_binding", "hostaddr", "fallback_application_name", "load_balance_hosts",
-    "require_auth", "requirepeer",
+# Parameters that asyncpg takes in a URI.
+_ASYNCPG_TAKES = {
+    "dbname", "user", "application_name", "options", "target_session_attrs", "krbsrvname", "gsslib",
+    "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
+    "ssl_min_protocol_version", "ssl_max_protocol_version",
 }  # fmt: skip
+# Parameters that it needs no word of: pgqueue sees to them, or they change nothing for it.
+_NOT_FOR_ASYNCPG = {
+    "host", "hostaddr", "port", "password", "passfile", "load_balance_hosts", "connect_timeout", "keepalives",
+    "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+    "client_encoding", "fallback_application_name", "sslcompression", "max_protocol_version",
+}  # fmt: skip
+# Values of parameters beyond asyncpg's reach that ask for nothing.
+_ASKS_NOTHING = {
+    "channel_binding": {"prefer", "disable"}, "gssencmode": {"prefer", "disable"}, "gssdelegation": {"0"},
+    "min_protocol_version": {"3.0"}, "replication": {"false", "off", "no", "0"}, "sslcertmode": {"allow"},
+    "sslsni": {"1"},
+}  # fmt: skip
+# The environment variables that libpq makes settings of a session.
+_SETTINGS_OF_ENVIRONMENT = {"PGTZ": "timezone", "PGDATESTYLE": "datestyle", "PGGEQO": "geqo"}
+
+C = TypeVar("C")
 
 NONE_GIVEN = "no database given: set PGQUEUE_DSN or --dsn"
 _LIBPQ_SAYS_WHERE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
@@ -80,6 +100,8 @@ def without_passwords(dsn: str) -> Iterator[None]:
         yield
     except Exception as error:
         known = parse(dsn)
+        with suppress(ConfigError):
+            known = resolve(known)
         hidden = [
             known.get("password"),
             known.get("sslpassword"),
@@ -103,32 +125,98 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def asyncpg_uri(dsn: str) -> str:
-    """The same DSN as a URI that asyncpg reads."""
-    return _uri(parse(dsn))
+    """The same DSN as a URI that asyncpg reads.
 
-
-def _uri(parameters: dict[str, Any]) -> str:
-    parameters = {k: v for k, v in parameters.items() if k not in _NOT_FOR_ASYNCPG}
-    return "postgresql://?" + urlencode(parameters, quote_via=quote) if parameters else ""
+    Raises:
+        ConfigError: it asks for something that asyncpg cannot do.
+    """
+    parameters = resolve(parse(dsn))
+    return _uri(parameters, hosts(parameters))
 
 
 def each_host(dsn: str) -> list[str]:
-    """A URI for asyncpg per host of the DSN."""
-    parameters = parse(dsn)
-    hosts = parameters.get("host", "").split(",")
-    if len(hosts) == 1:
-        return [_uri(parameters)]
-    ports = str(parameters.get("port", "")).split(",")
-    ports = ports if len(ports) == len(hosts) else ports * len(hosts)
-    pairs = zip(hosts, ports, strict=True)
-    return [
-        _uri(parameters | {"host": host} | ({"port": port} if port else {})) for host, port in pairs
-    ]
+    """A URI for asyncpg per host of the DSN, in the order in which to try them.
+
+    Raises:
+        ConfigError: it asks for something that asyncpg cannot do.
+    """
+    parameters = resolve(parse(dsn))
+    found = hosts(parameters)
+    if parameters.get("load_balance_hosts") == "random":
+        random.shuffle(found)
+    if parameters.get("target_session_attrs") == "prefer-standby" and len(found) > 1:
+        first = parameters | {"target_session_attrs": "standby"}
+        return [_uri(each, [host]) for each in (first, parameters) for host in found]
+    return [_uri(parameters, [host]) for host in found]
+
+
+def _uri(parameters: Mapping[str, str], to: list[Host]) -> str:
+    _check_for_asyncpg(parameters, to)
+    system = parameters.get("sslrootcert") == "system"  # given as a context, see _options
+    values = {
+        name: value
+        for name, value in parameters.items()
+        if name in _ASYNCPG_TAKES and not (system and name.startswith("ssl"))
+    }
+    values["host"] = ",".join(map(_address, to))
+    values["port"] = ",".join(host.port for host in to)
+    passwords = {password_of(parameters, host) for host in to}
+    if len(passwords) > 1:
+        raise ConfigError("the hosts of the DSN have different passwords in the password file")
+    if password := passwords.pop():
+        values["password"] = password
+    return "postgresql://?" + urlencode(values, quote_via=quote)
+
+
+def _address(host: Host) -> str:
+    address = host.address or host.name
+    return f"[{address}]" if ":" in address and not address.startswith("/") else address
+
+
+def _check_for_asyncpg(parameters: Mapping[str, str], to: list[Host]) -> None:
+    for name, value in parameters.items():
+        if name in _ASYNCPG_TAKES or name in _NOT_FOR_ASYNCPG:
+            continue
+        if value not in _ASKS_NOTHING.get(name, ()):
+            said = environment_variables().get(name)
+            raise ConfigError(
+                f"{name} is set (in the DSN, its service{f' or {said}' if said else ''}), which asyncpg,"
+                f" the driver of workers and of async code, cannot do; synchronous calls can"
+            )
+    if parameters.get("sslmode") == "verify-full" and any(h.name and h.address for h in to):
+        raise ConfigError(
+            "hostaddr with sslmode=verify-full: asyncpg would check the certificate against the"
+            " address; leave hostaddr out, or give it the name of the certificate in host"
+        )
+    if any(host.name.startswith("@") for host in to):
+        raise ConfigError("asyncpg cannot use a socket in the abstract namespace: give a directory")
+
+
+def _options(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of ``asyncpg.connect`` that have no place in a URI."""
+    environment = {
+        setting: os.environ[name]
+        for name, setting in _SETTINGS_OF_ENVIRONMENT.items()
+        if os.environ.get(name)
+    }
+    options: dict[str, Any] = {"server_settings": environment | {"application_name": "pgqueue"}}
+    if parameters.get("sslrootcert") == "system":
+        context = ssl.create_default_context()
+        if least := parameters.get("ssl_min_protocol_version"):
+            context.minimum_version = ssl.TLSVersion[least.replace(".", "_")]
+        if most := parameters.get("ssl_max_protocol_version"):
+            context.maximum_version = ssl.TLSVersion[most.replace(".", "_")]
+        if certificate := parameters.get("sslcert"):
+            password = parameters.get("sslpassword")
+            context.load_cert_chain(certificate, parameters.get("sslkey"), password)
+        options["ssl"] = context
+        options["direct_tls"] = parameters.get("sslnegotiation") == "direct"
+    return options
 
 
 def libpq_dsn(dsn: str) -> str:
-    """The same DSN as libpq reads it."""
-    return psycopg.conninfo.make_conninfo(**parse(dsn))
+    """The same DSN as libpq reads it, with all that pgqueue resolved."""
+    return psycopg.conninfo.make_conninfo(**resolve(parse(dsn)))
 
 
 def describe(dsn: str) -> str:
@@ -137,6 +225,23 @@ def describe(dsn: str) -> str:
     host = p.get("host") or "the default host"
     port = f":{p['port']}" if p.get("port") else ""
     return f"{p.get('dbname') or 'the default database'} at {host}{port}"
+
+
+# Every connection of this process, so that a forked child can let go of them.
+_connections: WeakSet[Any] = WeakSet()
+# The parent's, in a forked child: kept, so that nothing of theirs is ever finalized here.
+_inherited: list[Any] = []
+
+
+def _abandon_connections() -> None:
+    """In a forked child: leave the parent's connections to the parent."""
+    _inherited.extend(_connections)
+    for connection in _inherited:
+        abandon(connection)
+    _connections.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_connections)
 
 
 async def connect_async(
@@ -148,33 +253,47 @@ async def connect_async(
     silent, starting up or shutting down.
     """
     *others, last = each_host(dsn)
-    options["server_settings"] = {"application_name": "pgqueue"}
+    parameters = resolve(parse(dsn))
+    options |= _options(parameters)
+    connection: asyncpg.Connection[Any] | None = None
     with without_passwords(dsn):
         for uri in others:
             with suppress(*CONNECT_ERRORS):
-                return await asyncpg.connect(uri, timeout=timeout, **options)
-        return await asyncpg.connect(last or None, timeout=timeout, **options)
+                connection = await asyncpg.connect(uri, timeout=timeout, **options)
+                break
+        if connection is None:
+            connection = await asyncpg.connect(last, timeout=timeout, **options)
+    _connections.add(connection)
+    keep_alive(connection, parameters)
+    return connection
 
 
 async def connect_pipelined(dsn: str, *, timeout: float = 10.0) -> psycopg.AsyncConnection[Any]:
     """An async psycopg connection in autocommit mode that prepares nothing."""
     with without_passwords(dsn):
-        return await psycopg.AsyncConnection.connect(
-            libpq_dsn(dsn),
-            autocommit=True,
-            prepare_threshold=None,
-            connect_timeout=max(2, int(timeout)),
-            application_name="pgqueue",
+        return _kept(
+            await psycopg.AsyncConnection.connect(libpq_dsn(dsn), **_psycopg_options(dsn, timeout))
         )
 
 
 def connect_sync(dsn: str, *, timeout: float = 10.0) -> psycopg.Connection[Any]:
     """A psycopg connection in autocommit mode that prepares nothing."""
     with without_passwords(dsn):
-        return psycopg.connect(
-            libpq_dsn(dsn),
-            autocommit=True,
-            prepare_threshold=None,
-            connect_timeout=max(2, int(timeout)),
-            application_name="pgqueue",
-        )
+        return _kept(psycopg.connect(libpq_dsn(dsn), **_psycopg_options(dsn, timeout)))
+
+
+def _psycopg_options(dsn: str, timeout: float) -> dict[str, Any]:
+    given = resolve(parse(dsn))
+    return {
+        **{name: value for name, value in KEEPALIVES.items() if name not in given},
+        "autocommit": True,
+        "prepare_threshold": None,
+        "connect_timeout": max(2, int(timeout)),
+        "application_name": "pgqueue",
+        "client_encoding": "UTF8",
+    }
+
+
+def _kept(connection: C) -> C:
+    _connections.add(connection)
+    return connection

@@ -6,6 +6,8 @@ PgQueueError
 ├── ArgumentsError      a job's arguments do not fit, or cannot be stored
 ├── KeyMissing          an argument is encrypted with a key that is not here
 ├── ConnectionUnusable  the connection given to .on() cannot be used
+├── ConnectionTimeout   all connections of this process are in use
+├── DatabaseReadOnly    the server takes no writes: it is a standby, or was made read-only
 ├── SchemaError         the database's pgqueue schema is missing, older or newer
 ├── PrivilegeMissing    the database role may not do this
 ├── ClaimLost           the job is no longer this worker's
@@ -43,6 +45,21 @@ class KeyMissing(PgQueueError):
 
 class ConnectionUnusable(PgQueueError):
     """The connection given to ``.on()`` cannot be used; nothing was written."""
+
+
+class ConnectionTimeout(PgQueueError, TimeoutError):
+    """All connections of this process are in use, and none came back in time; nothing was written."""
+
+    def __init__(self, size: int, seconds: float, *, ours: bool) -> None:
+        whose = "pgqueue's own statements" if ours else "handlers, ctx.transaction() and steps"
+        super().__init__(
+            f"no connection became free within {seconds:g} s: all {size} of this process for {whose} are in"
+            " use; hold them for shorter, or run fewer jobs or threads at once"
+        )
+
+
+class DatabaseReadOnly(PgQueueError):
+    """The server takes no writes: it is a standby, or was made read-only; nothing was written."""
 
 
 class SchemaError(PgQueueError):

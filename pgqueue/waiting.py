@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -110,6 +111,7 @@ class SyncWaiting:
 
     def __init__(self, run: Callable[[Operation[Ends]], Ends]) -> None:
         self._run, self._waiters = run, Waiters()
+        self._pid = os.getpid()
 
     def wait(self, job_id: int, timeout: float | None) -> End:
         """Wait until the job has ended; ``timeout`` in seconds. However short it is, it looks once.
@@ -120,6 +122,8 @@ class SyncWaiting:
         """
         if timeout == 0:
             return self._look_once(job_id, timeout)
+        if self._pid != os.getpid():  # the thread that looks has stayed in the parent
+            self._pid, self._waiters = os.getpid(), Waiters()
         told: list[End | Exception] = []
         ended = threading.Event()
 

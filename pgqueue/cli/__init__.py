@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -121,7 +120,6 @@ def _warn_of_unknown_settings() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line, and an exit code that means something."""
-    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     try:
         _warn_of_unknown_settings()
         code = group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from pgqueue.errors import (
     ClaimLost,
     ConnectionUnusable,
+    DatabaseReadOnly,
     PgQueueError,
     PrivilegeMissing,
     SchemaError,
@@ -127,6 +128,11 @@ def translate(error: BaseException, statement: str | None = None) -> PgQueueErro
         return SchemaError(
             f"this database has no matching pgqueue schema ({first_line(error)}): is it the right"
             " database? run: pgqueue migrate"
+        )
+    if state == "25006":
+        return DatabaseReadOnly(
+            "this server takes no writes: it is a standby, or default_transaction_read_only is on; nothing"
+            " was written; give the DSN of the primary, or all hosts and target_session_attrs=read-write"
         )
     if state in ("26000", "42P05"):
         return ConnectionUnusable(

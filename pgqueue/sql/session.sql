@@ -2,10 +2,26 @@
 -- A row if the process of this session is the one that the connection was told at its start.
 select where pg_backend_pid() = :pid::bigint;
 
+-- part: pinned
+-- What a role, a database or a server may set otherwise, and statements of ours rely on.
+       set_config('search_path', 'pg_catalog, pg_temp', :local::boolean),
+       set_config('default_transaction_isolation', 'read committed', :local::boolean),
+       set_config('lock_timeout', '0', :local::boolean),
+       set_config('row_security', 'on', :local::boolean),
+       set_config('datestyle', 'ISO, MDY', :local::boolean),
+       set_config('intervalstyle', 'postgres', :local::boolean),
+       set_config('timezone', 'UTC', :local::boolean),
+       set_config('bytea_output', 'hex', :local::boolean),
+       set_config('extra_float_digits', '1', :local::boolean),
+       set_config('standard_conforming_strings', 'on', :local::boolean),
+       set_config('array_nulls', 'on', :local::boolean),
+       set_config('idle_in_transaction_session_timeout', '60s', :local::boolean)
+ where :local::boolean or pg_backend_pid() = :pid::bigint;
+
 -- name: pin_session
--- Settings of the worker's own statements: an end to those that the client no longer waits for, the
--- index plans for any statistics, READ COMMITTED, and no functions or operators but PostgreSQL's. For one transaction, or for the session, but then
--- only if the session is ours alone: no row means that a pooler shares it.
+-- Settings of the worker's own statements: an end to those that the client no longer waits for, and
+-- the index plans for any statistics. For one transaction, or for the session, but then only if the
+-- session is ours alone: no row means that a pooler shares it.
 select set_config('statement_timeout', :limit::text, :local::boolean),
        set_config('plan_cache_mode', 'force_generic_plan', :local::boolean),
        set_config('enable_seqscan', 'off', :local::boolean),
@@ -14,10 +30,21 @@ select set_config('statement_timeout', :limit::text, :local::boolean),
        set_config('enable_mergejoin', 'off', :local::boolean),
        set_config('max_parallel_workers_per_gather', '0', :local::boolean),
        set_config('jit', 'off', :local::boolean),
-       set_config('search_path', 'pg_catalog, pg_temp', :local::boolean),
-       set_config('default_transaction_isolation', 'read committed', :local::boolean),
-       set_config('idle_in_transaction_session_timeout', '60s', :local::boolean)
- where :local::boolean or pg_backend_pid() = :pid::bigint;
+-- include: pinned
+
+-- name: pin_client
+-- Settings of the statements that an application's process sends on connections of pgqueue's own.
+select set_config('statement_timeout', :limit::text, :local::boolean),
+-- include: pinned
+
+-- name: pin_more
+-- For a session that is ours alone: idle ones are not ended, and what the role or the database makes
+-- read-only is not; but a server that was made read-only as a whole stays so, for it is being replaced.
+select set_config(s.name, case when s.setting = text 'on' then 'off' else '0' end, false)
+  from pg_catalog.pg_settings s
+ where s.name = any (array[text 'idle_session_timeout', 'transaction_timeout'])
+    or s.name = text 'default_transaction_read_only' and s.setting = text 'on'
+       and s.source = any (array[text 'database', 'user', 'database user']);
 
 -- name: begin_pinned
 -- Starts the transaction of one statement through a pooler, whatever isolation the role defaults to.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 import asyncpg
@@ -18,13 +17,12 @@ import psycopg
 from pgqueue.connect import connect_async, connect_pipelined
 from pgqueue.liveness import shut
 from pgqueue.operations import Row
-from pgqueue.pooler import inlined
+from pgqueue.pinning import MOST_TRIES, pin_async
 from pgqueue.sql import Statement
 
 Statements = Mapping[str, Statement]
 Values = Mapping[str, object]
 CANCELLED = "57014"
-MOST_TRIES = 10
 
 
 class Link(Protocol):
@@ -61,7 +59,7 @@ async def connect(
     connection = await connect_async(dsn, timeout=timeout)
     try:
         async with asyncio.timeout(timeout):
-            direct = await pin(connection, statements, limit=limit)
+            direct = await pin_async(connection, "pin_session", limit=limit)
     except BaseException:
         connection.terminate()
         raise
@@ -70,17 +68,6 @@ async def connect(
         return Direct(connection)
     connection.terminate()
     return Pooled(await connect_pipelined(dsn, timeout=timeout), statements, limit)
-
-
-async def pin(connection: asyncpg.Connection[Any], statements: Statements, *, limit: str) -> bool:
-    """Settle a session that is ours alone; False, and nothing set, if a pooler shares it."""
-    values = {"limit": limit, "local": False, "pid": connection.get_server_pid()}
-    text = inlined(statements["pin_session"], values)
-    for _ in range(MOST_TRIES):
-        # Until it is through, a statement_timeout of the role holds, be it 1 ms.
-        with suppress(asyncpg.QueryCanceledError):
-            return bool(await connection.execute(text) == "SELECT 1")
-    return bool(await connection.execute(text) == "SELECT 1")
 
 
 class Direct:

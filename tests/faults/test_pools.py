@@ -13,11 +13,20 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
-from pgqueue import App, Context, Worker, async_pool, connections, liveness, sync_pool
+from pgqueue import (
+    App,
+    ConnectionTimeout,
+    Context,
+    Worker,
+    async_pool,
+    connections,
+    liveness,
+    sync_pool,
+)
 from pgqueue.job import NewJob
 from pgqueue.sync_pool import SyncPool
 from tests.faults.proxy import Proxy
-from tests.support import eventually, statuses
+from tests.support import statuses
 
 Enqueue = Callable[[App], Awaitable[object]]
 
@@ -70,82 +79,111 @@ async def test_a_connection_whose_check_is_cancelled_goes_back(through: str, pro
 
 
 @pytest.mark.usefixtures("far")
-def test_the_spare_connection_is_given_to_who_waits(through: str) -> None:
-    """One that is kept out of the pool, while another thread waits there for it, would never come."""
-    pool = SyncPool(through, size=1)
+def test_a_connection_that_comes_back_is_given_to_who_waits(through: str) -> None:
+    pool = SyncPool(through, size=1, ours=True)
     first = pool.lend()
     with ThreadPoolExecutor(1) as threads:
         other = threads.submit(taken, pool)
-        eventually(lambda: pool._waiting == 1)
-        pool.take_back(first, None, keep=True)
+        pool.take_back(first, None)
         assert other.result(timeout=8) == first.info.backend_pid
     pool.close()
 
 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.usefixtures("far")
-def test_many_threads_share_few_connections(through: str, size: int) -> None:
-    pool = SyncPool(through, size=size)
+def test_many_threads_share_few_connections(
+    through: str, size: int, conn: psycopg.Connection
+) -> None:
+    pool = SyncPool(through, size=size, ours=True)
     with ThreadPoolExecutor(8) as threads:
         pids = set(threads.map(taken, [pool] * 200))
     assert 1 <= len(pids) <= size
     pool.close()
 
 
-@pytest.mark.usefixtures("far")
-def test_what_a_block_left_open_is_committed_and_not_kept_out(through: str) -> None:
-    pool = SyncPool(through, size=1)
-    with pool.connection(ours=False) as connection:
+def test_a_block_that_left_a_transaction_open_has_it_committed(through: str) -> None:
+    pool = SyncPool(through, size=1, ours=False)
+    with pool.connection() as connection:
         connection.execute("begin")
         connection.execute("create table left_open (id int)")
-    with pool.connection(ours=True) as connection:
-        assert connection.execute("select count(*) from left_open").fetchone() == (0,)
-        connection.execute("begin")  # nothing of ours does
-    with pool.connection(ours=True) as connection:
+    with pytest.raises(KeyError), pool.connection() as connection:
+        connection.execute("begin")
+        connection.execute("drop table left_open")
+        raise KeyError
+    with pool.connection() as connection:
         assert connection.info.transaction_status == TransactionStatus.IDLE
+        assert connection.execute("select count(*) from left_open").fetchone() == (0,)
     pool.close()
 
 
-@pytest.mark.usefixtures("far")
-def test_psycopgs_pool_renews_old_connections(
+def test_what_is_not_idle_is_not_kept(through: str) -> None:
+    pool = SyncPool(through, size=1, ours=True)
+    with pool.connection() as connection:
+        connection.execute("begin")  # nothing of ours does
+    assert connection.closed
+    pool.close()
+
+
+def test_old_and_unneeded_connections_are_closed(
     through: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = SyncPool(through, size=1)
-    taken(pool)
-    assert pool._spare is not None
+    pool = SyncPool(through, size=2, ours=True)
+    with pool.connection() as first, pool.connection() as second:
+        pass
+    assert len(pool._idle) == 2
+    monkeypatch.setattr(sync_pool, "UNUSED", 0.0)
+    with pool.connection() as again:
+        assert again is first
+    assert second.closed
+    monkeypatch.setattr(sync_pool, "UNUSED", 600.0)
     monkeypatch.setattr(sync_pool, "RENEWED", 0.0)
-    taken(pool)
-    assert pool._spare is None
+    with pool.connection() as last:
+        pass
+    assert last.closed
     pool.close()
 
 
-@pytest.mark.usefixtures("far")
 def test_a_connection_that_comes_back_after_the_end_is_closed(through: str) -> None:
-    pool = SyncPool(through, size=1)
-    with pool.connection(ours=True) as connection:
+    pool = SyncPool(through, size=1, ours=True)
+    with pool.connection() as connection:
         pool.close()
         connection.execute("select 1")
     assert connection.closed
 
 
+async def test_a_wait_for_a_connection_ends_with_a_sentence(
+    through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (sync_pool, async_pool):
+        monkeypatch.setattr(module, "WAIT", 0.1)
+    pools = connections.Connections(through, size=1)
+    said = "within 0.1 s: all 1 of this process for handlers"
+    with pools.sync(), pytest.raises(ConnectionTimeout, match=said), pools.sync():
+        pass
+    async with pools.aio():
+        with pytest.raises(ConnectionTimeout, match=said):
+            async with pools.aio():
+                pass
+        async with pools.aio(ours=True) as own:  # a statement of ours does not wait for a handler
+            assert await own.fetchval("select 1") == 1
+    await pools.aclose()
+
+
 def taken(pool: SyncPool) -> int:
-    with pool.connection(ours=True) as connection:
+    with pool.connection() as connection:
         connection.execute("select 1")
         pid: int = connection.info.backend_pid
         return pid
 
 
 async def test_a_live_connection_is_kept(far: App) -> None:
-    pids = set()
+    pids: list[set[int]] = [set(), set()]
     for _ in range(3):
         with far.connections.sync() as connection:
-            connection.execute("select 1")
+            pids[0].add(connection.info.backend_pid)
         async with far.connections.aio() as other:
-            pids.add(other.get_server_pid())
-    assert len(pids) == 1
-    assert far.connections._pool is not None
-    assert far.connections._pool._pool is not None
-    assert "connections_lost" not in far.connections._pool._pool.get_stats()
+            pids[1].add(other.get_server_pid())
+    assert [len(each) for each in pids] == [1, 1]
 
 
 @pytest.mark.parametrize("enqueue", [sync, aio])

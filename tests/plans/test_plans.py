@@ -26,10 +26,10 @@ from pgqueue.operations import (
 )
 from pgqueue.operations.claims import Finished, Lane, Slice
 from pgqueue.outcome import SUCCEEDED
+from pgqueue.pinning import pin_async
 from pgqueue.queues import QueueSettings
 from pgqueue.schedule import Firing
 from pgqueue.sql import load
-from pgqueue.worker.link import pin
 from pgqueue.worker.trail import END, FRONT
 from tests.model.machine import perform
 
@@ -44,7 +44,7 @@ async def explain(dsn: str, operation: Operation[Any], *, keep: bool = False) ->
     values = [operation.values[name] for name in statement.parameters]
     connection = await asyncpg.connect(asyncpg_uri(dsn))
     try:
-        assert await pin(connection, load(), limit="1min")
+        assert await pin_async(connection, "pin_session", limit="1min")
         transaction = connection.transaction()
         await transaction.start()
         (row,) = await connection.fetch(

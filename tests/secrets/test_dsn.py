@@ -30,7 +30,7 @@ from pgqueue.connect import (
 )
 from pgqueue.embedded import embedded_postgres
 from pgqueue.schema import upgrade
-from pgqueue.sync_pool import Quiet
+from pgqueue.sync_pool import SyncPool
 from pgqueue.worker.database import Database, DatabaseAway
 from tests.cli.support import Cli
 
@@ -125,7 +125,7 @@ CONNECTS: dict[str, Callable[[str], Any]] = {
     "async": lambda dsn: asyncio.run(connect_async(dsn)),
     "pipelined": lambda dsn: asyncio.run(connect_pipelined(dsn)),
     "sync": connect_sync,
-    "pool": Quiet.connect,
+    "pool": lambda dsn: SyncPool(dsn, size=1, ours=True).lend(),
     "migration": upgrade,
 }
 
