@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from pgqueue.errors import ResultMissing
@@ -62,10 +62,14 @@ class Waiters:
         with self._lock:
             return pause(now - waiter.since for waiter in self._all)
 
-    def found(self, jobs: Ends) -> None:
-        """Tell those whose jobs have ended, or are gone after they were seen."""
+    def found(self, asked: Collection[int], jobs: Ends) -> None:
+        """Tell those whose jobs have ended, or are gone after they were seen.
+
+        Args:
+            asked: the jobs that were looked for; who came meanwhile waits for the next look.
+        """
         with self._lock:
-            for waiter in list(self._all):
+            for waiter in [each for each in self._all if each.job_id in asked]:
                 end = jobs.get(waiter.job_id)
                 if end is not None and end.over:
                     self._tell(waiter, end)
@@ -149,7 +153,7 @@ class SyncWaiting:
     def _look(self) -> None:
         while wanted := self._waiters.wanted():
             try:
-                self._waiters.found(self._run(ends(wanted)))
+                self._waiters.found(wanted, self._run(ends(wanted)))
             except Exception as error:
                 self._waiters.failed(error)
             time.sleep(self._waiters.pause())
@@ -189,7 +193,7 @@ class AsyncWaiting:
     async def _look(self) -> None:
         while wanted := self._waiters.wanted():
             try:
-                self._waiters.found(await self._run(ends(wanted)))
+                self._waiters.found(wanted, await self._run(ends(wanted)))
             except Exception as error:
                 self._waiters.failed(error)
             await asyncio.sleep(self._waiters.pause())
