@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz fuzz-atheris chaos killed schema bench bench-quick soak reference clean
+.PHONY: help demo test check format test-matrix bench-smoke mutants fuzz fuzz-atheris chaos needless killed schema bench bench-quick soak reference clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -60,6 +60,9 @@ fuzz-atheris: .venv/ready ## Coverage-guided fuzzing of what reads text, FUZZ_SE
 
 chaos: .venv/ready ## Ten minutes of load while workers, server and network break
 	@$(BIN)/python -m tests.chaos --minutes 10 --json
+
+needless: .venv/ready ## Five minutes of load and operators with nothing broken: no run, crash or outcome may need an excuse
+	@$(BIN)/python -m tests.chaos --calm 300 --faults 0 --json
 
 killed: .venv/ready ## Kill a worker at each message that a job with steps sends, one run each (minutes)
 	@TESTS_KILL_EVERY=1 $(BIN)/python -m pytest -n 3 tests/steps/test_killed.py

@@ -18,15 +18,15 @@ from pgqueue import schema
 from tests.chaos import ledger, recovery, report, server
 from tests.chaos.faults import Fault, Faults
 from tests.chaos.fleet import Fleet
+from tests.chaos.operators import Operators
 from tests.chaos.producers import Producers
 from tests.faults.proxy import Proxy
 
-CALM = 6.0
 STALLED = 120.0
 SAY_EVERY = 5.0
 MOST_BEHIND = 20_000
 UNFINISHED = (
-    "select count(*) from (select from pgqueue.jobs where status in ('pending', 'running')"
+    "select count(*) from (select from pgqueue.jobs where status in ('blocked', 'pending', 'running')"
     f" limit {2 * MOST_BEHIND}) unfinished"
 )
 WORKERS = "select count(*) from pgqueue.workers"
@@ -46,6 +46,7 @@ def options() -> argparse.Namespace:
     add("--concurrency", type=int, default=100, help="jobs at once in each")
     add("--lease", type=float, default=5.0, help="seconds")
     add("--gap", type=float, default=6.0, help="mean seconds between two faults")
+    add("--calm", type=float, default=6.0, help="seconds of load before the first fault")
     add("--lasting", type=float, default=3.0, help="mean seconds of network faults")
     add("--fsync", choices=["on", "off"], default="on")
     add("--seed", type=int, default=random.SystemRandom().randrange(10**6))
@@ -76,7 +77,10 @@ class Run:
             with Proxy(str(parts["host"]), int(str(parts["port"]))) as proxy:
                 gave_up, batches = self._load(database, proxy)
             self.say("reading the ledger")
-            tally = report.Tally(ledger.histories(batches, ledger.read(database.dsn)))
+            tally = report.Tally(
+                ledger.histories(batches, ledger.read(database.dsn)),
+                ledger.Faults(self.faults, chosen.lease),
+            )
             finished = recovery.finished_per_tenth(database.dsn)
             return report.report(
                 tally, self.faults, finished,
@@ -99,12 +103,15 @@ class Run:
         with fleet:
             self._until(database.dsn, WORKERS, chosen.alone + chosen.supervised)
             producers.start()
+            operators = Operators(through, seed=chosen.seed)
+            operators.start()
             try:
                 self._break(Faults(database, proxy, fleet, lease=chosen.lease,
                                    lasting=chosen.lasting, seed=chosen.seed),
                             producers, database.dsn)  # fmt: skip
             finally:
                 producers.stop()
+                operators.stop()
             self._drain(database.dsn)
         return fleet.gave_up, producers.batches
 
@@ -112,7 +119,7 @@ class Run:
         chosen = self.chosen
         self._until(dsn, FINISHED, 1)
         self.calm_from = time.time() + 1.0
-        self._watch(producers, dsn, CALM + 1.0)
+        self._watch(producers, dsn, chosen.calm + 1.0)
         self.calm_until = time.time()
         gaps, until = random.Random(f"{chosen.seed} gaps"), time.monotonic() + chosen.minutes * 60
         while not producers.done:

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -24,13 +24,15 @@ class Fault:
     """One that happened, in seconds since the epoch. ``since``: recovery counts from here.
 
     That is the moment it struck; where nothing can get through while it lasts, the moment it ended.
-    ``workers`` are the worker ids it struck.
+    It began at ``began`` and was over at ``over``. ``workers`` are the worker ids it struck.
     """
 
     kind: str
     what: str
     since: float
     workers: tuple[str, ...] = ()
+    began: float = 0.0
+    over: float = 0.0
 
 
 class Faults:
@@ -49,7 +51,9 @@ class Faults:
         if not self._round:
             self._round = [getattr(self, kind) for kind in KINDS]
             self._random.shuffle(self._round)
-        return self._round.pop()()
+        began = time.time()
+        fault = self._round.pop()()
+        return replace(fault, began=began, over=time.time())
 
     def kill(self) -> Fault:
         """SIGKILL a worker, or the supervisor with its workers to follow."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from tests.chaos.faults import Fault
 from tests.chaos.producers import Batch, Fate
 
 FINISHED = frozenset({"succeeded", "dead", "cancelled"})
@@ -22,8 +23,16 @@ MUST_BE_ZERO = {
     "rolled_back_ran": "run though their transaction was rolled back",
     "overlapped": "runs of one job at once, the first one's lease not over",
     "dead_without_cause": "dead with fewer than max_crashes lapsed leases",
+    "needless_runs": "runs that no failure, no lapsed lease and no fault explains",
+    "false_crashes": "leases that ran out though nothing had struck their worker",
+    "wrong_outcomes": "handlers that ended well and are recorded otherwise",
+    "late_outcomes": "outcomes recorded more than a lease after the handler had ended, with no fault meanwhile",
 }
 MAX_CRASHES = 3
+# A fault has consequences for a while: connections are made anew, what waited is worked off.
+AFTERMATH = 3.0
+# These strike one worker; every other one strikes all, or somebody who cannot be told.
+OF_ONE_WORKER = frozenset({"kill", "stop"})
 READ = """
     select number, 'outcome', claim_id::text, at, was, became, null::text, worker_id::text, lease_end
       from chaos.outcomes
@@ -67,10 +76,34 @@ class History:
     effects: list[str] = field(default_factory=list)
     starts: dict[str, float] = field(default_factory=dict)
     ends: dict[str, float] = field(default_factory=dict)
+    how: dict[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
 
 
-def judge(history: History) -> set[str]:
+@dataclass(frozen=True)
+class Faults:
+    """What struck, so that its consequences are told from our own faults."""
+
+    struck: Sequence[Fault] = ()
+    lease: float = 5.0
+
+    def any(self, since: float, until: float) -> bool:
+        """Did anything strike anybody, or have its aftermath, in this time?"""
+        return any(f.began <= until and f.over + AFTERMATH >= since for f in self.struck)
+
+    def lost_its_worker(self, outcome: Outcome) -> bool:
+        """Did anything keep the worker from renewing the lease that this outcome ended?"""
+        if outcome.lease_end is None:
+            return False
+        since, until = outcome.lease_end - self.lease, outcome.at
+        return any(
+            f.began <= until and f.over + AFTERMATH >= since
+            and (f.kind not in OF_ONE_WORKER or not f.workers or outcome.worker in f.workers)
+            for f in self.struck
+        )  # fmt: skip
+
+
+def judge(history: History, faults: Faults | None = None) -> set[str]:
     """Which of ``MUST_BE_ZERO`` happened to this job."""
     found: set[str] = set()
     there = history.status is not None
@@ -83,7 +116,11 @@ def judge(history: History) -> set[str]:
             found.add("rolled_back_ran")
     elif history.status not in FINISHED:
         found.add("lost")
-    if sum(outcome.became in FINISHED for outcome in history.outcomes) > 1:
+    # Retried by an operator, it may finish once more.
+    finishes = sum(o.became in FINISHED for o in history.outcomes if o.was not in FINISHED)
+    changed = sum(o.was in FINISHED and o.became in FINISHED for o in history.outcomes)
+    retried = sum(o.was in FINISHED and o.became not in FINISHED for o in history.outcomes)
+    if finishes > 1 + retried or changed:
         found.add("recorded_twice")
     if len(history.effects) > 1:
         found.add("effects_twice")
@@ -94,11 +131,41 @@ def judge(history: History) -> set[str]:
         found.add("dead_without_cause")
     if any(overlaps(history)):
         found.add("overlapped")
+    for outcome in history.outcomes:
+        if outcome.was == "running":
+            found |= _needless(history, outcome, faults or Faults())
+    return found
+
+
+def _needless(history: History, outcome: Outcome, faults: Faults) -> set[str]:
+    """What the end of a claim says that nothing but a fault of our own explains."""
+    found: set[str] = set()
+    claim = str(outcome.claim)
+    started, ended, how = history.starts.get(claim), history.ends.get(claim), history.how.get(claim)
+    if outcome.lapsed and not faults.lost_its_worker(outcome):
+        found.add("false_crashes")
+    if started is None:  # given back before it ran, or its line was lost
+        return found
+    if how == "done" and outcome.became != "succeeded" and not outcome.lapsed:
+        found.add("wrong_outcomes")
+    late = how == "done" and ended is not None and outcome.at - ended > faults.lease
+    if late and not faults.any(ended or 0.0, outcome.at):
+        found.add("late_outcomes")
+    if outcome.became == "pending" and not outcome.lapsed:
+        expected = (
+            (history.task == "flaky" and how == "failed")
+            or (history.task == "durable" and how == "stopped")
+            or faults.any(started, outcome.at)
+        )
+        if not expected:
+            found.add("needless_runs")
     return found
 
 
 def _unfounded(history: History, success: Outcome) -> set[str]:
     """A success needs the end of its own claim's run, or that claim's effect."""
+    if history.task == "durable":
+        return set() if history.effects else {"effects_missing"}
     if history.task == "effect":
         return set() if success.claim in history.effects else {"effects_missing"}
     ended = history.ends.get(str(success.claim))
@@ -164,8 +231,11 @@ def _note(
             history.effects.append(str(claim))
         case "start":
             history.starts[str(claim)] = min(at, history.starts.get(str(claim), at))
-        case "end":
+        case "done" | "failed":
             history.ends[str(claim)] = max(at, history.ends.get(str(claim), at))
+            history.how.setdefault(str(claim), kind)
+        case "stopped" | "unsure":
+            history.how[str(claim)] = kind
         case "outcome":
             history.outcomes.append(Outcome(claim, at, str(was), str(became), worker, lease_end))
 

@@ -10,7 +10,7 @@ create table chaos.ledger (
     pid      integer not null,
     at       float8  not null
 );
-comment on table chaos.ledger is 'Written by the jobs: a line at the start and one at the end of each run';
+comment on table chaos.ledger is 'Written by the jobs: start, and done, failed or stopped, for each run; unsure: the run did not learn that done was written';
 
 create table chaos.effects (
     number   bigint not null,

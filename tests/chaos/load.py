@@ -36,12 +36,16 @@ class Journal:
 
     async def write(self, line: tuple[Any, ...]) -> None:
         """Return when the line is committed; raise what kept it from that."""
+        await asyncio.shield(self.post(line))
+
+    def post(self, line: tuple[Any, ...]) -> asyncio.Future[None]:
+        """Write a line without waiting for it."""
         if self._written is None:
             self._written = asyncio.get_running_loop().create_future()
         self._lines.append(line)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
-        await asyncio.shield(self._written)
+        return self._written
 
     async def _write_all(self) -> None:
         while self._written is not None:
@@ -75,14 +79,21 @@ def line(ctx: Context, number: int, event: str) -> tuple[Any, ...]:
 
 @asynccontextmanager
 async def noted(ctx: Context, number: int) -> AsyncIterator[None]:
-    """The start and the end of a run; an interrupted one is ended by its outcome."""
+    """The start of a run and how it ended. One that is interrupted does not wait for its last line."""
     await journal.write(line(ctx, number, "start"))
     try:
         yield
     except Exception:
-        await journal.write(line(ctx, number, "end"))
+        await journal.write(line(ctx, number, "failed"))
         raise
-    await journal.write(line(ctx, number, "end"))
+    except BaseException:
+        journal.post(line(ctx, number, "stopped"))
+        raise
+    try:
+        await journal.write(line(ctx, number, "done"))
+    except BaseException:
+        journal.post(line(ctx, number, "unsure"))
+        raise
 
 
 @app.task(name="plain", max_retries=1000, backoff="0.2s")
@@ -120,15 +131,52 @@ async def slow(ctx: Context, number: int, seconds: float) -> None:
 def thread(ctx: Context, number: int) -> None:
     """A plain function, in a thread."""
     with app.connections.sync() as conn:
-        for event in ("start", "end"):
+        for event in ("start", "done"):
             conn.execute(
                 "insert into chaos.ledger values (%s, %s, %s, %s, %s, %s, %s)",
                 line(ctx, number, event),
             )
 
 
+@app.task(name="reporting", max_retries=1000, backoff="0.2s")
+async def reporting(ctx: Context, number: int, seconds: float) -> None:
+    """Says how far it is, all the time."""
+    async with noted(ctx, number):
+        for done in range(10):
+            ctx.progress(done, 10)
+            await asyncio.sleep(seconds / 10)
+
+
+@app.task(name="limited", queue="limited", limit=10, per="key", max_retries=1000, backoff="0.2s")
+async def limited(ctx: Context, number: int, key: int) -> None:
+    """At most ten of a key at once."""
+    async with noted(ctx, number):
+        pass
+
+
+@app.task(name="ordered", queue="ordered", order_by="key", max_retries=1000, backoff="0.2s")
+async def ordered(ctx: Context, number: int, key: int) -> None:
+    """One of a key at a time."""
+    async with noted(ctx, number):
+        pass
+
+
+@app.task(name="durable", max_retries=1000, backoff="0.2s")
+async def durable(ctx: Context, number: int) -> None:
+    """Its effect is a step, done once in one of its runs."""
+    async with noted(ctx, number):
+        await ctx.sleep(0.1, name="before")
+
+        async def effect(conn: Any) -> None:
+            await conn.execute("insert into chaos.effects values ($1, $2)", number, ctx.claim_id)
+
+        await ctx.transaction_step("effect", effect)
+        await ctx.sleep(0.1, name="after")
+
+
 def job(number: int, lease: float) -> NewJob:
-    """The job of a number: 5 % with an effect, 3 % flaky, 1 % in a thread, 0.5 % slow.
+    """The job of a number: 5 % with an effect, 3 % flaky, 1 % in a thread, 0.5 % slow, 1.5 % that report
+    progress, 2 % under limits, 1 % in order, 1 % durable.
 
     Some of the first two last a while, so that workers are frozen and killed in the middle.
     """
@@ -141,4 +189,12 @@ def job(number: int, lease: float) -> NewJob:
         return thread.call(number)
     if kind == 18:
         return slow.call(number, 2 * seconds)
+    if kind < 22:
+        return reporting.call(number, seconds)
+    if kind < 26:
+        return limited.call(number, number % 7)
+    if kind < 28:
+        return ordered.call(number, number % 20)
+    if kind < 30:
+        return durable.call(number)
     return plain.call(number)

@@ -24,6 +24,7 @@ AWAY = (
 )  # fmt: skip
 ROLLED_BACK = 0.1
 AT_ONCE = (10, 50)
+CHAINED = 0.1  # of the transactions begin with a chain of three
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,9 @@ class Producers:
             async with asyncio.timeout(TIMEOUT):
                 transaction = connection.transaction()
                 await transaction.start()
+                if self._random.random() < CHAINED:
+                    await load.app.chain(*jobs[:3]).aenqueue(on=connection)
+                    del jobs[:3]
                 await load.app.aenqueue_many(jobs, on=connection)
                 if self._random.random() < ROLLED_BACK:
                     await transaction.rollback()

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tests.chaos.faults import Fault
-from tests.chaos.ledger import FINISHED, MUST_BE_ZERO, History, judge, ran_again
+from tests.chaos.ledger import FINISHED, MUST_BE_ZERO, Faults, History, judge, ran_again
 from tests.chaos.recovery import recovery
 
 EXAMPLES = 20
@@ -21,7 +21,8 @@ RERUN_GRACE = 20.0
 class Tally:
     """Counts over all histories, read once."""
 
-    def __init__(self, histories: Iterable[History]) -> None:
+    def __init__(self, histories: Iterable[History], faults: Faults | None = None) -> None:
+        self._faults = faults
         self.enqueued: Counter[str] = Counter()
         self.finished: Counter[str] = Counter()
         self.found: Counter[str] = Counter(dict.fromkeys(MUST_BE_ZERO, 0))
@@ -39,7 +40,7 @@ class Tally:
         self.lapsed += sum(o.lapsed and o.became not in FINISHED for o in history.outcomes)
         for worker, at, last_chance in ran_again(history):
             self.again[worker, last_chance].append(at)
-        for finding in judge(history):
+        for finding in judge(history, self._faults):
             self.found[finding] += 1
             if len(self.examples) < EXAMPLES:
                 self.examples.append(f"{finding}: {history}")

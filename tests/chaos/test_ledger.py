@@ -10,7 +10,7 @@ import pytest
 from tests.chaos import ledger
 from tests.chaos.__main__ import prepare
 from tests.chaos.faults import Fault
-from tests.chaos.ledger import History, Outcome, histories, judge, ran_again
+from tests.chaos.ledger import Faults, History, Outcome, histories, judge, ran_again
 from tests.chaos.producers import Batch
 from tests.chaos.recovery import recovery, throughput
 from tests.chaos.report import Tally, failed, report, table
@@ -24,7 +24,7 @@ def good(task: str = "plain") -> History:
     """Failed once, then succeeded."""
     return History(
         1, "committed", task, "succeeded", effects=["b"] * (task == "effect"),
-        starts={"a": 1.0, "b": 4.0}, ends={"a": 2.0, "b": 5.0},
+        starts={"a": 1.0, "b": 4.0}, ends={"a": 2.0, "b": 5.0}, how={"a": "failed", "b": "done"},
         outcomes=[outcome("a", 3.0, "pending"), outcome("b", 6.0, "succeeded")],
     )  # fmt: skip
 
@@ -43,6 +43,13 @@ def changed(history: History, **changes: object) -> History:
 
 
 UNTOUCHED = History(1, "committed")
+# The network was broken all the time.
+STRUCK = Faults([Fault("reset", "", 0.0, began=0.0, over=20.0)], lease=5.0)
+
+
+def calm(task: str = "flaky", **changes: object) -> History:
+    """One whose failure belongs to its task."""
+    return changed(good(task), **changes)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,14 @@ UNTOUCHED = History(1, "committed")
         # Started after it was taken back, and its lease had not lapsed.
         ("overlapped", changed(good(), starts={"a": 4.5, "b": 4.0}, ends={"a": 9.0, "b": 5.0})),
         ("dead_without_cause", changed(lapsed_thrice(), outcomes=lapsed_thrice().outcomes[1:])),
+        ("needless_runs", good()),
+        ("needless_runs", calm(how={"a": "stopped", "b": "done"})),
+        ("needless_runs", calm("durable", effects=["b"])),
+        ("needless_runs", calm(ends={"b": 5.0}, how={"b": "done"})),
+        ("false_crashes", lapsed_thrice()),
+        ("wrong_outcomes", calm(how={"a": "done", "b": "done"})),
+        ("wrong_outcomes", calm(outcomes=[outcome("a", 3.0, "pending"), outcome("b", 6.0, "cancelled")])),
+        ("late_outcomes", calm(outcomes=[outcome("a", 3.0, "pending"), outcome("b", 10.5, "succeeded")])),
     ],
 )  # fmt: skip
 def test_a_planted_defect_is_found(finding: str, history: History) -> None:
@@ -96,13 +111,44 @@ def test_a_planted_defect_is_found(finding: str, history: History) -> None:
     ],
 )  # fmt: skip
 def test_what_may_happen_is_not_a_finding(history: History) -> None:
+    assert judge(history, STRUCK) == set()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        calm(),
+        calm("durable", effects=["a"], how={"a": "stopped", "b": "done"}),
+        # Given back before it ran.
+        calm(starts={"b": 4.0}, ends={"b": 5.0}, how={"b": "done"}),
+        # Stopped by an operator, who put it back.
+        calm(outcomes=[outcome("a", 3.0, "cancelled"), Outcome(None, 3.5, "cancelled", "pending"),
+                       outcome("b", 6.0, "succeeded")], how={"a": "stopped", "b": "done"}),
+        calm(status="cancelled", starts={"a": 1.0}, ends={}, how={"a": "unsure"},
+             outcomes=[outcome("a", 3.0, "cancelled")]),
+    ],
+)  # fmt: skip
+def test_what_may_happen_though_nothing_struck(history: History) -> None:
     assert judge(history) == set()
+
+
+def test_a_fault_explains_what_it_struck() -> None:
+    def found(*struck: Fault) -> set[str]:
+        return judge(lapsed_thrice(), Faults(struck, lease=2.0))
+
+    by_kill = [Fault("kill", "", at, (f"worker of {claim}",), began=at, over=at)
+               for claim, at in (("a", 2.0), ("b", 5.0), ("c", 8.0))]  # fmt: skip
+    assert found(*by_kill) == set()
+    assert found(*by_kill[:2]) == {"false_crashes"}
+    assert found(Fault("kill", "", 2.0, ("another",), began=2.0, over=8.0)) == {"false_crashes"}
+    assert found(Fault("blackhole", "", 2.0, began=2.0, over=8.0)) == set()
+    assert found(Fault("blackhole", "", 20.0, began=20.0, over=21.0)) == {"false_crashes"}
 
 
 def test_one_defect_fails_the_run() -> None:
     def result(*all_histories: History) -> dict[str, object]:
         return report(
-            Tally(all_histories), [], {}, calm=0, ended=0, lease=1, gave_up=[], settings={}
+            Tally(all_histories, STRUCK), [], {}, calm=0, ended=0, lease=1, gave_up=[], settings={}
         )
 
     fine = result(good(), lapsed_thrice(), History(2, "rolled back"))
@@ -140,7 +186,7 @@ def test_what_the_database_notes_is_read_back(dsn: str) -> None:
         for claim_id, start in ((a, 1.0), (b, 3.0)):
             conn.execute(claim, (claim_id, worker))
             conn.execute("insert into chaos.ledger select 7, e, 1, 1, %s, 1, %s"
-                         " from unnest(array['start', 'end']) e", (claim_id, start))  # fmt: skip
+                         " from unnest(array['start', 'done']) e", (claim_id, start))  # fmt: skip
             conn.execute("insert into chaos.effects values (7, %s)", (claim_id,))
             conn.execute("update pgqueue.jobs set status = %s, claim_id = null, worker_id = null,"
                          " lease_expires_at = null",
