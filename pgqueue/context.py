@@ -51,7 +51,8 @@ class Context(Durable):
         self._connect = connect
         self._aconnect = aconnect
         self._stopped = False  # not an Event, which would cost a tenth of an async job
-        self.completed = False
+        self.completed = False  # so it said in a transaction
+        self.committed = False  # which has been committed, as far as we have an answer
         self.doubtful = False
         self.said: Progress | None = None
         self._logger: JobLogger | None = None
@@ -179,6 +180,7 @@ class Context(Durable):
             with self._connect() as connection, connection.transaction():
                 yield connection
                 self.complete(connection)
+            self.committed = True
         except BaseException:
             # Completed, and then an error: it was the COMMIT that failed, or got no answer.
             self.completed, self.doubtful = False, self.completed
@@ -190,6 +192,7 @@ class Context(Durable):
             async with self._aconnect() as connection, interruptible(connection):
                 yield connection
                 await self.acomplete(connection)
+            self.committed = True
         except BaseException:
             # Completed, and then an error: it was the COMMIT that failed, or got no answer.
             self.completed, self.doubtful = False, self.completed

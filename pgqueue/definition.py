@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -16,11 +17,20 @@ from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, check_name
 from pgqueue.limits import Ordered, gate_from
 from pgqueue.options import Options, options_of
-from pgqueue.outcome import LOG_LIMIT, MESSAGE_LIMIT, SUCCEEDED, Kind, Outcome, clean
+from pgqueue.outcome import (
+    LOG_LIMIT,
+    MESSAGE_LIMIT,
+    NOT_COMMITTED,
+    SUCCEEDED,
+    Outcome,
+    clean,
+    decide,
+)
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
 from pgqueue.results import result_text
 from pgqueue.retry import BackoffLike
+from pgqueue.returned import generator_kind
 from pgqueue.schedule import When
 from pgqueue.text import nearest
 from pgqueue.unique import UniqueLike
@@ -45,7 +55,10 @@ class Definition:
         result: bool = False,
     ) -> None:
         self.function = function
-        self.module, self.qualname = module_of(function), function.__qualname__
+        named = name or str(getattr(function, "__qualname__", function))
+        self.run = run_in(function, run, named)
+        self.qualname = getattr(function, "__qualname__", None) or _below(function, name)
+        self.module = module_of(function)
         self.name = check_name(name or f"{self.module}.{self.qualname}")
         self.aliases = tuple(check_name(alias) for alias in aliases)
         self.options = options
@@ -54,7 +67,6 @@ class Definition:
         self.result = result
         self.redact = tuple(redact)
         Redaction().plus(redact)
-        self.run = run_in(function, run, self.name)
 
     @cached_property
     def takes_context(self) -> bool:
@@ -97,20 +109,58 @@ class Definition:
         except NameError:
             return Any
 
-    def outcome(self, value: Any, context: Context, conceal: Callable[[str], str]) -> Outcome:
-        """The outcome of a run that returned ``value``."""
-        # A result that others may take; None is what they take when there is none.
-        keeps = self.result or (context.workflow_id is not None and value is not None)
-        if not keeps and context.logged is None and not context.stepped:
-            return SUCCEEDED
-        kind: Kind = "completed" if context.completed else "succeeded"
+    def judge(
+        self,
+        value: Any,
+        raised: BaseException | None,
+        *,
+        job: ClaimedJob,
+        arguments: dict[str, Any],
+        context: Context,
+        privacy: Privacy,
+    ) -> Outcome:
+        """The outcome of a run that returned ``value``, or raised."""
+        if raised is None and not self._keeps(value, context):
+            outcome = SUCCEEDED
+        else:
+            conceal = self.concealer(privacy, job, arguments)
+            if raised is None:
+                outcome = self._returned(value, context, conceal)
+            else:
+                outcome = decide(
+                    raised,
+                    attempt=job.attempt,
+                    retry_on=self.retry_on,
+                    backoff=self.backoff_of(arguments),
+                    conceal=conceal,
+                )
+                if context.logged is not None:
+                    outcome = replace(outcome, log=self.log_of(context, conceal))
+        if context.completed or context.doubtful:
+            return completed(outcome, context)
+        return outcome
+
+    def _keeps(self, value: Any, context: Context) -> bool:
+        """Is there anything to record but that it succeeded?"""
+        return (
+            self.result
+            or context.logged is not None
+            or context.stepped
+            # A result that others may take; None is what they take when there is none.
+            or (context.workflow_id is not None and value is not None)
+        )
+
+    def _returned(self, value: Any, context: Context, conceal: Callable[[str], str]) -> Outcome:
         result = error = None
         try:
-            # One with steps has a row that is kept until it is pruned, and its steps with it.
-            result = result_text(value) if keeps else "null" if context.stepped else None
+            if self.result or (context.workflow_id is not None and value is not None):
+                result = result_text(value)
+            elif context.stepped:
+                # One with steps has a row that is kept until it is pruned, and its steps with it.
+                result = "null"
         except ArgumentsError as refused:
             error = f"ResultNotStored: {clean(conceal(str(refused)), MESSAGE_LIMIT)}"
-        return Outcome(kind, error=error, result=result, log=self.log_of(context, conceal))
+        return Outcome("succeeded", error=error, result=result, log=self.log_of(context, conceal))
 
     @staticmethod
     def log_of(context: Context, conceal: Callable[[str], str]) -> str | None:
@@ -133,6 +183,25 @@ class Definition:
             encrypted=self.signature.encrypted,
             arguments=arguments,
         )
+
+
+def completed(outcome: Outcome, context: Context) -> Outcome:
+    """The outcome of a run that completed its job in a transaction, whatever it did after that."""
+    failed = outcome.kind != "succeeded"
+    otherwise = None
+    if not context.committed:
+        otherwise = NOT_COMMITTED if context.completed and not failed else outcome
+    if failed:
+        outcome = replace(outcome, delay=None, traceback=None)
+    return replace(outcome, kind="completed", otherwise=otherwise)
+
+
+def _below(function: Callable[..., Any], name: str | None) -> str:
+    """The name of what has none of its own: a ``functools.partial``, or an object that can be called."""
+    if name is None:
+        raise TaskError(f"{function!r} has no name of its own: give the task one with name=")
+    below = getattr(function, "func", type(function))
+    return str(getattr(below, "__qualname__", name))
 
 
 class TaskOptions(When, total=False):
@@ -191,7 +260,7 @@ def function_definition(
 
 def module_of(function: Callable[..., Any] | type) -> str:
     """The module's import name, also for a script run as ``__main__``."""
-    module = function.__module__
+    module = getattr(function, "func", function).__module__
     if module not in ("__main__", "__mp_main__"):
         return module
     main = sys.modules[module]
@@ -202,7 +271,16 @@ def module_of(function: Callable[..., Any] | type) -> str:
 
 
 def run_in(function: Callable[..., Any], run: RunIn | None, name: str) -> RunIn:
-    """Where a handler runs: async on the loop, sync in a thread, or a process if asked."""
+    """Where a handler runs: async on the loop, sync in a thread, or a process if asked.
+
+    Raises:
+        TaskError: it cannot run there, or is a generator function, whose call runs nothing.
+    """
+    if (kind := generator_kind(function)) is not None:
+        raise TaskError(
+            f"{name} is {kind} function: a call of it runs nothing. A task must not yield: let it loop"
+            " over the generator itself"
+        )
     is_async = inspect.iscoroutinefunction(function)
     if run is None:
         return "async" if is_async else "thread"

@@ -19,6 +19,7 @@ from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob
+from pgqueue.returned import generator_kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 AnyManager = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -55,12 +56,21 @@ class Hooks:
 
         Sync or async; an async one may go around sync handlers too. What the handler raises goes
         through it; a manager that swallows it makes the run a success.
+
+        Raises:
+            ConfigError: it is a generator function without ``@contextmanager``.
         """
+        _check_manager(manager)
         self.around_runs.append(manager)
         return manager
 
     def around_enqueue(self, manager: F) -> F:
-        """Enter this around every insert of jobs, sync and async: a context manager that takes the jobs."""
+        """Enter this around every insert of jobs, sync and async: a context manager that takes the jobs.
+
+        Raises:
+            ConfigError: it is a generator function without ``@contextmanager``.
+        """
+        _check_manager(manager)
         self.around_enqueues.append(manager)
         return manager
 
@@ -78,6 +88,10 @@ class Hooks:
 
     def _on(self, kind: Kind, tasks: tuple[Any, ...]) -> Any:
         def register(function: F) -> F:
+            if (yields := generator_kind(function)) is not None:
+                raise ConfigError(
+                    f"the hook {function!r} is {yields} function: a call of it runs nothing"
+                )
             self.hooks.setdefault(kind, []).append((names, function))
             return function
 
@@ -113,6 +127,14 @@ class Hooks:
             for manager in self.around_enqueues:
                 stack.enter_context(manager(jobs))
             yield
+
+
+def _check_manager(manager: Callable[..., Any]) -> None:
+    if inspect.isgeneratorfunction(manager) or inspect.isasyncgenfunction(manager):
+        decorator = (
+            "@contextmanager" if inspect.isgeneratorfunction(manager) else "@asynccontextmanager"
+        )
+        raise ConfigError(f"{manager!r} is no context manager yet: put {decorator} on it")
 
 
 def _yielded(factory: Callable[..., Any]) -> type:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import traceback as tb
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
 
-from pgqueue.control import Cancel, Control, Dead, Retry, Snooze, suspension
+from pgqueue.control import Cancel, Control, Dead, Retry, Snooze, Suspended, suspension
 from pgqueue.durations import LONGEST
 from pgqueue.text import one_line
 
 Kind = Literal["succeeded", "completed", "retry", "snooze", "cancelled", "dead"]
 
+# What siblings of a failed task end with: no failures of their own.
+_PASSING = (CancelledError, Suspended)
 MESSAGE_LIMIT = 8_000
 TRACEBACK_LIMIT = 16_000
+MOST_NAMED = 5  # errors of a group
 LOG_LIMIT = 20_000
 
 
@@ -24,7 +29,8 @@ class Outcome:
     """How an attempt ended. ``delay`` in seconds; None means the job's backoff.
 
     "completed": recorded already, in a transaction of the handler; only what it returned and logged
-    is to be added. ``result`` is JSON text.
+    is to be added. ``otherwise``: what is to be recorded if that transaction turns out not to have been
+    committed; None if it is known that it was. ``result`` is JSON text.
     """
 
     kind: Kind
@@ -34,9 +40,15 @@ class Outcome:
     traceback: str | None = None
     result: str | None = None
     log: str | None = None
+    otherwise: Outcome | None = None
 
 
 SUCCEEDED = Outcome("succeeded")
+COMPLETED = Outcome("completed")
+NOT_COMMITTED = Outcome(
+    "retry", None, "NotCommitted",
+    "ctx.complete() was called, and its transaction was not committed when the handler returned",
+)  # fmt: skip
 RELEASED = Outcome("snooze", delay=0.0)
 
 
@@ -61,14 +73,20 @@ def describe(error: BaseException, conceal: Callable[[str], str] = str) -> tuple
     """
     return (
         _attempt(lambda: one_line(clean(_name(error), 200)), "an exception"),
-        _attempt(
-            lambda: clean(conceal(plain(str(error))), MESSAGE_LIMIT), "(its __str__ raised {})"
-        ),
+        _attempt(lambda: clean(conceal(_message(error)), MESSAGE_LIMIT), "(its __str__ raised {})"),
         _attempt(
             lambda: clean(conceal("".join(tb.format_exception(error))), TRACEBACK_LIMIT),
             "(its traceback raised {})",
         ),
     )
+
+
+def _message(error: BaseException) -> str:
+    text = plain(str(error))
+    if isinstance(error, BaseExceptionGroup):
+        first = list(islice(_leaves(error), MOST_NAMED))
+        text = "; ".join([text, *(f"{_name(each)}: {plain(str(each))}" for each in first)])
+    return text
 
 
 def _attempt(text: Callable[[], str], otherwise: str) -> str:
@@ -103,10 +121,12 @@ def decide(
         return Outcome("snooze", storable(suspended.after))
     if isinstance(error, Control):
         return _decide_control(error, conceal)
-    kind: Kind = "retry"
-    if retry_on is not None and not isinstance(error, retry_on):
-        kind = "dead"
     delay, note = None, ""
+    kind: Kind = "retry" if _worth_a_retry(error, retry_on) else "dead"
+    if isinstance(error, BaseExceptionGroup) and (steering := _steering(error, kind)) is not None:
+        found = _decide_control(steering, conceal)
+        _, _, lines = describe(error, conceal)
+        return replace(found, traceback=lines)
     if kind == "retry" and backoff is not None:
         try:
             delay = storable(backoff(attempt))
@@ -114,6 +134,40 @@ def decide(
             note = f"its backoff({attempt}) raised {describe(broken)[0]}: the default was used\n"
     name, message, lines = describe(error, conceal)
     return Outcome(kind, delay, name, message, lines + conceal(note))
+
+
+def _worth_a_retry(error: BaseException, retry_on: tuple[type[BaseException], ...] | None) -> bool:
+    """Is it one of these, or a group of nothing but these and of what steers the job?"""
+    if retry_on is None or isinstance(error, retry_on):
+        return True
+    if not isinstance(error, BaseExceptionGroup):
+        return False
+    return all(_worth_a_retry(each, (*retry_on, Control, *_PASSING)) for each in error.exceptions)
+
+
+def _steering(group: BaseExceptionGroup[Any], kind: Kind) -> Control | None:
+    """What steers the job in a group of errors; ``kind``: what becomes of the job by the others.
+
+    The first of Dead, Cancel, Retry with the longest time, and Snooze with the longest. An error that is worth no
+    retry weighs more than Retry, and any error more than Snooze, which would use no attempt.
+    """
+    leaves = list(_leaves(group))
+    found = [each for each in leaves if isinstance(each, Control)]
+    failed = len(found) + sum(isinstance(each, _PASSING) for each in leaves) < len(leaves)
+    for steers in (Dead, Cancel, Retry, Snooze):
+        if (kind == "dead" and steers in (Retry, Snooze)) or (failed and steers is Snooze):
+            return None
+        if these := [each for each in found if isinstance(each, steers)]:
+            return max(these, key=lambda each: getattr(each, "after", None) or 0.0)
+    return found[0] if found and not failed else None
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 def storable(delay: float) -> float:

@@ -147,9 +147,9 @@ class Task(Request[P, R]):
 
     def __init__(self, definition: Definition, app: Sender) -> None:
         super().__init__(definition, app, definition.options)
-        self.__name__ = definition.function.__name__
+        self.__name__ = getattr(definition.function, "__name__", definition.qualname)
         self.__qualname__ = definition.qualname
-        self.__module__ = definition.function.__module__
+        self.__module__ = getattr(definition.function, "__module__", definition.module)
         self.__doc__ = definition.function.__doc__
 
     @property

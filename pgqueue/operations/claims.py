@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob, Status
@@ -15,6 +15,7 @@ from pgqueue.outcome import Outcome
 MOST_LANES = 256
 
 Place = tuple[datetime, int]
+WhatBecame = Literal["held", "succeeded", "gone", "lost"]
 
 
 class Finished(NamedTuple):
@@ -187,9 +188,21 @@ def complete_with(done: Sequence[Finished]) -> Operation[list[int]]:
 
 def add_results(done: Sequence[Finished]) -> Operation[list[int]]:
     """The results and logs of jobs that completed in transactions of their handlers."""
-    values = _ended(done) | _kept(done)
-    values["attempts"] = [f.job.attempt if f.job else 0 for f in done]
+    values = _ended(done) | _kept(done) | _attempts(done)
+    # What a handler raised after it had completed its job is no error of the job.
+    values["errors"] = [None if f.outcome.error_type else f.outcome.error for f in done]
     return Operation("add_results", values, ids)
+
+
+def recorded(ended: Sequence[Finished]) -> Operation[dict[int, WhatBecame]]:
+    """What became of attempts that may have been recorded already, by id."""
+    values = _ended(ended) | _attempts(ended)
+    del values["run_seconds"]
+    return Operation("recorded", values, lambda rows: {row[0]: row[1] for row in rows})
+
+
+def _attempts(ended: Sequence[Finished]) -> dict[str, object]:
+    return {"attempts": [f.job.attempt if f.job else 0 for f in ended]}
 
 
 def _kept(done: Sequence[Finished]) -> dict[str, object]:

@@ -22,12 +22,22 @@ update pgqueue.jobs j
  where j.id = own.id
 returning j.id;
 
+-- name: recorded
+-- What became of attempts whose handlers completed them in transactions of their own, or of which no answer came: 'held'
+-- still by the claim, so nothing is recorded; 'succeeded'; 'gone' since, as a success may be; or 'lost' to another claim.
+select t.id, case when j.id is null then 'gone'
+                  when j.status = 'running' and j.claim_id = t.claim_id then 'held'
+                  when j.status = 'succeeded' and j.attempt = t.attempt then 'succeeded'
+                  else 'lost' end
+  from unnest(:ids::bigint[], :claim_ids::uuid[], :attempts::integer[]) as t(id, claim_id, attempt)
+  left join pgqueue.jobs j on j.id = t.id;
+
 -- name: add_results
--- The results and logs of jobs that completed in transactions of their handlers.
+-- The results, logs and remarks of jobs that completed in transactions of their handlers.
 with done as materialized (
-    select j.id, j.attempt, j.claimed_at, t.run_seconds, t.result, t.log
-      from unnest(:ids::bigint[], :attempts::integer[], :run_seconds::real[], :results::text[], :logs::text[])
-           as t(id, attempt, run_seconds, result, log)
+    select j.id, j.attempt, j.claimed_at, t.run_seconds, t.result, t.log, t.error
+      from unnest(:ids::bigint[], :attempts::integer[], :run_seconds::real[], :results::text[], :logs::text[],
+                  :errors::text[]) as t(id, attempt, run_seconds, result, log, error)
       join pgqueue.jobs j on j.id = t.id and j.attempt = t.attempt
      where j.status = 'succeeded'
      order by j.id
@@ -36,7 +46,7 @@ with done as materialized (
     insert into pgqueue.attempts (job_id, attempt, outcome, started_at, run_seconds, log)
     select d.id, d.attempt, 'succeeded', d.claimed_at, d.run_seconds, d.log from done d where d.log is not null
 )
-update pgqueue.jobs j set result = d.result::jsonb from done d where j.id = d.id returning j.id;
+update pgqueue.jobs j set result = d.result::jsonb, last_error = d.error from done d where j.id = d.id returning j.id;
 
 -- name: note_progress
 -- How far running jobs are. Rows locked by others are left for the next time.

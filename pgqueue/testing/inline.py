@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +13,7 @@ from pgqueue.context import Context
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError
 from pgqueue.job import Added, ClaimedJob, NewJob
-from pgqueue.testing.running import prepared
-from pgqueue.testing.sharing import awaited
+from pgqueue.testing.running import acaught, caught, prepared
 
 
 class _InlineContext(Context):
@@ -61,22 +59,24 @@ class Inline:
     def send(self, jobs: Sequence[NewJob]) -> list[Added]:
         added = []
         for job in jobs:
-            value, added_job = self._call(job)
-            if inspect.isawaitable(value):
-                awaited(value)
+            call, added_job = self._call(job)
+            _, raised = caught(call)
+            if raised is not None:
+                raise raised
             added.append(added_job)
         return added
 
     async def asend(self, jobs: Sequence[NewJob]) -> list[Added]:
         added = []
         for job in jobs:
-            value, added_job = self._call(job)
-            if inspect.isawaitable(value):
-                await value
+            call, added_job = self._call(job)
+            _, raised = await acaught(call)
+            if raised is not None:
+                raise raised
             added.append(added_job)
         return added
 
-    def _call(self, new: NewJob) -> tuple[Any, Added]:
+    def _call(self, new: NewJob) -> tuple[Callable[[], Any], Added]:
         self._last -= 1
         job = ClaimedJob(
             self._last, new.task, new.args, new.queue, new.priority_or_usual, 1, new.retries_or_usual, 0,
@@ -87,7 +87,7 @@ class Inline:
         context = _InlineContext(
             job, schema=self._app.schema, connect=connections.sync, aconnect=connections.aio
         )
-        return definition.invoke(context, arguments), Added(self._last)
+        return lambda: definition.invoke(context, arguments), Added(self._last)
 
 
 @contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +14,15 @@ import msgspec
 
 from pgqueue.app import App
 from pgqueue.codec import from_pydantic
-from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, JobRow, Status
 from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished
-from pgqueue.outcome import SUCCEEDED, Outcome, clean, decide
+from pgqueue.outcome import SUCCEEDED, Outcome, clean
+from pgqueue.returned import checked, ended
 from pgqueue.task import Task
+from pgqueue.testing.sharing import awaited
 
 LEASE = 3600.0
 
@@ -54,51 +58,62 @@ def prepared(app: App, job: ClaimedJob) -> tuple[Definition, dict[str, Any]]:
     return definition, definition.signature.decode(job.args, task=job.task, keys=app.keys)
 
 
-def judged(
-    app: App,
-    definition: Definition,
-    job: ClaimedJob,
-    arguments: dict[str, Any],
-    context: Context,
-    value: Any,
-    error: BaseException | None,
-) -> Outcome | None:
-    """The outcome of a run; None if it is recorded already."""
-    conceal = definition.concealer(app.privacy, job, arguments)
-    if error is None:
-        outcome = definition.outcome(value, context, conceal)
-        return None if context.completed and outcome is SUCCEEDED else outcome
-    if context.completed:
-        return None
-    return decide(
-        error,
-        attempt=job.attempt,
-        retry_on=definition.retry_on,
-        backoff=definition.backoff_of(arguments),
-        conceal=conceal,
-    )
-
-
 def unreadable(error: ArgumentsError) -> Outcome:
     return Outcome("dead", None, "ArgumentsError", clean(str(error), 8000))
 
 
-def recording(job: ClaimedJob, outcome: Outcome, began: float) -> Operation[Any]:
-    """The statement that records an outcome."""
-    finished = [Finished(job.id, job.claim_id, outcome, time.monotonic() - began, False, job)]
+def recording(
+    job: ClaimedJob, outcome: Outcome, began: float
+) -> Generator[Operation[Any], Any, tuple[Outcome, Status]]:
+    """The statements that record an outcome, each sent its answer; returns what was recorded, and the status."""
+
+    def finished() -> list[Finished]:
+        return [Finished(job.id, job.claim_id, outcome, time.monotonic() - began, False, job)]
+
     if outcome.kind == "completed":
-        return claims.add_results(finished)
+        became = (yield claims.recorded(finished()))[job.id] if outcome.otherwise else "succeeded"
+        if became != "held" or outcome.otherwise is None:
+            yield claims.add_results(finished())
+            return SUCCEEDED, Status.SUCCEEDED
+        outcome = outcome.otherwise
     if outcome.kind == "succeeded":
-        return claims.complete_with(finished)
-    return claims.fail(finished)
+        yield claims.complete_with(finished())
+        return outcome, Status.SUCCEEDED
+    recorded = yield claims.fail(finished())
+    return outcome, recorded[job.id].status
 
 
-def became(job: ClaimedJob, outcome: Outcome | None, recorded: Any) -> Status:
-    """The status of a job after its outcome was recorded."""
-    if outcome is None or outcome.kind in ("succeeded", "completed"):
-        return Status.SUCCEEDED
-    status: Status = recorded[job.id].status
-    return status
+def caught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a handler returned or raised, in a context of its own; an awaitable is awaited to its end."""
+
+    def run() -> Any:
+        value = call()
+        return awaited(ended(value)) if inspect.isawaitable(value) else checked(value)
+
+    try:
+        return copy_context().run(run), None
+    except KeyboardInterrupt:  # of whoever runs the tests
+        raise
+    except BaseException as error:
+        return None, error
+
+
+async def acaught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """The same on the running event loop, in a task of its own."""
+
+    async def run() -> tuple[Any, BaseException | None]:
+        try:
+            return await ended(call()), None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return None, error
+
+    value, raised = await asyncio.create_task(run())
+    this = asyncio.current_task()
+    if isinstance(raised, asyncio.CancelledError) and this is not None and this.cancelling():
+        raise raised  # the test was cancelled, and so its handler
+    return value, raised
 
 
 def name_of(task: Task[Any, Any] | type | str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import copy_context
 from typing import Any
 
 from pgqueue.errors import ConnectionUnusable
@@ -51,7 +52,7 @@ def awaited(coroutine: Any) -> Any:
     except RuntimeError:
         return asyncio.run(_await(coroutine))
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _await(coroutine)).result()
+        return pool.submit(copy_context().run, asyncio.run, _await(coroutine)).result()
 
 
 async def _await(coroutine: Any) -> Any:

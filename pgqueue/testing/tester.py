@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -11,28 +10,27 @@ from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.context import Context
-from pgqueue.control import Suspended
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError
 from pgqueue.job import ClaimedJob, JobRow, Status
 from pgqueue.operations import Operation, claims, limits, testing, workflows
 from pgqueue.operations.claims import Taking
 from pgqueue.operations.jobs import Filter
-from pgqueue.outcome import SUCCEEDED as SUCCESS
+from pgqueue.outcome import Outcome
 from pgqueue.task import Task
 from pgqueue.testing.running import (
     LEASE,
     Drained,
-    became,
+    acaught,
+    caught,
     complaint,
-    judged,
     matches,
     name_of,
     prepared,
     recording,
     unreadable,
 )
-from pgqueue.testing.sharing import asyncpg_of, awaited, no_async, no_sync, psycopg_of
+from pgqueue.testing.sharing import asyncpg_of, no_async, no_sync, psycopg_of
 
 T = TypeVar("T")
 MOST = 1000
@@ -139,11 +137,7 @@ class QueueTester(_Tester):
             job = self._filled(job)
             definition, arguments = prepared(self.app, job)
         except ArgumentsError as error:
-            outcome = unreadable(error)
-            drained.note(
-                job, outcome, became(job, outcome, self._run(recording(job, outcome, began)))
-            )
-            self._settle(job)
+            self._record(job, unreadable(error), began, drained)
             return
         context = Context(
             job,
@@ -152,19 +146,20 @@ class QueueTester(_Tester):
             connect=lambda: psycopg_of(self.connection),
             aconnect=no_async,
         )
-        value = raised = None
+        value, raised = caught(lambda: definition.invoke(context, arguments))
+        outcome = definition.judge(
+            value, raised, job=job, arguments=arguments, context=context, privacy=self.app.privacy
+        )
+        self._record(job, outcome, began, drained)
+
+    def _record(self, job: ClaimedJob, outcome: Outcome, began: float, drained: Drained) -> None:
+        statements = recording(job, outcome, began)
         try:
-            value = definition.invoke(context, arguments)
-            if inspect.isawaitable(value):
-                value = awaited(value)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            raised = error
-        found = judged(self.app, definition, job, arguments, context, value, raised)
-        recorded = None if found is None else self._run(recording(job, found, began))
-        status = became(job, found, recorded)
-        drained.note(job, found or SUCCESS, status)
+            statement = next(statements)
+            while True:
+                statement = statements.send(self._run(statement))
+        except StopIteration as done:
+            drained.note(job, *done.value)
         self._settle(job)
 
     def _filled(self, job: ClaimedJob) -> ClaimedJob:
@@ -236,10 +231,7 @@ class AsyncQueueTester(_Tester):
             job = await self._filled(job)
             definition, arguments = prepared(self.app, job)
         except ArgumentsError as error:
-            outcome = unreadable(error)
-            recorded = await self._run(recording(job, outcome, began))
-            drained.note(job, outcome, became(job, outcome, recorded))
-            await self._settle(job)
+            await self._record(job, unreadable(error), began, drained)
             return
         context = Context(
             job,
@@ -248,17 +240,29 @@ class AsyncQueueTester(_Tester):
             connect=no_sync,
             aconnect=lambda: asyncpg_of(self.connection),
         )
-        value = raised = None
+
+        def call() -> Any:
+            return definition.invoke(context, arguments)
+
+        if definition.run == "async":
+            value, raised = await acaught(call)
+        else:
+            value, raised = await asyncio.to_thread(caught, call)
+        outcome = definition.judge(
+            value, raised, job=job, arguments=arguments, context=context, privacy=self.app.privacy
+        )
+        await self._record(job, outcome, began, drained)
+
+    async def _record(
+        self, job: ClaimedJob, outcome: Outcome, began: float, drained: Drained
+    ) -> None:
+        statements = recording(job, outcome, began)
         try:
-            if definition.run == "async":
-                value = await definition.invoke(context, arguments)
-            else:
-                value = await asyncio.to_thread(definition.invoke, context, arguments)
-        except (Exception, Suspended) as error:
-            raised = error
-        found = judged(self.app, definition, job, arguments, context, value, raised)
-        recorded = None if found is None else await self._run(recording(job, found, began))
-        drained.note(job, found or SUCCESS, became(job, found, recorded))
+            statement = next(statements)
+            while True:
+                statement = statements.send(await self._run(statement))
+        except StopIteration as done:
+            drained.note(job, *done.value)
         await self._settle(job)
 
     async def _filled(self, job: ClaimedJob) -> ClaimedJob:

@@ -73,9 +73,11 @@ class Worker:
             SchemaError: the database's schema is missing, older or newer.
             PrivilegeMissing: the database role may not do what a worker does.
         """
+        from pgqueue.worker.exits import run_to_end
+
         runner = asyncio.Runner(loop_factory=self._make_loop)
         try:
-            runner.run(self.arun(signals=True))
+            run_to_end(runner, self.arun(signals=True))
         finally:
             _close(runner)
 
@@ -85,13 +87,14 @@ class Worker:
         Their jobs are given back at the last moment; ``run`` must leave them to their leases, for
         the threads go on.
         """
+        from pgqueue.worker.exits import run_to_end
         from pgqueue.worker.garbage import collect_less_often
 
         collect_less_often()
         self._ends_process = True
         runner = asyncio.Runner(loop_factory=self._make_loop)
         try:
-            runner.run(self._run_and_exit())
+            run_to_end(runner, self._run_and_exit())
         finally:
             _close(runner)
         raise AssertionError("unreachable")
@@ -114,6 +117,7 @@ class Worker:
 
     async def arun(self, *, signals: bool = False) -> None:
         """The same in a running event loop, which keeps its own signal handlers."""
+        from pgqueue.worker.exits import contained
         from pgqueue.worker.last_resort import LastResort
         from pgqueue.worker.several import Several
         from pgqueue.worker.signals import Signals
@@ -122,7 +126,8 @@ class Worker:
         serving = Several(dsns, self._make, drain=self._drain) if len(dsns) > 1 else self._make()
         self._serving = serving
         if not signals:
-            await serving.run()
+            with contained():
+                await serving.run()
             return
         last_resort = LastResort(self.settings.grace)
         watch = Signals(serving.stop, lambda: serving.running, last_resort.told)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.worker import clock
+from pgqueue.worker.exits import IN_JOB
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.run import Run, interrupted
 from pgqueue.worker.slots import MOMENT, Slots
 from pgqueue.worker.solitude import Solitude
+from pgqueue.worker.tracebacks import clear_tracebacks
 
 
 class Executor:
@@ -41,6 +44,8 @@ class Executor:
         self._lease = lease
         self._wake = wake
         self._loop = asyncio.get_running_loop()
+        self._clean = copy_context()
+        self._clean.run(IN_JOB.set, True)
         self._accepting = True
         solitude.add(self)
 
@@ -114,7 +119,8 @@ class Executor:
             self._report(run, interrupted(run.reason, None))
             return
         self.slots.running += 1
-        run.task = self._loop.create_task(self._run(run))
+        # Of the worker, not of who called: a job that ends starts the next, whose context variables are its own.
+        run.task = asyncio.Task(self._run(run), loop=self._loop, context=self._clean.copy())
 
     def give_back(self, *, keep: Run | None) -> None:
         """Give back what has not started, with its attempt."""
@@ -173,6 +179,7 @@ class Executor:
             outcome = await self._handlers.outcome(run)
         except BaseException as error:  # a bug of ours must cost this job only
             outcome = self._handlers.failed(run, error)
+            clear_tracebacks(error)
         finally:
             self.slots.running -= 1
             self.slots.ended += 1

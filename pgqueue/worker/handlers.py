@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,27 +13,31 @@ from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
     ExitStack,
+    nullcontext,
 )
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
 from pgqueue.context import Context
-from pgqueue.control import Cancel
-from pgqueue.definition import Definition
+from pgqueue.definition import Definition, completed
 from pgqueue.errors import ArgumentsError, KeyMissing
 from pgqueue.hooks import AroundRun
 from pgqueue.job import ClaimedJob
-from pgqueue.outcome import MESSAGE_LIMIT, SUCCEEDED, Outcome, clean, decide, describe
+from pgqueue.outcome import MESSAGE_LIMIT, RELEASED, Outcome, clean, describe
 from pgqueue.privacy import Privacy
+from pgqueue.returned import checked, ended
 from pgqueue.worker.database import DatabaseTrouble
 from pgqueue.worker.processes import HandlerFailed, Processes
-from pgqueue.worker.run import Deadline, Run, interrupted, say
+from pgqueue.worker.run import Deadline, Run, interrupted, interruption, say
+from pgqueue.worker.tracebacks import clear_tracebacks
 from pgqueue.worker.unknown import Unknown
 
 log = logging.getLogger("pgqueue.job")
 
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 RESULTS_AGAIN = 1.0  # seconds
+LATE = "TimeoutExceeded"
 
 
 class Handlers:
@@ -93,46 +98,61 @@ class Handlers:
         finally:
             if timer is not None:
                 timer.cancel()
-        if context.completed and raised is not None:
-            say(log, logging.ERROR, run, "%s after its completion was committed",
-                describe(raised)[0])  # fmt: skip
-            return None
-        if raised is None:
-            return self._ended(value, definition, context, arguments, job)
-        if run.reason is not None and isinstance(raised, asyncio.CancelledError | Cancel):
-            return interrupted(run.reason, timeout)
-        outcome = self._decide(raised, definition, arguments, job)
-        if context.logged is None:
-            return outcome
-        conceal = definition.concealer(self._privacy, job, arguments)
-        return replace(outcome, log=definition.log_of(context, conceal))
+        outcome: Outcome | None
+        if definition.run == "process" and value is not None:  # decided there
+            outcome = value
+        elif raised is None:
+            outcome = self._judge(value, None, definition, context, arguments, job)
+        else:
+            try:
+                if interruption(run.reason, raised):
+                    outcome = self._interrupted(run, context, timeout)
+                elif type(raised) is HandlerFailed:
+                    outcome = raised.outcome
+                else:
+                    outcome = self._judge(None, raised, definition, context, arguments, job)
+            finally:
+                clear_tracebacks(raised)
+        if run.reason == "timeout" and timeout is not None and raised is None:
+            return self._late(run, outcome, timeout)
+        if outcome is not None and outcome.kind == "completed" and outcome.error_type is not None:
+            say(log, logging.ERROR, run, "%s after its completion was %s", outcome.error_type,
+                "committed" if context.committed else "sent")  # fmt: skip
+        return outcome
 
-    def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
-        return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)
-
-    def _ended(
+    def _judge(
         self,
         value: Any,
+        raised: BaseException | None,
         definition: Definition,
         context: Context,
         arguments: dict[str, Any],
         job: ClaimedJob,
-    ) -> Outcome | None:
-        if isinstance(value, Outcome):  # decided in a process
-            outcome = value
-        elif (
-            definition.result
-            or context.logged is not None
-            or job.workflow_id is not None
-            or context.stepped
-        ):
-            conceal = definition.concealer(self._privacy, job, arguments)
-            outcome = definition.outcome(value, context, conceal)
-        else:
-            outcome = SUCCEEDED
-        if context.completed:
-            return outcome if outcome.kind == "completed" else None
+    ) -> Outcome:
+        return definition.judge(
+            value, raised, job=job, arguments=arguments, context=context, privacy=self._privacy
+        )
+
+    @staticmethod
+    def _interrupted(run: Run, context: Context, timeout: float | None) -> Outcome | None:
+        """The outcome of a run that this worker ended, whatever its handler made of it."""
+        outcome = None if run.reason is None else interrupted(run.reason, timeout)
+        if context.completed or context.doubtful:
+            return completed(outcome or RELEASED, context)
         return outcome
+
+    @staticmethod
+    def _late(run: Run, outcome: Outcome | None, timeout: float) -> Outcome | None:
+        """It ended well, but could not be stopped when its time was over: say so."""
+        if outcome is None or outcome.kind not in ("succeeded", "completed"):
+            return outcome
+        text = f"it returned after {run.seconds():.3g} s, and its timeout is {timeout:g} s"
+        say(log, logging.WARNING, run, "succeeded late: %s", text)
+        error = "; ".join(filter(None, (f"{LATE}: {text}", outcome.error)))
+        return replace(outcome, error=error)
+
+    def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
+        return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)
 
     def in_process(self, task: str) -> bool:
         """Does this task run in a process?"""
@@ -157,7 +177,7 @@ class Handlers:
         arguments: dict[str, Any],
         job: ClaimedJob,
     ) -> tuple[Any, BaseException | None]:
-        value = None
+        value = raised = None
         try:
             async with AsyncExitStack() as stack:
                 inside: list[AbstractContextManager[Any]] = []
@@ -174,6 +194,8 @@ class Handlers:
                     raise raised
         except BaseException as error:
             return None, error
+        if raised is not None:  # a manager swallowed it
+            clear_tracebacks(raised)
         return value, None
 
     async def _call(
@@ -187,13 +209,14 @@ class Handlers:
     ) -> tuple[Any, BaseException | None]:
         try:
             if definition.run == "async":
-                return await definition.invoke(context, arguments), None
+                value = await definition.invoke(context, arguments)
+                return value if value is None else await ended(value), None
             if definition.run == "thread":
                 run.queued = True
                 return await self._loop.run_in_executor(
                     self._threads,
                     copy_context().run,
-                    _caught,
+                    self._caught,
                     run,
                     definition,
                     context,
@@ -201,46 +224,45 @@ class Handlers:
                     inside,
                 )
             run.queued = True
-            outcome, context.completed = await self._processes.call(definition, job, run.begin)
-            return (SUCCEEDED if outcome == SUCCEEDED else outcome), None
+            return await self._processes.call(definition, job, context, run.begin), None
         except BaseException as error:
             return None, error
 
-    def _decide(
+    def _caught(
         self,
-        error: BaseException,
+        run: Run,
         definition: Definition,
+        context: Context,
         arguments: dict[str, Any],
-        job: ClaimedJob,
-    ) -> Outcome:
-        if type(error) is HandlerFailed:
-            return error.outcome
-        return decide(
-            error,
-            attempt=job.attempt,
-            retry_on=definition.retry_on,
-            backoff=definition.backoff_of(arguments),
-            conceal=definition.concealer(self._privacy, job, arguments),
-        )
+        inside: Sequence[AbstractContextManager[Any]],
+    ) -> tuple[Any, BaseException | None]:
+        """What the handler returned or raised: a future would never end with a StopIteration."""
+        run.begin()
+        try:
+            with ExitStack() if inside else _NOTHING as stack:
+                for manager in inside:
+                    stack.enter_context(manager)
+                value = definition.invoke(context, arguments)
+                return value if value is None else self._ended_on_loop(run, value), None
+            return None, None  # a manager swallowed it
+        except BaseException as error:
+            return None, error
 
+    def _ended_on_loop(self, run: Run, value: Any) -> Any:
+        """In a thread: what it returned, awaited on the worker's loop if it is to be awaited."""
+        if not inspect.isawaitable(value):
+            return checked(value)
 
-def _caught(
-    run: Run,
-    definition: Definition,
-    context: Context,
-    arguments: dict[str, Any],
-    inside: Sequence[AbstractContextManager[Any]],
-) -> tuple[Any, BaseException | None]:
-    """What the handler returned or raised: a future would never end with a StopIteration."""
-    run.begin()
-    try:
-        if not inside:
-            return definition.invoke(context, arguments), None
-        value = None
-        with ExitStack() as stack:
-            for manager in inside:
-                stack.enter_context(manager)
-            value = definition.invoke(context, arguments)
-        return value, None
-    except BaseException as error:
-        return None, error
+        async def caught() -> tuple[Any, BaseException | None]:
+            run.awaits = asyncio.current_task()
+            try:
+                if run.reason is not None:
+                    run.interrupt(run.reason)
+                return await ended(value), None
+            except BaseException as error:
+                return None, error
+
+        result, raised = asyncio.run_coroutine_threadsafe(caught(), self._loop).result()
+        if raised is not None:
+            raise raised
+        return result

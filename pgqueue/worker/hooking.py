@@ -8,13 +8,17 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from pgqueue.hooks import Ended, Kind
 from pgqueue.job import Status
 from pgqueue.operations.claims import Finished, Recorded
+from pgqueue.returned import ended as until_ended
+from pgqueue.worker.exits import IN_JOB
 from pgqueue.worker.outage import Seldom
 from pgqueue.worker.threads import DaemonThreads, in_thread
+from pgqueue.worker.tracebacks import clear_tracebacks
 
 log = logging.getLogger("pgqueue.hooks")
 
@@ -37,6 +41,8 @@ class Hooking:
         self._seldom = Seldom()
         self.wants_successes = bool(hooks.get("success"))
         self.any = bool(hooks)
+        self._clean = copy_context()
+        self._clean.run(IN_JOB.set, True)
 
     def succeeded(self, finished: Sequence[Finished]) -> None:
         """These successes were recorded."""
@@ -73,7 +79,8 @@ class Hooking:
     def _fill(self) -> None:
         while self._waiting and len(self._running) < AT_ONCE:
             function, ended = self._waiting.popleft()
-            task = asyncio.get_running_loop().create_task(self._one(function, ended))
+            one, context = self._one(function, ended), self._clean.copy()
+            task = asyncio.get_running_loop().create_task(one, context=context)
             self._running[task] = (_name(function), time.monotonic())
             task.add_done_callback(self._done)
 
@@ -95,15 +102,23 @@ class Hooking:
     async def _one(self, function: Callable[[Ended], Any], ended: Ended) -> None:
         try:
             if inspect.iscoroutinefunction(function):
-                await function(ended)
+                value, raised = await function(ended), None
             else:
-                await in_thread(self._threads, function, ended)
-        except Exception:
-            log.exception(
+                value, raised = await in_thread(self._threads, _caught, function, ended)
+            if raised is not None:
+                raise raised
+            await until_ended(value)
+        except BaseException as error:  # not even a SystemExit ends the worker
+            this = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and this is not None and this.cancelling():
+                raise
+            log.error(
                 "the hook %s raised for job %d",
                 _name(function),
                 ended.job_id,
+                exc_info=error,
             )
+            clear_tracebacks(error)
 
     async def finish(self, seconds: float) -> None:
         """Wait for those under way and those that wait for their turn, for so many seconds at most."""
@@ -120,3 +135,11 @@ class Hooking:
 
 def _name(function: Callable[[Ended], Any]) -> str:
     return str(getattr(function, "__qualname__", function))
+
+
+def _caught(function: Callable[[Ended], Any], ended: Ended) -> tuple[Any, BaseException | None]:
+    """What it returned or raised: a future would never end with a StopIteration."""
+    try:
+        return function(ended), None
+    except BaseException as error:
+        return None, error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextvars import copy_context
 from functools import reduce
 from itertools import count
 from multiprocessing.connection import Connection
@@ -35,13 +36,15 @@ from pgqueue.errors import ConfigError
 from pgqueue.gateway import Gateway
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
-from pgqueue.outcome import RELEASED, Outcome, decide
+from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.privacy import Privacy
+from pgqueue.returned import checked, ended
 from pgqueue.task import Task
 from pgqueue.worker import logs
 from pgqueue.worker.outage import Seldom
 from pgqueue.worker.slots import MOMENT, PREFETCH_SECONDS
 from pgqueue.worker.threads import DaemonThreads
+from pgqueue.worker.tracebacks import clear_tracebacks
 
 EVERY = 1.0
 MOST_AHEAD = 100
@@ -114,13 +117,18 @@ class Processes:
         self._average, self.crowded = None, True
 
     async def call(
-        self, definition: Definition, job: ClaimedJob, begin: Callable[[], None] = lambda: None
-    ) -> tuple[Outcome, bool]:
+        self,
+        definition: Definition,
+        job: ClaimedJob,
+        context: Context,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Outcome:
         """Run the handler in a process; cancelling this kills the process.
 
-        Returns its success, and whether the handler completed the job itself, in its own transaction.
+        Returns its success.
 
         Args:
+            context: is told whether the handler completed the job itself, in its own transaction.
             begin: called when the handler begins.
 
         Raises:
@@ -132,7 +140,7 @@ class Processes:
         try:
             future = self._send(number, sent, definition, job)
             self._look_after(number, time.monotonic() + START_WITHIN)
-            outcome, completed = await sent.result
+            outcome: Outcome = await sent.result
         except asyncio.CancelledError:
             if future is not None and not self._take_back(number):
                 future.cancel()  # type: ignore[no-untyped-call]
@@ -147,9 +155,11 @@ class Processes:
             del self._sent[number]
         if sent.began_at is not None:
             self._took(time.monotonic() - sent.began_at)
+        context.completed = outcome.kind == "completed"
+        context.committed = context.completed and outcome.otherwise is None
         if outcome.kind not in ("succeeded", "completed"):
             raise HandlerFailed(outcome)
-        return outcome, completed
+        return outcome
 
     def _send(
         self, number: int, sent: _Sent, definition: Definition, job: ClaimedJob
@@ -226,7 +236,7 @@ class Processes:
         if self._is_behind(number):
             if time.monotonic() > until - START_WITHIN + MOMENT and self._take_back(number):
                 self.stall()
-                sent.result.set_result((RELEASED, False))
+                sent.result.set_result(RELEASED)
                 return
         elif time.monotonic() > until and self._take_back(number):
             text = f"no process began the handler within {START_WITHIN:.0f} s"
@@ -340,36 +350,57 @@ def may_begin(number: int, mark: str) -> bool:
 
 def run_here(
     module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, number: int, mark: str,
-) -> tuple[Outcome, bool]:  # fmt: skip
-    """Run one job in this process; returns its outcome and whether it completed itself.
+) -> Outcome:  # fmt: skip
+    """Run one job in this process, in a context of its own; returns its outcome.
 
     Args:
         number: by which the worker knows it.
         mark: a file that exists when the worker has taken the job back.
     """
+    run = copy_context().run
+    return run(_run_here, find(module, qualname), job, dsn, schema, privacy, number, mark)
+
+
+def _run_here(
+    definition: Definition, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, number: int, mark: str
+) -> Outcome:  # fmt: skip
     CURRENT.set(dsn)
     connections = Connections(dsn, size=1)
     context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
-    definition = find(module, qualname)
     arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
-    conceal = definition.concealer(privacy, job, arguments)
     if not may_begin(number, mark):
-        return RELEASED, False
+        return RELEASED
+    value = raised = None
     try:
         with TELLER.telling(context, dsn, schema):
             value = definition.invoke(context, arguments)
+            if value is not None:
+                value = _ended(value, connections)
     except BaseException as error:
-        outcome = decide(
-            error,
-            attempt=job.attempt,
-            retry_on=definition.retry_on,
-            backoff=definition.backoff_of(arguments),
-            conceal=conceal,
-        )
-        return replace(outcome, log=definition.log_of(context, conceal)), context.completed
+        raised = error
     finally:
         connections.close()
-    return definition.outcome(value, context, conceal), context.completed
+    try:
+        return definition.judge(
+            value, raised, job=job, arguments=arguments, context=context, privacy=privacy
+        )
+    finally:
+        if raised is not None:
+            clear_tracebacks(raised)
+
+
+def _ended(value: Any, connections: Connections) -> Any:
+    """What a handler returned, awaited in an event loop of its own if it is to be awaited."""
+    if not inspect.isawaitable(value):
+        return checked(value)
+
+    async def awaited() -> Any:
+        try:
+            return await ended(value)
+        finally:
+            await connections.aclose()
+
+    return asyncio.run(awaited())
 
 
 class Teller:

@@ -82,7 +82,7 @@ class Recorder:
         deletes = {queue: self._deletes(queue) for queue in {f.job.queue for f in ended if f.job}}
         return [
             f for f in ended
-            if f.outcome is SUCCEEDED and (job := f.job) is not None
+            if f.outcome is SUCCEEDED and not f.doubtful and (job := f.job) is not None
             and (job.workflow_id is None and deletes[job.queue]) == delete
         ]  # fmt: skip
 
@@ -120,7 +120,7 @@ class Recorder:
             self._apart = isinstance(error, Exception) and refused(error)
             raise
         self._count_missing(done, set(recorded))
-        self._hooking.succeeded(done)
+        self._tell_of_successes(done, set(recorded))
         self._ended(done)
         return jobs
 
@@ -131,7 +131,7 @@ class Recorder:
             return "fail"
         if outcome == SUCCEEDED:
             return "delete" if self._deleted(finished) else "complete"
-        return "complete_with" if outcome.kind == "succeeded" else "add_results"
+        return "complete_with" if outcome.kind == "succeeded" else "completed"
 
     async def _write(self, finished: list[Finished]) -> None:
         try:
@@ -162,20 +162,14 @@ class Recorder:
         match self._way_of(finished[0]):
             case "complete" | "delete" as way:
                 done = await self._database.run(claims.complete(finished, delete=way == "delete"))
-                self._count_missing(finished, set(done))
-                self._hooking.succeeded(finished)
-                self._ended(finished)
+                await self._succeeded(finished, set(done))
                 return
             case "complete_with":
                 done = await self._database.run(claims.complete_with(finished))
-                self._count_missing(finished, set(done))
-                self._hooking.succeeded(finished)
-                self._ended(finished)
+                await self._succeeded(finished, set(done))
                 return
-            case "add_results":
-                await self._database.run(claims.add_results(finished))
-                self._hooking.succeeded(finished)
-                self._ended(finished)
+            case "completed":
+                await self._completed(finished)
                 return
         ended = await self._database.run(claims.fail(finished))
         self._count_missing(finished, set(ended))
@@ -185,6 +179,37 @@ class Recorder:
             if recorded and each.job and each.outcome.error_type is not None:
                 report(each.job, each.outcome, recorded)
                 self._hooking.failed(each, recorded)
+
+    async def _succeeded(self, finished: list[Finished], done: set[int]) -> None:
+        """These successes were sent, and those with the ids ``done`` are recorded by it."""
+        unsure = [f for f in finished if f.doubtful and f.id not in done]
+        if unsure and self._hooking.wants_successes:
+            became = await self._database.run(claims.recorded(unsure))
+            done |= {f.id for f in unsure if became.get(f.id) in ("succeeded", "gone")}
+        self._count_missing(finished, done)
+        self._tell_of_successes(finished, done)
+        self._ended(finished)
+
+    async def _completed(self, finished: list[Finished]) -> None:
+        """Their handlers completed them in transactions, of which some may not have been committed."""
+        unsure = [f for f in finished if f.outcome.otherwise is not None]
+        became = await self._database.run(claims.recorded(unsure)) if unsure else {}
+        held = [f for f in unsure if became.get(f.id) == "held"]
+        lost = {f.id for f in unsure if became.get(f.id) == "lost"}
+        done = {f.id for f in finished} - lost - {f.id for f in held}
+        if adding := [f for f in finished if f.id in done and _adds(f.outcome)]:
+            await self._database.run(claims.add_results(adding))
+        for each in held:
+            if (outcome := each.outcome.otherwise) is not None:
+                await self._write([each._replace(outcome=outcome)])
+        ended = [f for f in finished if f not in held]
+        self._count_missing(ended, done)
+        self._tell_of_successes(ended, done)
+        self._ended(ended)
+
+    def _tell_of_successes(self, finished: list[Finished], done: set[int]) -> None:
+        if self._hooking.wants_successes:
+            self._hooking.succeeded([f for f in finished if f.id in done])
 
     def _ended(self, finished: list[Finished]) -> None:
         self._settle(each.id for each in finished if each.in_workflow)
@@ -200,6 +225,12 @@ class Recorder:
         if len(missing) > len(lost):
             log.info("%d results were recorded before without an answer, or were lost",
                      len(missing) - len(lost))  # fmt: skip
+
+
+def _adds(outcome: Outcome) -> bool:
+    """Is there anything to record besides the completion?"""
+    remark = outcome.error is not None and outcome.error_type is None
+    return outcome.result is not None or outcome.log is not None or remark
 
 
 def _doubtful(finished: list[Finished]) -> list[Finished]:

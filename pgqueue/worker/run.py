@@ -9,12 +9,14 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from pgqueue.context import Context
+from pgqueue.control import Cancel, Control
 from pgqueue.definition import Definition
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Outcome
 from pgqueue.worker import clock
 
 Reason = Literal["timeout", "cancelled", "stopping", "lost"]
+INTERRUPTIONS = (asyncio.CancelledError, Cancel)  # by a cancelled coroutine, by ctx.check()
 
 
 class Run:
@@ -24,7 +26,7 @@ class Run:
     """
 
     __slots__ = (
-        "claimed_at", "context", "definition", "in_process", "job", "queued", "reason", "renewed_at", "started_at",
+        "awaits", "claimed_at", "context", "definition", "in_process", "job", "queued", "reason", "renewed_at", "started_at",
         "task",
     )  # fmt: skip
 
@@ -36,6 +38,7 @@ class Run:
         self.definition: Definition | None = None
         self.context: Context | None = None
         self.task: asyncio.Task[Any] | None = None
+        self.awaits: asyncio.Task[Any] | None = None  # what a handler in a thread waits for
         self.reason: Reason | None = None
 
     def begin(self) -> None:
@@ -55,6 +58,8 @@ class Run:
             and self.definition.run != "thread"
         ):
             self.task.cancel()
+        if self.awaits is not None:
+            self.awaits.cancel()
 
     def lapsed(self, lease: float) -> bool:
         """May its lease (seconds) have run out, as far as this process knows?"""
@@ -95,6 +100,34 @@ def say(log: logging.Logger, level: int, run: Run, text: str, *values: str) -> N
     job = run.job
     with suppress(Exception):
         log.log(level, f"job %d (%s) attempt %d: {text}", job.id, job.task, job.attempt, *values)
+
+
+def interruption(reason: Reason | None, raised: BaseException) -> bool:
+    """Is it by its interruption that a run ended with this error?
+
+    One that the worker stopped, that was cancelled or whose claim is lost is judged by that, whatever its
+    handler raised. One whose time was over may have failed in its own way, and may say how it goes on.
+    """
+    if reason is None:
+        return False
+    return reason != "timeout" or _came_of(raised, INTERRUPTIONS)
+
+
+def _came_of(raised: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Is the error, or what it was raised from, or any of its group, of these kinds?"""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [raised]
+    while left:
+        each = left.pop()
+        if isinstance(each, kinds):
+            return True
+        if each is None or id(each) in seen or isinstance(each, Control):
+            continue
+        seen.add(id(each))
+        left += (each.__cause__, each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            left += each.exceptions
+    return False
 
 
 def interrupted(reason: Reason, timeout: float | None) -> Outcome:

@@ -30,7 +30,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
     "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER, "declare_limits": WORKER | OPERATOR,
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,
-    "get_ends": PRODUCERS | OPERATOR, "complete_with": WORKER, "add_results": WORKER, "note_progress": WORKER,
+    "get_ends": PRODUCERS | OPERATOR, "complete_with": WORKER, "add_results": WORKER, "recorded": WORKER, "note_progress": WORKER,
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
     "count_jobs": WORKER | OPERATOR, "retry_jobs": OPERATOR, "cancel_jobs": OPERATOR,
     "clear_jobs": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,

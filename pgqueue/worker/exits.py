@@ -1,0 +1,81 @@
+"""A SystemExit or KeyboardInterrupt of a handler's asyncio task fails its job; asyncio would end the event loop.
+
+Both pass through ``Task.__step`` into ``run_forever``, which raises them, and with it ends every job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+EXITS = (SystemExit, KeyboardInterrupt)
+IN_JOB: ContextVar[bool] = ContextVar("pgqueue_in_job", default=False)
+
+log = logging.getLogger("pgqueue.job")
+
+
+class Exited(BaseException):
+    """A task that a handler started raised SystemExit or KeyboardInterrupt, its cause."""
+
+
+def run_to_end(runner: asyncio.Runner, main: Coroutine[Any, Any, T]) -> T:
+    """Run the worker in an event loop of its own, and go on whatever is raised out of this loop.
+
+    The task that raised has the error as its result, so whoever awaits it hears of it.
+    """
+    loop = runner.get_loop()
+    task = loop.create_task(main)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except EXITS as error:
+            if task.done():
+                raise
+            log.error("a task or a callback of a job raised %r: the worker goes on", error)
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """In an event loop of others: tasks that handlers start raise ``Exited`` in place of these errors."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    factory = before if isinstance(before, _Factory) else _Factory(before)
+    loop.set_task_factory(factory)
+    factory.workers += 1
+    try:
+        yield
+    finally:
+        factory.workers -= 1
+        if factory.workers == 0 and loop.get_task_factory() is factory:
+            loop.set_task_factory(factory.before)
+
+
+class _Factory:
+    """Makes the tasks of a loop; ``before``: the factory whose place it takes; ``workers`` in this loop."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.workers = 0
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Future[Any]:
+        context = options.get("context")
+        if IN_JOB.get() if context is None else context.get(IN_JOB, False):
+            coro = _without_exits(coro)
+        if self.before is None:
+            return asyncio.Task(coro, loop=loop, **options)
+        made: asyncio.Future[Any] = self.before(loop, coro, **options)
+        return made
+
+
+async def _without_exits(task: Awaitable[T]) -> T:
+    try:
+        return await task
+    except EXITS as error:
+        raise Exited(f"a task of the handler raised {error!r}") from error
