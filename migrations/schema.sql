@@ -53,7 +53,8 @@ as $$
 $$;
 comment on function pgqueue.backoff is 'Wait before the next run: min(cap, base * factor^(attempt-1)), less up to jitter of it';
 
--- Closed under all moves between statuses but one, dead or cancelled to pending (retry_keyed): so no
+-- Closed under all moves between statuses but two, dead or cancelled to pending (retry_keyed), and back to a job
+-- that was never started (hold_again): so no
 -- move of a worker can ever meet a key that another job holds.
 create function pgqueue.held_key(unique_key text, unique_until text, status text, claimed_at timestamptz) returns text
     language sql immutable parallel safe
@@ -606,6 +607,32 @@ exception when unique_violation then
 end $$;
 comment on function pgqueue.retry_keyed is
     'Puts a dead or cancelled job with a unique key back; false if another job holds the key now';
+
+create function pgqueue.hold_again(job_ids bigint[]) returns void
+    language plpgsql volatile
+    set search_path = pg_catalog, pg_temp
+    -- The key may be that of a job whose transaction is open.
+    set lock_timeout = '100ms'
+as $$
+declare
+    job_id bigint;
+begin
+    for job_id in
+        select j.id from pgqueue.jobs j
+         where j.id = any (job_ids) and j.status = 'pending' and j.unique_until = 'started' and j.claimed_at is not null
+           and j.attempt = 0 and j.crashes = 0 and coalesce(j.run_seconds, 0) = 0
+         order by j.id
+           for no key update skip locked
+    loop
+        begin
+            update pgqueue.jobs j set claimed_at = null where j.id = job_id;
+        exception when unique_violation or lock_not_available then
+            null;
+        end;
+    end loop;
+end $$;
+comment on function pgqueue.hold_again is
+    'Lets jobs that were claimed, and given back before they started, hold their keys until they start; not those whose keys others hold now';
 
 -- Limits: how many jobs of a queue or a key run at once, or start per second.
 create table pgqueue.buckets (
@@ -1614,7 +1641,7 @@ revoke execute on function
     pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text),
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.room(text), pgqueue.with_defaults(jsonb),
-    pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb),
+    pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb), pgqueue.hold_again(bigint[]),
     pgqueue.claim_limited(text, integer, uuid, uuid, float8, text),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),

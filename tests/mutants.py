@@ -107,6 +107,10 @@ MUTANTS = [
         (" and claimed_at is null", ""), ("status in ('pending', 'running')", "status = 'pending'"),
         ("status <> 'succeeded'", "status = 'pending'"))],
     Mutant(SCHEMA, "retry_keyed", "exception when unique_violation", "exception when division_by_zero"),
+    *[Mutant(SCHEMA, "hold_again", old, new) for old, new in (
+        ("exception when unique_violation or lock_not_available", "exception when division_by_zero"),
+        ("unique_violation or lock_not_available", "unique_violation"), (" skip locked", ""),
+        (" and j.crashes = 0", ""), (" and coalesce(j.run_seconds, 0) = 0", ""))],
     Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "j.status in ('dead', 'cancelled')\n", "true\n"),
     Mutant(SCHEMA, "complete_job", " and j.claim_id = complete_job.claim_id", ""),
     Mutant(SCHEMA, "complete_job", " and j.status = 'running'", ""),

@@ -9,7 +9,7 @@ drop table
 drop function
     pgqueue.schema_version, pgqueue.channel, pgqueue.is_backoff, pgqueue.backoff, pgqueue.held_key, pgqueue.refuse_name, pgqueue.room,
     pgqueue.with_defaults, pgqueue.wrong_with, pgqueue.add_job, pgqueue.enqueue, pgqueue.add_jobs,
-    pgqueue.enqueue_jobs, pgqueue.complete_job, pgqueue.retry_keyed, pgqueue.tokens, pgqueue.claim_limited,
+    pgqueue.enqueue_jobs, pgqueue.complete_job, pgqueue.retry_keyed, pgqueue.hold_again, pgqueue.tokens, pgqueue.claim_limited,
     pgqueue.schedule_changed, pgqueue.add_schedule, pgqueue.remove_schedule, pgqueue.pause_schedule,
     pgqueue.resume_schedule, pgqueue.run_schedule, pgqueue.enqueue_workflow, pgqueue.worst, pgqueue.settle,
     pgqueue.cancel_workflow, pgqueue.retry_workflow, pgqueue.check_claim, pgqueue.save_step,

@@ -242,6 +242,11 @@ def fail(ended: Sequence[Finished]) -> Operation[dict[int, Recorded]]:
     )
 
 
+def hold_again(job_ids: Sequence[int]) -> Operation[None]:
+    """Let jobs that were given back before they started hold their unique keys as before."""
+    return Operation("hold_again", {"ids": list(job_ids)}, lambda rows: None)
+
+
 def release(claim_id: UUID) -> Operation[list[int]]:
     """Give back all that a claim took, for a claim whose answer was lost."""
     return Operation("release", {"claim_id": claim_id}, ids)

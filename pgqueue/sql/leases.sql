@@ -14,6 +14,10 @@ update pgqueue.jobs j
  where j.id = own.id
 returning j.id;
 
+-- name: hold_again
+-- Of jobs given back before they started: the keys that they hold until they start.
+select pgqueue.hold_again(:ids::bigint[]);
+
 -- name: heartbeat
 -- Renew leases; a job not returned is lost. Rows locked by others are alive and left alone.
 with held as materialized (

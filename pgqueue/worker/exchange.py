@@ -258,6 +258,7 @@ class Exchange(Service):
             released = await self._database.run(claims.release(claim_id))
             if released:
                 self.log.info("gave back %d jobs of an unanswered claim", len(released))
+                await self.recorder.hold_again(released)
             self._unanswered.released(claim_id, time.monotonic())
 
     async def aclose(self) -> None:

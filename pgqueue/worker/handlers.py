@@ -69,9 +69,9 @@ class Handlers:
         """Run the handler; None when the job is recorded already, or no longer ours."""
         job = run.job
         definition = run.definition = self._definition(job.task)
-        run.started_at = time.monotonic()
         if definition is None:
             return self._unknown.met(job.task, f"no task {job.task!r} in this worker")
+        run.started_at = time.monotonic()
         try:
             if wanted := job.wants:
                 job = job.filled(await self._results(job.workflow_id, wanted))
@@ -80,6 +80,7 @@ class Handlers:
                 run.started_at = time.monotonic()
             arguments = self._arguments(definition, job)
         except DatabaseTrouble:
+            run.started_at = 0.0
             return Outcome("snooze", RESULTS_AGAIN)
         except asyncio.CancelledError:
             if run.reason is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
 from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.outcome import SUCCEEDED, Outcome
-from pgqueue.worker.database import Database, StatementRefused, perhaps_done
+from pgqueue.worker.database import Database, DatabaseTrouble, StatementRefused, perhaps_done
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.report import report
 
@@ -173,6 +174,9 @@ class Recorder:
                 return
         ended = await self._database.run(claims.fail(finished))
         self._count_missing(finished, set(ended))
+        await self.hold_again(
+            f.id for f in finished if f.outcome.kind == "snooze" and not f.run_seconds
+        )
         self._ended(finished)
         for each in finished:
             recorded = ended.get(each.id)
@@ -210,6 +214,12 @@ class Recorder:
     def _tell_of_successes(self, finished: list[Finished], done: set[int]) -> None:
         if self._hooking.wants_successes:
             self._hooking.succeeded([f for f in finished if f.id in done])
+
+    async def hold_again(self, never_started: Iterable[int]) -> None:
+        """Let jobs that were given back before they started hold their unique keys again."""
+        if job_ids := list(never_started):
+            with suppress(DatabaseTrouble):  # reported; they run without
+                await self._database.run(claims.hold_again(job_ids))
 
     def _ended(self, finished: list[Finished]) -> None:
         self._settle(each.id for each in finished if each.in_workflow)

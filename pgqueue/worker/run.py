@@ -70,8 +70,9 @@ class Run:
         return self.reason is not None and self.lapsed(lease)
 
     def seconds(self) -> float:
-        """How long the handler has been running."""
-        return time.monotonic() - self.started_at if self.started_at else 0.0
+        """How long the handler has been running; 0 if it has not begun."""
+        begun = self.started_at and not self.queued
+        return time.monotonic() - self.started_at if begun else 0.0
 
 
 class Deadline:

@@ -26,7 +26,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "enqueue_jobs": PRODUCERS, "expire": WORKER,
     "claim": WORKER, "sweep": WORKER, "last_places": WORKER | OPERATOR, "last_id": EVERYBODY, "complete": WORKER, "complete_and_delete": WORKER,
     "trade": WORKER, "trade_and_delete": WORKER,
-    "fail": WORKER, "release": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
+    "fail": WORKER, "release": WORKER, "hold_again": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
     "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER, "declare_limits": WORKER | OPERATOR,
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,

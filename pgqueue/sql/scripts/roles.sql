@@ -111,7 +111,8 @@ grant execute on function pgqueue.settle(bigint[]), pgqueue.save_step(bigint, uu
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.deliver_events(integer) to pgqueue_worker;
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text) to pgqueue_worker;
-grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid) to pgqueue_worker;
+grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.hold_again(bigint[])
+    to pgqueue_worker;
 
 -- readonly: no arguments, no error texts, no claims.
 grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
