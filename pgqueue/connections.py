@@ -24,7 +24,8 @@ class Connections:
     """
 
     def __init__(self, dsn: str, *, size: int = 10) -> None:
-        self._dsn, self._size = dsn, size
+        self._dsn = dsn
+        self._sizes = {True: size, False: size}
         self._begin()
         _all.add(self)
 
@@ -50,7 +51,9 @@ class Connections:
             with self._lock:
                 pool = self._pools.get(ours)
                 if pool is None:
-                    pool = self._pools[ours] = SyncPool(self._dsn, size=self._size, ours=ours)
+                    pool = self._pools[ours] = SyncPool(
+                        self._dsn, size=self._sizes[ours], ours=ours
+                    )
         return pool.connection()
 
     def aio(self, *, ours: bool = False) -> AbstractAsyncContextManager[Any]:
@@ -65,9 +68,24 @@ class Connections:
         pool = self._loops.get((loop, ours))
         if pool is None:
             self._drop_closed_loops()
-            pool = AsyncPool(self._dsn, size=self._size, ours=ours)
+            pool = AsyncPool(self._dsn, size=self._sizes[ours], ours=ours)
             self._loops[loop, ours] = pool
         return pool.connection()
+
+    def fit(self, size: int) -> None:
+        """Have at least so many connections for an application: a worker's handlers may each hold one.
+
+        Statements of pgqueue hold theirs for one round trip, and wait for no other meanwhile.
+        """
+        with self._lock:
+            if size <= self._sizes[False]:
+                return
+            self._sizes[False] = size
+            if (pool := self._pools.get(False)) is not None:
+                pool.grow(size)
+            for key in [key for key in self._loops if not key[1]]:
+                # Its connections in use come back to it; then, or with its loop, it is closed.
+                del self._loops[key]
 
     def _drop_closed_loops(self) -> None:
         with self._lock:

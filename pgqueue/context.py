@@ -40,8 +40,8 @@ class Context(Durable):
         job: ClaimedJob,
         *,
         schema: str,
-        connect: Callable[[], AbstractContextManager[Any]],
-        aconnect: Callable[[], AbstractAsyncContextManager[Any]],
+        connect: Callable[..., AbstractContextManager[Any]],
+        aconnect: Callable[..., AbstractAsyncContextManager[Any]],
         resources: Mapping[type, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__()

@@ -33,8 +33,8 @@ class Durable:
 
     _job: ClaimedJob
     _schema: str
-    _connect: Callable[[], AbstractContextManager[Any]]
-    _aconnect: Callable[[], AbstractAsyncContextManager[Any]]
+    _connect: Callable[..., AbstractContextManager[Any]]
+    _aconnect: Callable[..., AbstractAsyncContextManager[Any]]
 
     def __init__(self) -> None:
         self._stored: dict[str, str] | None = None
@@ -173,7 +173,7 @@ class Durable:
         try:
             if on is not None:
                 return operation.decode(sync_driver(on).fetch(statement, values))
-            with self._connect() as connection:
+            with self._connect(ours=True) as connection:
                 return operation.decode(sync_driver(connection).fetch(statement, values))
         except Exception as error:
             raise translate(error, operation.statement) or error from error
@@ -183,7 +183,7 @@ class Durable:
         try:
             if on is not None:
                 return operation.decode(await async_driver(on).fetch(statement, values))
-            async with self._aconnect() as connection:
+            async with self._aconnect(ours=True) as connection:
                 return operation.decode(await async_driver(connection).fetch(statement, values))
         except Exception as error:
             raise translate(error, operation.statement) or error from error

@@ -52,6 +52,13 @@ class SyncPool:
         """
         return _Loan(self) if self._ours else self._theirs()
 
+    def grow(self, size: int) -> None:
+        """Have at least so many connections."""
+        with self._lock:
+            more, self._size = max(size - self._size, 0), max(size, self._size)
+        if more:
+            self._free.release(more)
+
     @contextmanager
     def _theirs(self) -> Iterator[Any]:
         connection = self.lend()

@@ -31,14 +31,14 @@ async def asyncpg_of(connection: Any) -> AsyncIterator[Any]:
     yield connection
 
 
-def no_async() -> Any:
+def no_async(**_: object) -> Any:
     raise ConnectionUnusable(
         "an async handler's ctx.transaction() cannot share a sync connection: use AsyncQueueTester, or"
         " commit in the test and run a Worker with drain=True"
     )
 
 
-def no_sync() -> Any:
+def no_sync(**_: object) -> Any:
     raise ConnectionUnusable(
         "a sync handler's ctx.transaction() cannot share an async connection: use QueueTester, or commit"
         " in the test and run a Worker with drain=True"

@@ -143,7 +143,7 @@ class QueueTester(_Tester):
             job,
             schema=self.app.schema,
             resources=self.resources,
-            connect=lambda: psycopg_of(self.connection),
+            connect=lambda **_: psycopg_of(self.connection),
             aconnect=no_async,
         )
         value, raised = caught(lambda: definition.invoke(context, arguments))
@@ -238,7 +238,7 @@ class AsyncQueueTester(_Tester):
             schema=self.app.schema,
             resources=self.resources,
             connect=no_sync,
-            aconnect=lambda: asyncpg_of(self.connection),
+            aconnect=lambda **_: asyncpg_of(self.connection),
         )
 
         def call() -> Any:

@@ -78,6 +78,7 @@ class Runtime:
         )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
         total = sum(queues.values())
+        app.connections.fit(total)
         self._threads = DaemonThreads(total, "pgqueue-job")
         self._own_threads = DaemonThreads(2, "pgqueue-own")
         self._processes = Processes(
