@@ -194,7 +194,7 @@ class Executor:
             self.gave_back = True
         if outcome is not None:
             seconds = run.seconds()
-            if run.started_at:
+            if seconds:
                 self.slots.took(seconds)
             doubtful = run.context is not None and run.context.doubtful
             job = run.job

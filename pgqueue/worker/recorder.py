@@ -12,7 +12,7 @@ from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.outcome import SUCCEEDED, Outcome
 from pgqueue.worker.database import Database, DatabaseTrouble, StatementRefused, perhaps_done
 from pgqueue.worker.hooking import Hooking
-from pgqueue.worker.report import report
+from pgqueue.worker.report import report, report_successes
 
 log = logging.getLogger("pgqueue.recorder")
 
@@ -212,6 +212,7 @@ class Recorder:
         self._ended(ended)
 
     def _tell_of_successes(self, finished: list[Finished], done: set[int]) -> None:
+        report_successes(f for f in finished if f.id in done)
         if self._hooking.wants_successes:
             self._hooking.succeeded([f for f in finished if f.id in done])
 

@@ -1,13 +1,14 @@
-"""The log's line about an attempt that did not succeed: what happens next, and why. Never arguments."""
+"""The log's lines about attempts: what happens next to one that did not succeed, and why. Never arguments."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from pgqueue.job import ClaimedJob, Status
-from pgqueue.operations.claims import Recorded
+from pgqueue.operations.claims import Finished, Recorded
 from pgqueue.outcome import Outcome
 
 log = logging.getLogger("pgqueue.job")
@@ -25,6 +26,18 @@ _LEVELS = {
 def report(job: ClaimedJob, outcome: Outcome, recorded: Recorded) -> None:
     """Log it; a closed stderr or a broken filter must not cost a result."""
     became = outcome.kind if recorded.status is Status.PENDING else recorded.status.value
+    _say(_LEVELS[became], job, became, f"{_next(job, became, recorded.wait)}: {_why(outcome)}")
+
+
+def report_successes(finished: Iterable[Finished]) -> None:
+    """Log at debug that they were recorded as successes."""
+    if log.isEnabledFor(logging.DEBUG):
+        for each in finished:
+            if each.job is not None:
+                _say(logging.DEBUG, each.job, "succeeded", f"succeeded in {each.run_seconds:.3f} s")
+
+
+def _say(level: int, job: ClaimedJob, became: str, what: str) -> None:
     fields = {
         "job": job.id,
         "task": job.task,
@@ -34,10 +47,10 @@ def report(job: ClaimedJob, outcome: Outcome, recorded: Recorded) -> None:
     }
     text = (
         f"job {job.id} ({job.task}, queue {job.queue}) attempt {job.attempt} of"
-        f" {job.max_retries + 1}: {_next(job, became, recorded.wait)}: {_why(outcome)}"
+        f" {job.max_retries + 1}: {what}"
     )
     with suppress(Exception):
-        log.log(_LEVELS[became], "%s", text, extra=fields)
+        log.log(level, "%s", text, extra=fields)
 
 
 def _next(job: ClaimedJob, became: str, wait: float) -> str:

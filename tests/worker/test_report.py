@@ -19,6 +19,7 @@ import pytest
 from pgqueue import App, Backoff, Cancel, Context, Dead, Snooze
 from pgqueue.worker.logs import JsonLines
 from tests.support import drain, eventually, heed_interrupts, make_due
+from tests.worker import slow_tasks
 
 
 @pytest.fixture
@@ -39,6 +40,42 @@ def order(app: App) -> Any:
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.name == "pgqueue.job"]
+
+
+@pytest.mark.parametrize("how", ["plain", "result", "transaction", "thread", "process"])
+async def test_a_success_is_a_line_at_debug(
+    app: App, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    @app.task(name="plain")
+    async def plain() -> None: ...
+
+    @app.task(name="result", result=True)
+    async def result() -> int:
+        return 1
+
+    @app.task(name="transaction")
+    async def transaction(ctx: Context) -> None:
+        async with ctx.transaction():
+            pass
+
+    @app.task(name="thread")
+    def thread() -> None: ...
+
+    tasks: dict[str, Any] = {t.name: t for t in (plain, result, transaction, thread)}
+    if how == "process":
+        slow_tasks.app.use(dsn=app.dsn)
+        app, tasks["process"] = slow_tasks.app, slow_tasks.quick_process
+    for level, number in ((logging.INFO, 0), (logging.DEBUG, 1)):
+        caplog.clear()
+        job = (await tasks[how].aenqueue()).id
+        with caplog.at_level(level, "pgqueue.job"):
+            await drain(app)
+        found = lines(caplog)
+        assert len(found) == number
+    assert found[0].levelname == "DEBUG"
+    assert f"job {job} ({tasks[how].name}, queue default) attempt 1 of " in found[0].message
+    assert ": succeeded in 0." in found[0].message
+    await app.aclose()
 
 
 @pytest.mark.parametrize(
