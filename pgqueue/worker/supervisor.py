@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from pgqueue.worker.reload import on_change
-from pgqueue.worker.signals import say_waiting
+from pgqueue.worker.signals import heeded, say_waiting
 from pgqueue.worker.turns import among
 from pgqueue.worker.wakeup import Wakeup
 
@@ -97,7 +97,7 @@ class Supervisor:
         Raises:
             ConfigError: ``watch`` is given and watchfiles is not installed.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heeded():
             signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
         os.environ[MARK] = str(os.getpid())

@@ -12,6 +12,7 @@ import pytest
 
 from pgqueue.config import Settings
 from pgqueue.worker import last_resort
+from pgqueue.worker.signals import heeded
 from pgqueue.worker.threads import DaemonThreads
 from tests.processes import Workers
 from tests.support import eventually, statuses
@@ -95,16 +96,33 @@ def test_a_handler_that_blocks_the_event_loop(workers: Workers, conn: psycopg.Co
     assert "its process ends now" in process.stderr.read()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [
+        (signal.SIGHUP, []),
+        (signal.SIGINT, []),
+        (signal.SIGHUP, ["--workers", "2"]),
+    ],
+    ids=["hangup", "interrupt", "hangup-of-a-supervisor"],
+)
 def test_each_signal_lets_running_jobs_end(
-    workers: Workers, conn: psycopg.Connection, number: signal.Signals
+    workers: Workers, conn: psycopg.Connection, number: signal.Signals, options: list[str]
 ) -> None:
     job = apps.nap.enqueue(1.0).id
-    process = workers.start()
+    process = workers.start(*options)
     eventually(lambda: started(conn, 1))
     process.send_signal(number)
     assert process.wait(SOON) == 0
     assert statuses(conn) == {job: "succeeded"}
+
+
+def test_a_worker_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in heeded()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP in heeded()
 
 
 def test_a_worker_that_stops_is_shown_and_says_what_it_waits_for(
