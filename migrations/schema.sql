@@ -1633,6 +1633,104 @@ select w.id, w.name, coalesce(w.status, 'running') as status, w.created_at, w.fi
       where m.workflow_id = w.id) n;
 comment on view pgqueue.workflow_list is 'Workflows with their jobs by status';
 
+-- What people look for and act on, by the index that fits its status whatever the statistics say: pending jobs in
+-- jobs_ready, running ones in jobs_running, blocked ones by what they watch, ended ones in jobs_finished queue by queue.
+create function pgqueue.find_jobs(
+    statuses text[], queue text default null, task text default null, error text default null, since float8 default null
+)
+    returns setof bigint
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+    with recursive ended(queue) as (
+        (select j.queue from pgqueue.jobs j where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+        union all
+        select (select j.queue from pgqueue.jobs j
+                 where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > e.queue order by j.queue limit 1)
+          from ended e where e.queue is not null
+    ), of_status(id, queue, task, last_error, at) as (
+        select j.id, j.queue, j.task, j.last_error, j.created_at from pgqueue.jobs j
+         where 'pending' = any (statuses) and j.status = 'pending'
+        union all
+        select j.id, j.queue, j.task, j.last_error, j.created_at from pgqueue.jobs j
+         where 'running' = any (statuses) and j.status = 'running' and j.worker_id is not null
+        union all
+        select j.id, j.queue, j.task, j.last_error, j.created_at from pgqueue.workflow_jobs w
+          join pgqueue.jobs j on j.id = w.job_id
+         where 'blocked' = any (statuses) and w.watched is not null and j.status = 'blocked'
+        union all
+        select j.id, j.queue, j.task, j.last_error, coalesce(j.finished_at, j.created_at)
+          from (values ('succeeded'), ('dead'), ('cancelled')) as one(status)
+         cross join ended e
+         -- The offset keeps it a look by queue and status, not a join of all that has ended.
+         cross join lateral (
+             select f.id, f.queue, f.task, f.last_error, f.finished_at, f.created_at from pgqueue.jobs f
+              where f.queue = e.queue and f.status = one.status and f.status in ('succeeded', 'dead', 'cancelled')
+             offset 0) j
+         where one.status = any (statuses) and (find_jobs.queue is null or e.queue = find_jobs.queue)
+    )
+    select o.id from of_status o
+     where (find_jobs.queue is null or o.queue = find_jobs.queue)
+       and (find_jobs.task is null or o.task = find_jobs.task)
+       and (find_jobs.error is null or strpos(lower(o.last_error), lower(find_jobs.error)) > 0)
+       and (find_jobs.since is null or o.at >= statement_timestamp() - make_interval(secs => find_jobs.since))
+$$;
+comment on function pgqueue.find_jobs is
+    'The ids of jobs of some statuses that match, in no order; since: ended, or else made, in the last so many seconds';
+
+create function pgqueue.latest_jobs(
+    status text, queue text, task text, error text, since float8, before bigint, most integer
+)
+    returns setof bigint
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+    with recursive ended(queue) as (
+        (select j.queue from pgqueue.jobs j where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+        union all
+        select (select j.queue from pgqueue.jobs j
+                 where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > e.queue order by j.queue limit 1)
+          from ended e where e.queue is not null
+    ), last as materialized (
+        select coalesce(b.finished_at, '-infinity') as at, b.id
+          from pgqueue.jobs b where b.id = latest_jobs.before and b.status = latest_jobs.status
+    )
+    select latest.id
+      from ended e
+     cross join lateral (
+         (select j.id, j.finished_at as at from pgqueue.jobs j
+           where j.queue = e.queue and j.status = latest_jobs.status and j.status in ('succeeded', 'dead', 'cancelled')
+             and j.finished_at <= coalesce((select l.at from last l), 'infinity')
+             and (latest_jobs.before is null
+                  -- Where to go on from may have been retried or pruned since.
+                  or coalesce((j.finished_at, j.id) < (select l.at, l.id from last l), j.id < latest_jobs.before))
+             and (latest_jobs.task is null or j.task = latest_jobs.task)
+             and (latest_jobs.error is null or strpos(lower(j.last_error), lower(latest_jobs.error)) > 0)
+             and (latest_jobs.since is null
+                  or j.finished_at >= statement_timestamp() - make_interval(secs => latest_jobs.since))
+           order by j.finished_at desc, j.id desc
+           limit latest_jobs.most)
+         union all
+         -- Rows from SQL may have no time.
+         (select j.id, timestamptz '-infinity' from pgqueue.jobs j
+           where j.queue = e.queue and j.status = latest_jobs.status and j.status in ('succeeded', 'dead', 'cancelled')
+             and j.finished_at is null
+             and (latest_jobs.before is null or j.id < latest_jobs.before or (select l.at from last l) > '-infinity')
+             and (latest_jobs.task is null or j.task = latest_jobs.task)
+             and (latest_jobs.error is null or strpos(lower(j.last_error), lower(latest_jobs.error)) > 0)
+             and (latest_jobs.since is null
+                  or j.created_at >= statement_timestamp() - make_interval(secs => latest_jobs.since))
+           order by j.id desc
+           limit latest_jobs.most)) latest
+     where latest_jobs.queue is null or e.queue = latest_jobs.queue
+     order by latest.at desc, latest.id desc
+     limit latest_jobs.most
+$$;
+comment on function pgqueue.latest_jobs is
+    'Of the jobs of a status that has ended the latest to end that match, after the one with the id before';
+
 -- Rights. PUBLIC may call nothing that writes; `pgqueue roles` prints roles of least privilege.
 
 revoke execute on function
@@ -1648,5 +1746,7 @@ revoke execute on function
     pgqueue.settle(bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),
     pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
-    pgqueue.wake_waiting(bigint[]), pgqueue.emit(text, jsonb), pgqueue.deliver_events(integer)
+    pgqueue.wake_waiting(bigint[]), pgqueue.emit(text, jsonb), pgqueue.deliver_events(integer),
+    pgqueue.find_jobs(text[], text, text, text, float8),
+    pgqueue.latest_jobs(text, text, text, text, float8, bigint, integer)
     from public;

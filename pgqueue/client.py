@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pgqueue.errors import JobNotFound
@@ -13,6 +13,13 @@ from pgqueue.operations.jobs import Change, EncryptedJob, End, Filter
 from pgqueue.queue_client import AsyncQueueClient, QueueClient
 
 T = TypeVar("T")
+BATCH = 1000
+
+
+def batches(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The ids in pieces of a thousand: as many jobs as a statement changes."""
+    for start in range(0, len(job_ids), BATCH):
+        yield job_ids[start : start + BATCH]
 
 
 def found(job: JobRow | None, job_id: int) -> JobRow:
@@ -66,7 +73,10 @@ class Client(QueueClient):
         before: int | None = None,
         on: object = None,
     ) -> list[JobRow]:
-        """Jobs that match, newest first; ``before`` is the id to go on from."""
+        """Jobs that match, newest first, and of a status that has ended the latest to end first.
+
+        ``before`` is the id of the last one seen, to go on from.
+        """
         return self._run(operations.find(where, status=status, limit=limit, before=before), on)
 
     def retry(
@@ -85,18 +95,37 @@ class Client(QueueClient):
             if job is None:
                 return False
             args = self._edited(job, args)
-        return bool(self._run(operations.retry([job_id], Filter(), args=args), on))
+        return bool(self._run(operations.retry([job_id], args=args), on))
+
+    def matching(self, where: Filter, *statuses: Status | str, on: object = None) -> list[int]:
+        """The ids of all jobs of these statuses that match, oldest first."""
+        return self._run(operations.matching(where, *statuses), on)
 
     def retry_many(
         self,
         job_ids: Sequence[int] | None = None,
         where: Filter = Filter(),
         *,
-        limit: int = 1000,
+        status: Status | None = None,
+        limit: int | None = None,
         on: object = None,
     ) -> list[int]:
-        """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
-        return self._run(operations.retry(job_ids, where, limit=limit), on)
+        """Put dead and cancelled jobs back by ids, or all dead ones that match; returns their ids.
+
+        Each that matches now is put back once, whatever becomes of it meanwhile; a thousand in a
+        transaction, or all in that of ``on``.
+
+        Args:
+            status: of those given by ids only the ones of this status.
+            limit: at most so many of those that match.
+        """
+        if job_ids is None:
+            job_ids, status = (self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
+        done: list[int] = []
+        for batch in batches(job_ids):
+            changed = self._run(operations.retry(batch, where, status=status), on)
+            done += changed
+        return done
 
     def encrypted(
         self, *, after: int = 0, limit: int = 500, on: object = None
@@ -115,10 +144,27 @@ class Client(QueueClient):
         return self._run(operations.cancel(job_ids), on)
 
     def cancel_many(
-        self, where: Filter, *, after: int = 0, limit: int = 1000, on: object = None
+        self,
+        where: Filter,
+        *,
+        job_ids: Sequence[int] | None = None,
+        after: int = 0,
+        limit: int | None = None,
+        on: object = None,
     ) -> dict[int, Status]:
-        """Cancel pending and running jobs that match, from an id on; at most ``limit`` of them."""
-        return self._run(operations.cancel(None, where, after=after, limit=limit), on)
+        """Cancel all pending and running jobs that match, in batches as ``retry_many``; the status by id.
+
+        Args:
+            job_ids: only among these.
+            after: only ids above it. limit: at most so many.
+        """
+        if job_ids is None:
+            job_ids = self.matching(where, *operations.UNFINISHED, on=on)
+        statuses: dict[int, Status] = {}
+        for batch in batches([i for i in job_ids if i > after][:limit]):
+            changed = self._run(operations.cancel(batch, where), on)
+            statuses |= changed
+        return statuses
 
     def change(
         self,
@@ -126,13 +172,21 @@ class Client(QueueClient):
         where: Filter = Filter(),
         *,
         to: Change,
-        after: int = 0,
-        limit: int = 1000,
+        limit: int | None = None,
         on: object = None,
     ) -> list[int]:
-        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match."""
-        operation = operations.change(job_ids, where, to, after=after, limit=limit)
-        return self._run(operation, on)
+        """Give pending jobs another queue, priority or time: by ids, or all that match.
+
+        In batches as ``retry_many``; returns their ids.
+        """
+        to.values()  # refuses what is wrong before a connection is opened
+        if job_ids is None:
+            job_ids = (self.matching(where, Status.PENDING, on=on))[:limit]
+        done: list[int] = []
+        for batch in batches(job_ids):
+            changed = self._run(operations.change(batch, to, where), on)
+            done += changed
+        return done
 
     def count(
         self,
@@ -149,11 +203,28 @@ class Client(QueueClient):
         where: Filter = Filter(),
         *,
         status: Status | str = Status.PENDING,
-        limit: int = 1000,
+        job_ids: Sequence[int] | None = None,
+        limit: int | None = None,
         on: object = None,
     ) -> list[int]:
-        """Delete up to ``limit`` jobs of a status, not running ones, that match; returns their ids."""
-        return self._run(operations.clear(where, status=status, limit=limit), on)
+        """Delete all jobs of a status, not running ones, that match, in batches as ``retry_many``.
+
+        Args:
+            job_ids: only among these. limit: at most so many.
+
+        Returns their ids.
+
+        Raises:
+            ConfigError: the status is running: cancel those.
+        """
+        status = operations.cleared(status)
+        if job_ids is None:
+            job_ids = (self.matching(where, status, on=on))[:limit]
+        done: list[int] = []
+        for batch in batches(job_ids):
+            changed = self._run(operations.clear(batch, where, status=status), on)
+            done += changed
+        return done
 
 
 class AsyncClient(AsyncQueueClient):
@@ -201,7 +272,10 @@ class AsyncClient(AsyncQueueClient):
         before: int | None = None,
         on: object = None,
     ) -> list[JobRow]:
-        """Jobs that match, newest first; ``before`` is the id to go on from."""
+        """Jobs that match, newest first, and of a status that has ended the latest to end first.
+
+        ``before`` is the id of the last one seen, to go on from.
+        """
         operation = operations.find(where, status=status, limit=limit, before=before)
         return await self._run(operation, on)
 
@@ -221,19 +295,40 @@ class AsyncClient(AsyncQueueClient):
             if job is None:
                 return False
             args = self._edited(job, args)
-        retried = await self._run(operations.retry([job_id], Filter(), args=args), on)
+        retried = await self._run(operations.retry([job_id], args=args), on)
         return bool(retried)
+
+    async def matching(
+        self, where: Filter, *statuses: Status | str, on: object = None
+    ) -> list[int]:
+        """The ids of all jobs of these statuses that match, oldest first."""
+        return await self._run(operations.matching(where, *statuses), on)
 
     async def retry_many(
         self,
         job_ids: Sequence[int] | None = None,
         where: Filter = Filter(),
         *,
-        limit: int = 1000,
+        status: Status | None = None,
+        limit: int | None = None,
         on: object = None,
     ) -> list[int]:
-        """Put jobs back by ids, or dead ones that match; at most ``limit``; returns their ids."""
-        return await self._run(operations.retry(job_ids, where, limit=limit), on)
+        """Put dead and cancelled jobs back by ids, or all dead ones that match; returns their ids.
+
+        Each that matches now is put back once, whatever becomes of it meanwhile; a thousand in a
+        transaction, or all in that of ``on``.
+
+        Args:
+            status: of those given by ids only the ones of this status.
+            limit: at most so many of those that match.
+        """
+        if job_ids is None:
+            job_ids, status = (await self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
+        done: list[int] = []
+        for batch in batches(job_ids):
+            changed = await self._run(operations.retry(batch, where, status=status), on)
+            done += changed
+        return done
 
     async def encrypted(
         self, *, after: int = 0, limit: int = 500, on: object = None
@@ -252,10 +347,27 @@ class AsyncClient(AsyncQueueClient):
         return await self._run(operations.cancel(job_ids), on)
 
     async def cancel_many(
-        self, where: Filter, *, after: int = 0, limit: int = 1000, on: object = None
+        self,
+        where: Filter,
+        *,
+        job_ids: Sequence[int] | None = None,
+        after: int = 0,
+        limit: int | None = None,
+        on: object = None,
     ) -> dict[int, Status]:
-        """Cancel pending and running jobs that match, from an id on; at most ``limit`` of them."""
-        return await self._run(operations.cancel(None, where, after=after, limit=limit), on)
+        """Cancel all pending and running jobs that match, in batches as ``retry_many``; the status by id.
+
+        Args:
+            job_ids: only among these.
+            after: only ids above it. limit: at most so many.
+        """
+        if job_ids is None:
+            job_ids = await self.matching(where, *operations.UNFINISHED, on=on)
+        statuses: dict[int, Status] = {}
+        for batch in batches([i for i in job_ids if i > after][:limit]):
+            changed = await self._run(operations.cancel(batch, where), on)
+            statuses |= changed
+        return statuses
 
     async def change(
         self,
@@ -263,13 +375,21 @@ class AsyncClient(AsyncQueueClient):
         where: Filter = Filter(),
         *,
         to: Change,
-        after: int = 0,
-        limit: int = 1000,
+        limit: int | None = None,
         on: object = None,
     ) -> list[int]:
-        """Give pending jobs another queue, priority or time, by ids or, from an id on, those that match."""
-        operation = operations.change(job_ids, where, to, after=after, limit=limit)
-        return await self._run(operation, on)
+        """Give pending jobs another queue, priority or time: by ids, or all that match.
+
+        In batches as ``retry_many``; returns their ids.
+        """
+        to.values()  # refuses what is wrong before a connection is opened
+        if job_ids is None:
+            job_ids = (await self.matching(where, Status.PENDING, on=on))[:limit]
+        done: list[int] = []
+        for batch in batches(job_ids):
+            changed = await self._run(operations.change(batch, to, where), on)
+            done += changed
+        return done
 
     async def count(
         self,
@@ -286,8 +406,25 @@ class AsyncClient(AsyncQueueClient):
         where: Filter = Filter(),
         *,
         status: Status | str = Status.PENDING,
-        limit: int = 1000,
+        job_ids: Sequence[int] | None = None,
+        limit: int | None = None,
         on: object = None,
     ) -> list[int]:
-        """Delete up to ``limit`` jobs of a status, not running ones, that match; returns their ids."""
-        return await self._run(operations.clear(where, status=status, limit=limit), on)
+        """Delete all jobs of a status, not running ones, that match, in batches as ``retry_many``.
+
+        Args:
+            job_ids: only among these. limit: at most so many.
+
+        Returns their ids.
+
+        Raises:
+            ConfigError: the status is running: cancel those.
+        """
+        status = operations.cleared(status)
+        if job_ids is None:
+            job_ids = (await self.matching(where, status, on=on))[:limit]
+        done: list[int] = []
+        for batch in batches(job_ids):
+            changed = await self._run(operations.clear(batch, where, status=status), on)
+            done += changed
+        return done

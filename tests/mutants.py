@@ -84,7 +84,12 @@ MUTANTS = [
         ("for no key update of j skip locked", "for no key update of j"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('blocked', 'pending', 'running')", ""),
-        ("order by j.id\n     limit :limit::integer\n     for no key update of j", "limit :limit::integer\n     for no key update of j"))],
+        (ORDER, "for no key update of j"))],
+    *[Mutant("pgqueue/sql/jobs.sql", "retry_jobs", old, new) for old, new in (
+        ("j.status in ('dead', 'cancelled')\n", "true\n"),
+        ("(:status::text is null or j.status = :status::text)", "true"))],
+    *[Mutant("pgqueue/sql/jobs.sql", "clear_jobs", old, new) for old, new in (
+        (" and j.status <> 'running'", ""), ("j.status = :status::text and ", ""))],
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(
         part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
         ("and q.paused_at is not null)", "and false)"),
@@ -111,7 +116,6 @@ MUTANTS = [
         ("exception when unique_violation or lock_not_available", "exception when division_by_zero"),
         ("unique_violation or lock_not_available", "unique_violation"), (" skip locked", ""),
         (" and j.crashes = 0", ""), (" and coalesce(j.run_seconds, 0) = 0", ""))],
-    Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "j.status in ('dead', 'cancelled')\n", "true\n"),
     Mutant(SCHEMA, "complete_job", " and j.claim_id = complete_job.claim_id", ""),
     Mutant(SCHEMA, "complete_job", " and j.status = 'running'", ""),
     *[Mutant(SCHEMA, "settle", old, new) for old, new in (

@@ -1,7 +1,7 @@
 drop view
     pgqueue.workflow_list, pgqueue.schedule_runs, pgqueue.schedule_list, pgqueue.jobs_public, pgqueue.dead_jobs,
     pgqueue.task_stats, pgqueue.throughput, pgqueue.queue_stats, pgqueue.queue_names;
-drop function pgqueue.place_job, pgqueue.insert_job;
+drop function pgqueue.place_job, pgqueue.insert_job, pgqueue.find_jobs, pgqueue.latest_jobs;
 drop table
     pgqueue.events, pgqueue.steps, pgqueue.dependencies, pgqueue.workflow_jobs, pgqueue.workflows,
     pgqueue.schedules, pgqueue.buckets, pgqueue.workers, pgqueue.tasks, pgqueue.queues, pgqueue.attempts,

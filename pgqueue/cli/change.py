@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
 from pgqueue.app import App
-from pgqueue.cli.batches import BATCH, in_batches
+from pgqueue.cli.batches import in_batches
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.client import Client
 from pgqueue.errors import ConfigError, JobNotFound
 from pgqueue.job import Status
-from pgqueue.operations.jobs import Change, Filter
+from pgqueue.operations.jobs import UNFINISHED, Change, Filter
 
 
 @click.command("retry")
@@ -74,10 +75,12 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def _retry_matching(client: Client, where: Filter, yes: bool) -> list[int]:
-    total = client.count(where, status=Status.DEAD)
-    if total and not yes:
-        click.confirm(f"Retry {jobs_of(total, 'dead')}?", abort=True, err=True)
-    return in_batches("retrying", total, lambda: client.retry_many(None, where, limit=BATCH))
+    ids = client.matching(where, Status.DEAD)
+    if ids and not yes:
+        click.confirm(f"Retry {jobs_of(len(ids), 'dead')}?", abort=True, err=True)
+    return in_batches(
+        "retried", ids, lambda batch: client.retry_many(batch, where, status=Status.DEAD)
+    )
 
 
 @click.command("cancel")
@@ -102,10 +105,10 @@ def cancel_command(
     if job_ids:
         statuses = app.client.cancel(*job_ids)
     else:
-        total = _matching(app.client, where, Status.BLOCKED, Status.PENDING, Status.RUNNING)
-        if not _agreed("cancel", total, "unfinished", dry_run, yes, as_json):
+        ids = app.client.matching(where, *UNFINISHED)
+        if not _agreed("cancel", len(ids), "unfinished", dry_run, yes, as_json):
             return
-        statuses = _cancel_matching(app.client, where, total)
+        statuses = _cancel_matching(app.client, where, ids)
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in statuses}
     asked = [i for i, status in statuses.items() if status is Status.RUNNING]
     if asked and not as_json:
@@ -114,15 +117,15 @@ def cancel_command(
     _report("cancelled", done if not as_json else list(statuses), missed, as_json)
 
 
-def _cancel_matching(client: Client, where: Filter, total: int) -> dict[int, Status]:
+def _cancel_matching(client: Client, where: Filter, ids: list[int]) -> dict[int, Status]:
     statuses: dict[int, Status] = {}
 
-    def step() -> list[int]:
-        batch = client.cancel_many(where, after=max(statuses, default=0), limit=BATCH)
-        statuses.update(batch)
-        return list(batch)
+    def act(batch: Sequence[int]) -> list[int]:
+        found = client.cancel_many(where, job_ids=batch)
+        statuses.update(found)
+        return list(found)
 
-    in_batches("cancelling", total, step)
+    in_batches("cancelled", ids, act)
     return statuses
 
 
@@ -158,24 +161,12 @@ def change_command(
     if job_ids:
         done = app.client.change(job_ids, to=to)
     else:
-        total = _matching(app.client, where, Status.PENDING)
-        if not _agreed("change", total, "pending", dry_run, yes, as_json):
+        ids = app.client.matching(where, Status.PENDING)
+        if not _agreed("change", len(ids), "pending", dry_run, yes, as_json):
             return
-        done = _change_matching(app.client, where, to, total)
+        done = in_batches("changed", ids, lambda batch: app.client.change(batch, where, to=to))
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in done}
     _report("changed", done, missed, as_json)
-
-
-def _change_matching(client: Client, where: Filter, to: Change, total: int) -> list[int]:
-    last = 0
-
-    def step() -> list[int]:
-        nonlocal last
-        batch = client.change(None, where, to=to, after=last, limit=BATCH)
-        last = max(batch, default=last)
-        return batch
-
-    return in_batches("changing", total, step)
 
 
 def _time(text: str) -> datetime:
@@ -192,10 +183,6 @@ def _which(job_ids: tuple[int, ...], everything: bool, where: Filter) -> None:
         raise ConfigError("which jobs? give IDs, a filter such as --task NAME, or --all")
     if job_ids and (everything or where != Filter()):
         raise ConfigError("give IDs or filters, not both")
-
-
-def _matching(client: Client, where: Filter, *statuses: Status) -> int:
-    return sum(client.count(where, status=status) for status in statuses)
 
 
 def _agreed(verb: str, total: int, kind: str, dry_run: bool, yes: bool, as_json: bool) -> bool:

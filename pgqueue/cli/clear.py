@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pgqueue.app import App
-from pgqueue.cli.batches import BATCH, in_batches
+from pgqueue.cli.batches import in_batches
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.job import Status
@@ -29,17 +29,17 @@ def clear_command(
 
     Running jobs stay: cancel those.
     """
-    total = app.client.count(where, status=status)
+    ids = app.client.matching(where, status)
     if dry_run:
         if as_json:
-            print_json({"would_clear": total})
+            print_json({"would_clear": len(ids)})
         else:
-            click.echo(f"would delete: {jobs_of(total, status)}")
+            click.echo(f"would delete: {jobs_of(len(ids), status)}")
         return
-    if total and not yes:
-        click.confirm(f"Delete {jobs_of(total, status)}?", abort=True, err=True)
+    if ids and not yes:
+        click.confirm(f"Delete {jobs_of(len(ids), status)}?", abort=True, err=True)
     cleared = in_batches(
-        "clearing", total, lambda: app.client.clear(where, status=status, limit=BATCH)
+        "cleared", ids, lambda batch: app.client.clear(where, status=status, job_ids=batch)
     )
     if as_json:
         print_json({"cleared": len(cleared)})

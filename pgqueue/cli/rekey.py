@@ -21,7 +21,13 @@ def rekey_command(app: App, as_json: bool) -> None:
     """
     if app.keys is None:
         raise ConfigError("no keys: set PGQUEUE_KEYS to the new key and the old ones after it")
-    result = rekey(app.client, app.keys)
+    try:
+        result = rekey(app.client, app.keys)
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted: what has the new key keeps it; run this again for the rest", err=True
+        )
+        raise click.exceptions.Exit(130) from None
     if as_json:
         print_json(result)
     else:

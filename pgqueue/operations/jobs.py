@@ -22,6 +22,9 @@ from pgqueue.job import (
 )
 from pgqueue.operations import Operation, Row, ids
 
+UNFINISHED = (Status.BLOCKED, Status.PENDING, Status.RUNNING)
+ENDED = (Status.SUCCEEDED, Status.DEAD, Status.CANCELLED)
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -75,7 +78,7 @@ class End:
     @property
     def over(self) -> bool:
         """Has it ended?"""
-        return self.status not in (Status.BLOCKED, Status.PENDING, Status.RUNNING)
+        return self.status in ENDED
 
 
 def ends(job_ids: Sequence[int]) -> Operation[dict[int, End]]:
@@ -94,29 +97,42 @@ def attempts(job_id: int) -> Operation[list[Attempt]]:
 def find(
     where: Filter, *, status: Status | str | None = None, limit: int = 50, before: int | None = None
 ) -> Operation[list[JobRow]]:
-    """Jobs that match, newest first; ``before`` is the id to go on from."""
-    values = {
-        **where.values(),
-        "status": None if status is None else _status(status),
-        "limit": limit,
-        "before": before,
-    }
-    return Operation("list_jobs", values, lambda rows: [_job(r) for r in rows])
+    """Jobs that match, newest first, and of a status that has ended the latest to end first.
+
+    ``before`` is the id of the last one seen, to go on from.
+    """
+    values = {**where.values(), "limit": limit, "before": before}
+    if status is None:
+        return Operation("list_jobs", values, _jobs)
+    values["status"] = _status(status)
+    name = "list_ended" if Status(status) in ENDED else "list_unfinished"
+    return Operation(name, values, _jobs)
+
+
+def matching(where: Filter, *statuses: Status | str) -> Operation[list[int]]:
+    """The ids of all jobs of these statuses that match, oldest first."""
+    return Operation(
+        "find_jobs", {**where.values(), "statuses": [_status(s) for s in statuses]}, ids
+    )
 
 
 def retry(
-    job_ids: Sequence[int] | None, where: Filter, *, args: Any = None, limit: int = 1000
+    job_ids: Sequence[int],
+    where: Filter = Filter(),
+    *,
+    status: Status | None = None,
+    args: Any = None,
 ) -> Operation[list[int]]:
-    """Put jobs back as pending: dead or cancelled by id, dead ones by filter."""
-    if args is not None and (job_ids is None or len(job_ids) != 1):
+    """Put those of these jobs that are dead or cancelled, or of the one status, and match, back as pending."""
+    if args is not None and len(job_ids) != 1:
         raise ConfigError("edited arguments can be given for one job id only")
     if args is not None and not isinstance(args, Mapping):
         raise ArgumentsError("edited arguments must be a mapping with one key per parameter")
     values = {
         **where.values(),
-        "ids": None if job_ids is None else list(job_ids),
+        "ids": list(job_ids),
+        "status": status,
         "args": None if args is None else argument_text(dict(args)),
-        "limit": limit,
     }
     return Operation("retry_jobs", values, ids)
 
@@ -150,16 +166,10 @@ def replace_args(changes: Sequence[tuple[int, str, str]]) -> Operation[list[int]
     return Operation("replace_args", values, ids)
 
 
-def cancel(
-    job_ids: Sequence[int] | None, where: Filter = Filter(), *, after: int = 0, limit: int = 1000
-) -> Operation[dict[int, Status]]:
-    """Cancel pending jobs, ask running ones to stop: by ids, or from an id on those that match."""
-    values = {**_chosen(job_ids, where), "after": after, "limit": limit}
+def cancel(job_ids: Sequence[int], where: Filter = Filter()) -> Operation[dict[int, Status]]:
+    """Of these jobs, those that match: cancel pending ones, ask running ones to stop."""
+    values = {**where.values(), "ids": list(job_ids)}
     return Operation("cancel_jobs", values, lambda rows: {r[0]: Status(r[1]) for r in rows})
-
-
-def _chosen(job_ids: Sequence[int] | None, where: Filter) -> dict[str, object]:
-    return {**where.values(), "ids": None if job_ids is None else list(job_ids)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +202,12 @@ class Change:
 
 
 def change(
-    job_ids: Sequence[int] | None,
-    where: Filter,
-    change: Change,
-    *,
-    after: int = 0,
-    limit: int = 1000,
+    job_ids: Sequence[int], change: Change, where: Filter = Filter()
 ) -> Operation[list[int]]:
-    """Change pending jobs: by ids, or from an id on those that match; returns their ids."""
-    values = {**_chosen(job_ids, where), **change.values(), "after": after, "limit": limit}
-    return Operation("change_jobs", values, ids)
+    """Change those of these jobs that are pending, and match; returns their ids."""
+    return Operation(
+        "change_jobs", {**where.values(), **change.values(), "ids": list(job_ids)}, ids
+    )
 
 
 def count(where: Filter, *, status: Status | str) -> Operation[int]:
@@ -211,17 +217,22 @@ def count(where: Filter, *, status: Status | str) -> Operation[int]:
 
 
 def clear(
-    where: Filter, *, status: Status | str = Status.PENDING, limit: int = 1000
+    job_ids: Sequence[int], where: Filter = Filter(), *, status: Status | str = Status.PENDING
 ) -> Operation[list[int]]:
-    """Delete jobs of a status that match, one batch; returns their ids.
+    """Delete those of these jobs that are of a status, and match; returns their ids."""
+    values = {**where.values(), "ids": list(job_ids), "status": cleared(status)}
+    return Operation("clear_jobs", values, ids)
+
+
+def cleared(status: Status | str) -> Status:
+    """A status whose jobs may be cleared.
 
     Raises:
-        ConfigError: the status is running: cancel those.
+        ConfigError: it is running: cancel those.
     """
     if _status(status) == Status.RUNNING:
         raise ConfigError("running jobs cannot be cleared: cancel them")
-    values = {**where.values(), "status": _status(status), "limit": limit}
-    return Operation("clear_jobs", values, ids)
+    return Status(status)
 
 
 def _status(value: Status | str) -> str:
@@ -234,6 +245,10 @@ def _status(value: Status | str) -> str:
 
 def _uuid(text: str | None) -> UUID | None:
     return None if text is None else UUID(text)
+
+
+def _jobs(rows: Sequence[Row]) -> list[JobRow]:
+    return [_job(row) for row in rows]
 
 
 def _job(row: Row) -> JobRow:

@@ -41,15 +41,26 @@ select pg_notify(pgqueue.channel(q), '') from unnest(:queues::text[]) as q;
 -- Complete a running job in the caller's transaction; raises PQ001 when the claim is lost.
 select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
 
--- name: get_job
--- One job, whole.
-select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes,
+-- part: job_columns
+       j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes,
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
        j.expires_at, j.unique_key, j.progress::text,
        j.workflow_id,
        j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+
+-- part: matches
+       (:queue::text is null or j.queue = :queue::text)
+   and (:task::text is null or j.task = :task::text)
+   and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+   and (:since::float8 is null
+        or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+
+-- name: get_job
+-- One job, whole.
+select
+-- include: job_columns
   from pgqueue.jobs j
  where j.id = :id::bigint;
 
@@ -66,43 +77,69 @@ select a.job_id, a.attempt, a.outcome, a.error_type, a.error, a.traceback, a.sta
  order by a.ended_at;
 
 -- name: list_jobs
--- Jobs that match the filters, newest first; a null filter matches all.
-select j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes,
-       -- psycopg reads no later date, and no infinity.
-       least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
-       j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, j.unique_key, j.progress::text,
-       j.workflow_id,
-       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+-- Jobs of any status that match the filters, newest first; a null filter matches all.
+select
+-- include: job_columns
   from pgqueue.jobs j
- where (:status::text is null or j.status = :status::text)
-   and (:queue::text is null or j.queue = :queue::text)
-   and (:task::text is null or j.task = :task::text)
-   and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
-   and (:since::float8 is null
-        or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+ where
+-- include: matches
    and (:before::bigint is null or j.id < :before::bigint)
  order by j.id desc
  limit :limit::integer;
 
+-- name: list_unfinished
+-- The same of a status that has not ended. Most are among the newest jobs; if those are not enough, by the index that
+-- fits the status, so that a few old ones are not looked for among all that have ended.
+with near as materialized (
+    select j.id
+      from (select n.id, n.queue, n.task, n.status, n.last_error, n.finished_at, n.created_at from pgqueue.jobs n
+             where :before::bigint is null or n.id < :before::bigint order by n.id desc limit 10000) j
+     where j.status = :status::text and
+-- include: matches
+     order by j.id desc
+     limit :limit::integer
+), far as materialized (
+    select f.id from pgqueue.find_jobs(array[:status::text], :queue::text, :task::text, :error::text, :since::float8) as f(id)
+     where (select count(*) from near) < :limit::integer and (:before::bigint is null or f.id < :before::bigint)
+     order by f.id desc
+     limit :limit::integer
+)
+select
+-- include: job_columns
+  from pgqueue.jobs j
+ where j.id = any (array(select n.id from near n union select f.id from far f order by id desc limit :limit::integer))
+ order by j.id desc;
+
+-- name: list_ended
+-- The same of a status that has ended, the latest to end first.
+select
+-- include: job_columns
+  from pgqueue.jobs j
+ where j.id = any (array(select pgqueue.latest_jobs(:status::text, :queue::text, :task::text, :error::text, :since::float8,
+                                                    :before::bigint, :limit::integer)))
+ order by coalesce(j.finished_at, '-infinity') desc, j.id desc;
+
+-- name: find_jobs
+-- The ids of jobs of some statuses that match the filters, oldest first.
+select f.id
+  from pgqueue.find_jobs(:statuses::text[], :queue::text, :task::text, :error::text, :since::float8) as f(id)
+ order by f.id;
+
 -- name: retry_jobs
--- Put dead or cancelled jobs back as pending, as new: by ids, or all that match the filters; but not
--- those whose unique key another job holds now.
+-- Put those of these jobs that are dead or cancelled, or of the one status, and still match, back as pending, as new; but
+-- not those whose unique key another job holds now.
 with chosen as materialized (
     select j.id, j.queue, j.unique_key is not null as keyed from pgqueue.jobs j
-     where j.status in ('dead', 'cancelled')
+     where j.id = any (:ids::bigint[])
+       and j.status in ('dead', 'cancelled')
+       and (:status::text is null or j.status = :status::text)
        and (j.unique_key is null or j.unique_until <> 'finished' or not exists (
             select from pgqueue.jobs o
              where o.unique_key is not null
                and pgqueue.held_key(o.unique_key, o.unique_until, o.status, o.claimed_at) = 'finished:' || j.unique_key))
-       and (case when :ids::bigint[] is null then j.status = 'dead' else j.id = any (:ids::bigint[]) end)
-       and (:queue::text is null or j.queue = :queue::text)
-       and (:task::text is null or j.task = :task::text)
-       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
-       and (:since::float8 is null
-            or j.finished_at >= clock_timestamp() - make_interval(secs => :since::float8))
+       and
+-- include: matches
      order by j.id
-     limit :limit::integer
      for no key update of j skip locked
 ), back as (
     update pgqueue.jobs j
@@ -123,18 +160,13 @@ with chosen as materialized (
 select again.id from again cross join woken order by again.id;
 
 -- name: cancel_jobs
--- Cancel pending and blocked jobs now; ask the workers of running ones to stop: by ids, or those that match.
+-- Of these jobs, those that match: cancel pending and blocked ones now, ask the workers of running ones to stop.
 with chosen as materialized (
     select j.id from pgqueue.jobs j
-     where (:ids::bigint[] is null or j.id = any (:ids::bigint[])) and j.status in ('blocked', 'pending', 'running')
-       and j.id > :after::bigint
-       and (:queue::text is null or j.queue = :queue::text)
-       and (:task::text is null or j.task = :task::text)
-       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
-       and (:since::float8 is null
-            or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+     where j.id = any (:ids::bigint[]) and j.status in ('blocked', 'pending', 'running')
+       and
+-- include: matches
      order by j.id
-     limit :limit::integer
      for no key update of j
 )
 update pgqueue.jobs j
@@ -146,20 +178,15 @@ update pgqueue.jobs j
 returning j.id, j.status;
 
 -- name: change_jobs
--- Give pending jobs another queue, priority or time: by ids, or those that match.
+-- Give those of these jobs that are pending, and match, another queue, priority or time.
 with chosen as materialized (
     select j.id,
            coalesce(:run_at::timestamptz, clock_timestamp() + make_interval(secs => :delay::float8), j.run_at) as new_run_at
       from pgqueue.jobs j
-     where (:ids::bigint[] is null or j.id = any (:ids::bigint[])) and j.status = 'pending'
-       and j.id > :after::bigint
-       and (:queue::text is null or j.queue = :queue::text)
-       and (:task::text is null or j.task = :task::text)
-       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
-       and (:since::float8 is null
-            or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+     where j.id = any (:ids::bigint[]) and j.status = 'pending'
+       and
+-- include: matches
      order by j.id
-     limit :limit::integer
      for no key update of j
 ), changed as (
     update pgqueue.jobs j
@@ -176,26 +203,17 @@ select changed.id from changed cross join woken order by changed.id;
 
 -- name: count_jobs
 -- How many jobs of a status match the filters.
-select count(*) from pgqueue.jobs j
- where j.status = :status::text
-   and (:queue::text is null or j.queue = :queue::text)
-   and (:task::text is null or j.task = :task::text)
-   and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
-   and (:since::float8 is null
-        or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8));
+select count(*)
+  from pgqueue.find_jobs(array[:status::text], :queue::text, :task::text, :error::text, :since::float8);
 
 -- name: clear_jobs
--- Delete jobs of a status that match, one batch; never running ones.
+-- Delete those of these jobs that are of a status, and match; never running ones.
 with chosen as materialized (
     select j.id from pgqueue.jobs j
-     where j.status = :status::text and j.status <> 'running'
-       and (:queue::text is null or j.queue = :queue::text)
-       and (:task::text is null or j.task = :task::text)
-       and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
-       and (:since::float8 is null
-            or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
+     where j.id = any (:ids::bigint[]) and j.status = :status::text and j.status <> 'running'
+       and
+-- include: matches
      order by j.id
-     limit :limit::integer
      for update of j skip locked
 ), logged as (
     delete from pgqueue.attempts a using chosen where a.job_id = chosen.id

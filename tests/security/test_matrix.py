@@ -32,6 +32,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,
     "get_ends": PRODUCERS | OPERATOR, "complete_with": WORKER, "add_results": WORKER, "recorded": WORKER, "note_progress": WORKER,
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
+    "list_unfinished": WORKER | OPERATOR, "list_ended": WORKER | OPERATOR, "find_jobs": WORKER | OPERATOR,
     "count_jobs": WORKER | OPERATOR, "retry_jobs": OPERATOR, "cancel_jobs": OPERATOR,
     "clear_jobs": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,
     "pause_task": OPERATOR, "resume_task": OPERATOR, "change_jobs": OPERATOR, "list_paused": WORKER | READERS,
@@ -70,6 +71,7 @@ VALUES: dict[str, Any] = {
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old_args": "{}", "new_args": "{}", "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
+    "statuses": ["dead"],
     "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "declared": '[{"name": "q", "max_pending": 9}]', "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],

@@ -113,6 +113,8 @@ grant execute on function pgqueue.settle(bigint[]), pgqueue.save_step(bigint, uu
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.hold_again(bigint[])
     to pgqueue_worker;
+grant execute on function pgqueue.find_jobs(text[], text, text, text, float8),
+    pgqueue.latest_jobs(text, text, text, text, float8, bigint, integer) to pgqueue_worker, pgqueue_operator;
 
 -- readonly: no arguments, no error texts, no claims.
 grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queue_names, pgqueue.queue_stats, pgqueue.throughput,
