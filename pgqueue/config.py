@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -155,14 +156,16 @@ def load(directory: Path | None = None, environ: Mapping[str, str] | None = None
     Raises:
         ConfigError: a file cannot be read, or a setting is unknown or wrong.
     """
-    file, found = _file_values(directory or Path.cwd())
+    directory = directory or _here()
+    environ = os.environ if environ is None else environ
+    file, found = ("", {}) if directory is None else _file_values(directory)
     if "keys" in found:
         raise ConfigError(
             f"{file}: keys of encrypted arguments belong in PGQUEUE_KEYS, not in a file"
         )
     variables = {
         key: {name: value}
-        for key, value in (os.environ if environ is None else environ).items()
+        for key, value in environ.items()
         if key.startswith(_PREFIX) and (name := key.removeprefix(_PREFIX).lower()) in _KEYS
     }
     top: dict[str, Any] = {}
@@ -173,7 +176,31 @@ def load(directory: Path | None = None, environ: Mapping[str, str] | None = None
             settings = settings.with_(**{k: v for k, v in values.items() if k not in _TOP})
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
+    if directory is not None and "dsn" not in top and not any(map(environ.get, LIBPQ_SAYS_WHERE)):
+        top = {**dev_server(directory), **top}
     return Config(**top, settings=settings)
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return None
+
+
+def dev_server(directory: Path) -> dict[str, str]:
+    """The DSN and the schema of the ``pgqueue dev`` that runs in a directory; empty if none does."""
+    file = directory / DEV_FILE
+    try:
+        status = file.stat()
+        # Somebody else's, or one that others can write, could lead anywhere.
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            return {}
+        found = json.loads(file.read_text("utf-8"))
+        os.kill(int(found["pid"]), 0)
+        return {"dsn": str(found["dsn"]), "schema": str(found["schema"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -187,6 +214,9 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
+DEV_FILE = Path(".pgqueue") / "dev.json"
+# The variables by which libpq is told where a database is.
+LIBPQ_SAYS_WHERE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
 _PREFIX = "PGQUEUE_"
 _OTHERS = {"SUPERVISED", "TURNS"}
 _TOP = ("dsn", "app", "schema", "redact", "keys")

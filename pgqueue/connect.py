@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import random
 import ssl
@@ -15,6 +16,7 @@ import asyncpg
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from pgqueue.config import LIBPQ_SAYS_WHERE
 from pgqueue.errors import ConfigError
 from pgqueue.libpq import Host, environment_variables, hosts, password_of, resolve
 from pgqueue.liveness import KEEPALIVES, abandon, keep_alive
@@ -44,7 +46,6 @@ _SETTINGS_OF_ENVIRONMENT = {"PGTZ": "timezone", "PGDATESTYLE": "datestyle", "PGG
 C = TypeVar("C")
 
 NONE_GIVEN = "no database given: set PGQUEUE_DSN or --dsn"
-_LIBPQ_SAYS_WHERE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
 
 # Why a host will not do: silent, refusing, starting up or shutting down, not taking writes.
 CONNECT_ERRORS = (
@@ -90,7 +91,7 @@ def _check_encoding(rest: str, password: object) -> None:
 
 def is_given(dsn: str) -> bool:
     """Does a DSN or a variable of libpq say where the database is?"""
-    return bool(dsn) or any(name in os.environ for name in _LIBPQ_SAYS_WHERE)
+    return bool(dsn) or any(name in os.environ for name in LIBPQ_SAYS_WHERE)
 
 
 @contextmanager
@@ -244,6 +245,18 @@ def _abandon_connections() -> None:
 os.register_at_fork(after_in_child=_abandon_connections)
 
 
+def _check_user(parameters: Mapping[str, Any]) -> None:
+    """asyncpg takes the name of the operating system's user when no other is given; a container's may have none."""
+    if not parameters.get("user"):
+        try:
+            getpass.getuser()
+        except (KeyError, OSError, ImportError):
+            raise ConfigError(
+                f"the DSN names no user, and the one of this process, {os.getuid()}, has no name: put the"
+                " user into the DSN, or set PGUSER"
+            ) from None
+
+
 async def connect_async(
     dsn: str, *, timeout: float = 10.0, **options: Any
 ) -> asyncpg.Connection[Any]:
@@ -252,8 +265,9 @@ async def connect_async(
     asyncpg itself goes on to the next host only if a connection is refused: not when a host is
     silent, starting up or shutting down.
     """
-    *others, last = each_host(dsn)
     parameters = resolve(parse(dsn))
+    _check_user(parameters)
+    *others, last = each_host(dsn)
     options |= _options(parameters)
     connection: asyncpg.Connection[Any] | None = None
     with without_passwords(dsn):

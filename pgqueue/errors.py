@@ -2,6 +2,7 @@
 
 PgQueueError
 ├── ConfigError         a setting, option or name is wrong
+│   └── DatabaseNotGiven nothing says where the database is
 ├── TaskError           a task or job class cannot be used as declared
 ├── ArgumentsError      a job's arguments do not fit, or cannot be stored
 ├── KeyMissing          an argument is encrypted with a key that is not here
@@ -128,3 +129,7 @@ class ScheduleNotFound(PgQueueError, LookupError):
 
 class WorkflowNotFound(PgQueueError, LookupError):
     """No workflow has this id: it never existed or was pruned."""
+
+
+class DatabaseNotGiven(ConfigError):
+    """Nothing says where the database is, and what libpq does then led nowhere."""

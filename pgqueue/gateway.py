@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from pgqueue import bulk
+from pgqueue.connect import NONE_GIVEN
 from pgqueue.connections import Connections
 from pgqueue.drivers import (
     AsyncCopying,
@@ -17,6 +18,7 @@ from pgqueue.drivers import (
     sync_driver,
     translate,
 )
+from pgqueue.errors import DatabaseNotGiven
 from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation
 from pgqueue.operations import enqueue as operations
@@ -129,7 +131,15 @@ class Gateway:
 
 
 def _explain(error: Exception, statement: str) -> None:
-    """Raise our own error for the SQLSTATEs we explain."""
+    """Raise our own error for the SQLSTATEs we explain, and for a database that nobody named."""
+    if NONE_GIVEN in getattr(error, "__notes__", ()):
+        said = next(
+            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        raise DatabaseNotGiven(
+            'no database given: set PGQUEUE_DSN, give App(dsn), or put dsn into pgqueue.toml; "pgqueue dev"'
+            f" starts one for this directory. What libpq does without one failed: {said}"
+        ) from None
     known = translate(error, statement)
     if known is not None:
         raise known from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import click
 from pgqueue import schema as schemas
 from pgqueue.cli.application import load_app
 from pgqueue.cli.options import connection_options
+from pgqueue.config import DEV_FILE
 from pgqueue.connect import describe
 from pgqueue.embedded import embedded_postgres
 from pgqueue.worker import logs
@@ -29,13 +32,14 @@ def dev_command(
 ) -> None:
     """Start an embedded PostgreSQL (unless a DSN is given), migrate, and work, until Ctrl-C.
 
-    The worker starts again whenever Python files here change.
+    The worker starts again whenever Python files here change. Meanwhile other commands, and Python, that
+    start in this directory without a DSN use the same database.
     """
     logs.set_up("text", "info")
     app = load_app(path)
     command = [sys.executable, "-m", "pgqueue", "work", "--app", path, "-c", str(concurrency)]
     with ExitStack() as stack:
-        if dsn is None and not any(app.dsns):
+        if embedded := dsn is None and not any(app.dsns):
             # An App() without a DSN of its own reads it there, in the worker as well.
             os.environ["PGQUEUE_DSN"] = dsn = stack.enter_context(embedded_postgres(data.resolve()))
             data.joinpath(".gitignore").write_text("*\n", "utf-8")
@@ -43,9 +47,35 @@ def dev_command(
         else:
             click.echo(f"PostgreSQL: {', '.join(map(describe, [dsn] if dsn else app.dsns))}")
         app.use(dsn=dsn, schema=schema)
+        if embedded:
+            stack.enter_context(found_from(Path.cwd(), app.dsn, app.schema))
         for each in app.dsns:
             schemas.upgrade(each, schema=app.schema)
         click.echo("working; Ctrl-C ends it")
         for option, value in (("--dsn", dsn), ("--schema", schema)):
             command += [option, value] if value is not None else []
         Supervisor(command, 1, watch=Path.cwd()).run()
+
+
+@contextmanager
+def found_from(directory: Path, dsn: str, schema: str) -> Iterator[None]:
+    """Let other commands and Python find the server from this directory, while it runs."""
+    file = directory / DEV_FILE
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    ignored = file.parent / ".gitignore"
+    if made := not ignored.exists():  # the server keeps its data elsewhere
+        ignored.write_text("*\n", "utf-8")
+    text = json.dumps({"dsn": dsn, "schema": schema, "pid": os.getpid()})
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)  # it may hold a password
+    new.replace(file)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+            if made:
+                ignored.unlink()
+                file.parent.rmdir()

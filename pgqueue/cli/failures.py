@@ -7,7 +7,7 @@ import psycopg
 
 from pgqueue.connect import NONE_GIVEN
 from pgqueue.drivers import sqlstate
-from pgqueue.errors import ConfigError, PgQueueError, SchemaError
+from pgqueue.errors import ConfigError, DatabaseNotGiven, PgQueueError, SchemaError
 
 READ_ONLY = "25006"
 FAILED, USAGE, NO_DATABASE, NO_SCHEMA = 1, 2, 3, 4
@@ -20,6 +20,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     error = getattr(error, "orig", None) or error  # SQLAlchemy's, around the driver's
     if isinstance(error, SchemaError):
         return NO_SCHEMA, str(error)
+    if isinstance(error, DatabaseNotGiven):
+        return NO_DATABASE, NONE_GIVEN
     if isinstance(error, ConfigError):
         return USAGE, str(error)
     if isinstance(error, PgQueueError):

@@ -14,6 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgqueue import config
+from pgqueue.cli.dev import found_from
+from tests.cli.support import clean
 from tests.support import eventually, heed_interrupts
 
 APP = """
@@ -75,3 +78,87 @@ def test_it_works_and_takes_up_changed_code(dev: subprocess.Popen[str], project:
     assert (project / ".pgqueue" / ".gitignore").read_text() == "*\n"
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(dsn[1], connect_timeout=2)
+
+
+USE = """
+import asyncio
+from shop import app, say
+say.enqueue()
+asyncio.run(say.aenqueue())
+print(len(app.client.jobs()))
+"""
+
+
+def here(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the project's directory, where nothing says which database it is."""
+    env = clean() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_is_found_from_its_directory(
+    dev: subprocess.Popen[str], project: Path, tmp_path: Path
+) -> None:
+    assert dev.stdout is not None
+    dev.stdout.readline()
+    listed = eventually(
+        lambda: (done := here(project, "-m", "pgqueue", "list")).returncode == 0 and done,
+        timeout=60,
+    )
+    assert listed.stdout == "no jobs yet\n"
+    used = here(project, "-c", USE)
+    assert used.stdout == "2\n", used.stderr
+    file = project / ".pgqueue" / "dev.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    # One that others could have written, or whose server is gone, leads nowhere.
+    file.chmod(0o644)
+    assert config.load(project, {}).dsn is None
+    file.chmod(0o600)
+    assert config.load(project, {}).dsn is not None
+    assert config.load(project, {"PGHOST": "elsewhere"}).dsn is None
+    assert config.load(project, {"PGQUEUE_DSN": "host=x"}).dsn == "host=x"
+    assert config.load(tmp_path, {}).dsn is None
+    dev.send_signal(signal.SIGINT)
+    dev.stdout.read()
+    assert dev.wait(30) == 0
+    assert not file.exists()
+
+
+def test_a_server_that_was_killed_is_not_found(project: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with found_from(project, "host=nowhere", "other"):
+            found = config.load(project, {})
+            assert (found.dsn, found.schema) == ("host=nowhere", "other")
+            text = (project / ".pgqueue" / "dev.json").read_text()
+        assert not (project / ".pgqueue").exists()
+        process.kill()
+    (project / ".pgqueue").mkdir()
+    left = project / ".pgqueue" / "dev.json"
+    left.write_text(text.replace(str(os.getpid()), str(process.pid)))
+    left.chmod(0o600)
+    assert config.load(project, {}).dsn is None
+
+
+@pytest.mark.parametrize("call", ["say.enqueue()", "asyncio.run(say.aenqueue())", "app.client.stats()",
+                                  "asyncio.run(app.aclient.stats())"])  # fmt: skip
+def test_python_says_what_to_set(project: Path, call: str) -> None:
+    env = clean() | {"PYTHONPATH": str(Path(__file__).parents[2])} | {
+        "PGUSER": "nobody", "PGPASSWORD": "x", "PGPASSFILE": "/dev/null"}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"import asyncio\nfrom shop import app, say\n{call}"],
+        cwd=project, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = done.stderr.rstrip().splitlines()[-1]
+    if "role" in last or "password" in last or "authentication" in last or done.returncode == 0:
+        pytest.skip("a server listens where libpq looks")
+    assert last.startswith(
+        "pgqueue.errors.DatabaseNotGiven: no database given: set PGQUEUE_DSN, give App(dsn)"
+    )
+    assert done.stderr.count("Traceback") == 1
+    assert "pgqueue dev" in last
