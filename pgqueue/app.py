@@ -16,12 +16,13 @@ from pgqueue.composing import Composes
 from pgqueue.connections import Connections
 from pgqueue.context import Context
 from pgqueue.databases import check_dsns, current
-from pgqueue.declared import Declares, Instead
+from pgqueue.declared import Declares
 from pgqueue.definition import Definition, TaskOptions, function_definition
 from pgqueue.dispatch import Dispatch, Job, JobClasses
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.hooks import Hooks
+from pgqueue.instead import Instead
 from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
@@ -126,6 +127,10 @@ class App(Composes, Declares, Awaits, Hooks):
 
     def _way(self, on: object) -> Gateway:
         """The way to the database; to any, if the caller gave a connection ``on`` one."""
+        gateway = self._gateway(on)
+        return gateway if on is not None or self.instead is None else self.instead.way(gateway)
+
+    def _gateway(self, on: object) -> Gateway:
         dsn = self.dsn if on is None else self.dsns[0]
         if (gateway := self._gateways.get(dsn)) is None:
             gateway = self._gateways[dsn] = Gateway(dsn, self.schema)
@@ -134,7 +139,7 @@ class App(Composes, Declares, Awaits, Hooks):
     @property
     def connections(self) -> Connections:
         """Pools for handlers and tests: ``.sync()`` gives a psycopg connection, ``.aio()`` an asyncpg one."""
-        return self._way(None).connections
+        return self._gateway(None).connections
 
     @overload
     def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
@@ -255,8 +260,8 @@ class App(Composes, Declares, Awaits, Hooks):
         check_jobs(jobs)
         if not jobs:
             return []
-        if self.instead is not None:
-            return self.instead.send(jobs)
+        if self.instead is not None and (taken := self.instead.send(jobs, on)) is not None:
+            return taken
         with self._around(jobs):
             jobs = self._admit(jobs, on) if self.queues else jobs
             return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
@@ -265,8 +270,8 @@ class App(Composes, Declares, Awaits, Hooks):
         check_jobs(jobs)
         if not jobs:
             return []
-        if self.instead is not None:
-            return await self.instead.asend(jobs)
+        if self.instead is not None and (taken := await self.instead.asend(jobs, on)) is not None:
+            return taken
         with self._around(jobs):
             jobs = await self._aadmit(jobs, on) if self.queues else jobs
             return await self._way(on).ainsert(jobs, notify=self._may_notify(jobs), on=on)

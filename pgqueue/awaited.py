@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from pgqueue.definition import Definition
 from pgqueue.gateway import Gateway
+from pgqueue.instead import Instead
 from pgqueue.operations.jobs import End
 from pgqueue.results import value_of
 from pgqueue.task import Handle, Sender, Task
@@ -18,6 +19,8 @@ R = TypeVar("R")
 
 class Awaits:
     """Handles by id, and their results; one look at the database serves all who wait."""
+
+    instead: Instead | None
 
     def _way(self, on: object) -> Gateway:
         raise NotImplementedError
@@ -41,9 +44,13 @@ class Awaits:
         )
 
     def result_of(self, handle: Handle[Any], timeout: float | None) -> Any:
+        if self.instead is not None and (end := self.instead.end_of(handle.id)) is not None:
+            return self._value(handle, end)
         return self._value(handle, self._waiting.wait(handle.id, timeout))
 
     async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any:
+        if self.instead is not None and (end := await self.instead.aend_of(handle.id)) is not None:
+            return self._value(handle, end)
         return self._value(handle, await self._awaiting_here().wait(handle.id, timeout))
 
     def _awaiting_here(self) -> AsyncWaiting:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from pgqueue.client import AsyncClient, Client
 from pgqueue.durations import Duration
 from pgqueue.errors import TaskError
 from pgqueue.gateway import Gateway
-from pgqueue.job import Added, NewJob
+from pgqueue.job import NewJob
 from pgqueue.operations import schedules
 from pgqueue.privacy import Privacy
 from pgqueue.schedule import CatchUp, NewSchedule, Overlap, Schedule, When, new_schedule
 from pgqueue.task import Task
-
-
-class Instead(Protocol):
-    """What takes jobs in place of the database."""
-
-    def send(self, jobs: Sequence[NewJob]) -> Sequence[Added]: ...
-
-    async def asend(self, jobs: Sequence[NewJob]) -> Sequence[Added]: ...
 
 
 class Declares:

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Callable, Iterator, Sequence
+=======
+import inspect
+import json
+from collections.abc import Generator, Iterator, Sequence
+>>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from pgqueue.app import App
+<<<<<<< HEAD
 from pgqueue.context import Context
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError
 from pgqueue.job import Added, ClaimedJob, NewJob
 from pgqueue.testing.running import acaught, caught, prepared
+=======
+from pgqueue.definition import Definition
+from pgqueue.gateway import Gateway
+from pgqueue.job import Added, ClaimedJob, NewJob, Status
+from pgqueue.operations.jobs import End
+from pgqueue.operations.workflows import Added as Entered
+from pgqueue.operations.workflows import Member
+from pgqueue.reference import filled
+from pgqueue.testing.direct import DirectContext
+from pgqueue.testing.running import prepared
+from pgqueue.testing.sharing import awaited
+>>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
 
 
-class _InlineContext(Context):
-    """Its transaction is one; there is no row to complete, and no step to be stored."""
+class _Call(NamedTuple):
+    """A handler that was called; ``value`` is what it returned, or a coroutine of that."""
 
-    def complete(self, connection: object) -> None:
-        self.completed = True
-
-    async def acomplete(self, connection: object) -> None:
-        self.completed = True
-
-    def step(self, name: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self._meet(name)
-        return function(*args, **kwargs)
-
-    def sleep(self, duration: Duration, *, name: str = "sleep") -> Any:
-        self._meet(name)
-        return _Over()
-
-    def wait_for_event(
-        self, event: str, timeout: Duration | None = None, *, name: str | None = None
-    ) -> Any:
-        raise ConfigError("inline() has no events: use QueueTester.drain()")
-
-    def transaction_step(self, name: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        raise ConfigError("inline() has no steps in transactions: use QueueTester.drain()")
+    job: ClaimedJob
+    definition: Definition
+    arguments: dict[str, Any]
+    context: DirectContext
+    value: Any
 
 
-class _Over:
-    """A sleep that is over: awaited by async handlers, ignored by sync ones."""
-
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+class _Failed(NamedTuple):
+    error: Exception
 
 
 class Inline:
@@ -55,7 +55,9 @@ class Inline:
     def __init__(self, app: App) -> None:
         self._app = app
         self._last = 0
+        self._ends: dict[int, End] = {}
 
+<<<<<<< HEAD
     def send(self, jobs: Sequence[NewJob]) -> list[Added]:
         added = []
         for job in jobs:
@@ -77,24 +79,131 @@ class Inline:
         return added
 
     def _call(self, new: NewJob) -> tuple[Callable[[], Any], Added]:
+=======
+    def way(self, gateway: Gateway) -> Gateway:
+        return gateway
+
+    def send(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
+        return [Added(self._run(self._call(job)).id) for job in jobs]
+
+    async def asend(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
+        return [Added((await self._arun(self._call(job))).id) for job in jobs]
+
+    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered:
+        going = self._workflow(members)
+        answer: End | _Failed | None = None
+        while True:
+            try:
+                call = going.send(answer)
+            except StopIteration as over:
+                done: Entered = over.value
+                return done
+            try:
+                answer = self._run(call())
+            except Exception as error:
+                answer = _Failed(error)
+
+    async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered:
+        going = self._workflow(members)
+        answer: End | _Failed | None = None
+        while True:
+            try:
+                call = going.send(answer)
+            except StopIteration as over:
+                done: Entered = over.value
+                return done
+            try:
+                answer = await self._arun(call())
+            except Exception as error:
+                answer = _Failed(error)
+
+    def end_of(self, job_id: int) -> End | None:
+        return self._ends.get(job_id)
+
+    async def aend_of(self, job_id: int) -> End | None:
+        return self._ends.get(job_id)
+
+    def _workflow(self, members: Sequence[Member]) -> Generator[Any, Any, Entered]:
+        """The calls of a workflow in order, each for its end; at last the first error is raised.
+
+        A job that is not run ends as it would by its ``if_failed``.
+        """
+>>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
         self._last -= 1
-        job = ClaimedJob(
+        workflow_id = self._last
+        ids: list[int] = []
+        well: list[bool] = []
+        results: dict[str, Any] = {}
+        errors: list[Exception] = []
+        for member in members:
+            failed = not all(well[place - 1] for place in member.after)
+            if failed != (member.if_failed == "only") and member.if_failed != "continue":
+                self._last -= 1
+                status = Status.BLOCKED if member.if_failed == "hold" else Status.CANCELLED
+                ids.append(self._last)
+                well.append(False)
+                self._ends[self._last] = End(self._last, status, None)
+                continue
+            job = self._claimed(member.job, workflow_id)
+            job = job._replace(args=filled(job.args, results))
+            answer = yield lambda job=job: self._called(job)
+            ids.append(job.id)
+            well.append(isinstance(answer, End))
+            if isinstance(answer, _Failed):
+                errors.append(answer.error)
+                self._ends[job.id] = End(job.id, Status.DEAD, None)
+            elif member.name is not None and answer.result is not None:
+                results[member.name] = json.loads(answer.result)
+        if errors:
+            raise errors[0]
+        return Entered(workflow_id, ids)
+
+    def _claimed(self, new: NewJob, workflow_id: int | None = None) -> ClaimedJob:
+        self._last -= 1
+        return ClaimedJob(
             self._last, new.task, new.args, new.queue, new.priority_or_usual, 1, new.retries_or_usual, 0,
-            new.run_at or datetime.fromtimestamp(0, UTC), None, None, uuid4(),
+            new.run_at or datetime.fromtimestamp(0, UTC), workflow_id, None, uuid4(),
         )  # fmt: skip
+
+    def _call(self, new: NewJob) -> _Call:
+        return self._called(self._claimed(new))
+
+    def _called(self, job: ClaimedJob) -> _Call:
         definition, arguments = prepared(self._app, job)
         connections = self._app.connections
-        context = _InlineContext(
+        context = DirectContext(
             job, schema=self._app.schema, connect=connections.sync, aconnect=connections.aio
         )
+<<<<<<< HEAD
         return lambda: definition.invoke(context, arguments), Added(self._last)
+=======
+        return _Call(job, definition, arguments, context, definition.invoke(context, arguments))
+
+    def _run(self, call: _Call) -> End:
+        return self._ended(
+            call, awaited(call.value) if inspect.isawaitable(call.value) else call.value
+        )
+
+    async def _arun(self, call: _Call) -> End:
+        return self._ended(
+            call, await call.value if inspect.isawaitable(call.value) else call.value
+        )
+
+    def _ended(self, call: _Call, value: Any) -> End:
+        conceal = call.definition.concealer(self._app.privacy, call.job, call.arguments)
+        result = call.definition.outcome(value, call.context, conceal).result
+        end = self._ends[call.job.id] = End(call.job.id, Status.SUCCEEDED, result)
+        return end
+>>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
 
 
 @contextmanager
 def inline(app: App) -> Iterator[None]:
     """Run each job of ``app`` at once, where it is enqueued, whatever its time; its error comes out there.
 
-    Nothing is inserted, so nothing is retried, unique or limited.
+    Nothing is inserted, so nothing is retried, unique or limited. Workflows run as a whole, their jobs
+    one after the other; then the first error comes out. Handles give the results. Neither hooks nor
+    ``around_run`` nor ``around_enqueue`` are called.
     """
     before, app.instead = app.instead, Inline(app)
     try:

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import copy_context
 from typing import Any
 
+from psycopg.pq import TransactionStatus
+
 from pgqueue.errors import ConnectionUnusable
 
 
@@ -19,6 +21,10 @@ def psycopg_of(connection: Any) -> Iterator[Any]:
         below: Any = connection.connection
         below = below() if callable(below) and not hasattr(below, "execute") else below
         connection = getattr(below, "driver_connection", below)
+    if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        connection.execute(
+            "select"
+        )  # begins the test's: without one a savepoint would be committed
     yield connection
 
 

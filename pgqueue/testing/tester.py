@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError
+from pgqueue.instead import Instead
 from pgqueue.job import ClaimedJob, JobRow, Status
-from pgqueue.operations import Operation, claims, limits, testing, workflows
+from pgqueue.operations import Operation, claims, limits, schedules, testing, workflows
 from pgqueue.operations.claims import Taking
 from pgqueue.operations.jobs import Filter
 from pgqueue.outcome import Outcome
+from pgqueue.schedule import NewSchedule
 from pgqueue.task import Task
+from pgqueue.testing.kept import Kept, KeptAsync, KeptSync
 from pgqueue.testing.running import (
     LEASE,
     Drained,
@@ -44,11 +47,33 @@ def _taking() -> Taking:
 class _Tester:
     """What both faces share."""
 
+    _keeper: type[Kept]
+
     def __init__(
-        self, app: App, connection: object, resources: Mapping[type, Any] | None = None
+        self,
+        app: App,
+        connection: object,
+        resources: Mapping[type, Any] | None = None,
+        *,
+        join: bool = False,
     ) -> None:
         self.app, self.connection = app, connection
         self.resources = resources or {}
+        self._join = join
+        self._before: list[Instead | None] = []
+
+    def _keep(self, join: bool) -> Any:
+        """Keep the app on the test's connection until ``_let_go``."""
+        kept = self._keeper(self.app, self.connection, join=join)
+        self._before.append(self.app.instead)
+        self.app.instead = cast(Instead, kept)
+        return kept
+
+    def _let_go(self) -> None:
+        self.app.instead = self._before.pop()
+
+    def _declared(self, name: str) -> list[NewSchedule]:
+        return [each for each in self.app.schedules if each.name == name]
 
     def _found(
         self, jobs: list[JobRow], task: TaskLike, arguments: dict[str, Any], queue: str | None
@@ -74,11 +99,25 @@ class _Tester:
 class QueueTester(_Tester):
     """On a sync connection of the test: psycopg, SQLAlchemy, Django.
 
+    Inside of ``with QueueTester(app, connection) as pgq`` nothing of the app leaves the test's connection:
+    what is enqueued without ``.on()`` is refused, or joins. Handlers run as in a worker, but for hooks,
+    ``around_run``, timeouts and process pools.
+
     Args:
         app: whose tasks run.
         connection: as for ``on()``; everything happens in its transaction, which is left open.
         resources: by type, what handlers get in place of the app's.
+        join: enqueue on the connection what comes without one, in place of refusing it.
     """
+
+    _keeper = KeptSync
+
+    def __enter__(self) -> Self:
+        self._keep(self._join)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
 
     def _run(self, operation: Operation[T]) -> T:
         return self.app._way(self.connection).run(operation, self.connection)
@@ -117,11 +156,25 @@ class QueueTester(_Tester):
             TaskError: a job's task is not in the app.
         """
         drained, runs = Drained(), 0
-        while runs < limit and (jobs := self._claim()):
-            for job in jobs:
-                self._work(job, drained)
-            runs += len(jobs)
+        self._keep(join=True)
+        try:
+            while runs < limit and (jobs := self._claim()):
+                for job in jobs:
+                    self._work(job, drained)
+                runs += len(jobs)
+        finally:
+            self._let_go()
         return drained
+
+    def run_schedule(self, name: str) -> int:
+        """Enqueue a run of a schedule that the app declares, or that is there, as of now; the job's id.
+
+        Raises:
+            ScheduleNotFound: there is none of this name.
+        """
+        if declared := self._declared(name):
+            self._run(schedules.declare(declared, force=False))
+        return self.app.client.run_schedule(name, on=self.connection)
 
     def _claim(self) -> list[ClaimedJob]:
         self._run(testing.due())
@@ -174,7 +227,16 @@ class QueueTester(_Tester):
 
 
 class AsyncQueueTester(_Tester):
-    """On an async connection of the test: asyncpg, psycopg, SQLAlchemy; each verb is awaited."""
+    """The same on an async connection of the test: asyncpg, psycopg, SQLAlchemy's; each verb is awaited."""
+
+    _keeper = KeptAsync
+
+    async def __aenter__(self) -> Self:
+        self._keep(self._join).begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._let_go()
 
     async def _run(self, operation: Operation[T]) -> T:
         return await self.app._way(self.connection).arun(operation, self.connection)
@@ -211,11 +273,21 @@ class AsyncQueueTester(_Tester):
     async def drain(self, *, limit: int = MOST) -> Drained:
         """Run what is due, and what that enqueues; raises as ``QueueTester.drain`` does."""
         drained, runs = Drained(), 0
-        while runs < limit and (jobs := await self._claim()):
-            for job in jobs:
-                await self._work(job, drained)
-            runs += len(jobs)
+        self._keep(join=True).begin()
+        try:
+            while runs < limit and (jobs := await self._claim()):
+                for job in jobs:
+                    await self._work(job, drained)
+                runs += len(jobs)
+        finally:
+            self._let_go()
         return drained
+
+    async def run_schedule(self, name: str) -> int:
+        """Enqueue a run of a schedule, as ``QueueTester.run_schedule``."""
+        if declared := self._declared(name):
+            await self._run(schedules.declare(declared, force=False))
+        return await self.app.aclient.run_schedule(name, on=self.connection)
 
     async def _claim(self) -> list[ClaimedJob]:
         await self._run(testing.due())
