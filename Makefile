@@ -34,7 +34,7 @@ format: .venv/ready ## Format the code and mend what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-test-matrix: .venv/ready ## Run all tests on every PostgreSQL at hand, 14 to 18
+test-matrix: .venv/ready ## Run all tests on every PostgreSQL (14 to 18) and every Python (3.11 on) at hand
 	@$(BIN)/python -m tests.matrix
 
 bench: .venv/ready ## Measure everything beside the peers, an hour or more, and write docs/benchmarks.md

@@ -201,6 +201,7 @@ def test_sqlalchemy_on_another_database(app: App, bound: str) -> None:
     with engine.connect() as connection, Session(engine) as session:
         with pytest.raises(ConnectionUnusable, match="this connection is sqlite"):
             task.on(connection if bound == "connection" else session).enqueue()
+    engine.dispose()
 
 
 def test_enqueue_many_takes_any_iterable_of_calls(app: App, conn: psycopg.Connection) -> None:
