@@ -184,7 +184,7 @@ class Client(QueueClient):
             job_ids = (self.matching(where, Status.PENDING, on=on))[:limit]
         done: list[int] = []
         for batch in batches(job_ids):
-            changed = self._run(operations.change(batch, to, where), on)
+            changed = self._run(operations.change(batch, where, to), on)
             done += changed
         return done
 
@@ -387,7 +387,7 @@ class AsyncClient(AsyncQueueClient):
             job_ids = (await self.matching(where, Status.PENDING, on=on))[:limit]
         done: list[int] = []
         for batch in batches(job_ids):
-            changed = await self._run(operations.change(batch, to, where), on)
+            changed = await self._run(operations.change(batch, where, to), on)
             done += changed
         return done
 

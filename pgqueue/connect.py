@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import random
 import ssl
@@ -245,18 +244,6 @@ def _abandon_connections() -> None:
 os.register_at_fork(after_in_child=_abandon_connections)
 
 
-def _check_user(parameters: Mapping[str, Any]) -> None:
-    """asyncpg takes the name of the operating system's user when no other is given; a container's may have none."""
-    if not parameters.get("user"):
-        try:
-            getpass.getuser()
-        except (KeyError, OSError, ImportError):
-            raise ConfigError(
-                f"the DSN names no user, and the one of this process, {os.getuid()}, has no name: put the"
-                " user into the DSN, or set PGUSER"
-            ) from None
-
-
 async def connect_async(
     dsn: str, *, timeout: float = 10.0, **options: Any
 ) -> asyncpg.Connection[Any]:
@@ -266,7 +253,6 @@ async def connect_async(
     silent, starting up or shutting down.
     """
     parameters = resolve(parse(dsn))
-    _check_user(parameters)
     *others, last = each_host(dsn)
     options |= _options(parameters)
     connection: asyncpg.Connection[Any] | None = None

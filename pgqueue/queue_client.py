@@ -22,6 +22,10 @@ class QueueClient(ScheduleClient, WorkflowClient):
         """Statistics of every queue."""
         return self._run(maintenance.stats(), on)
 
+    def known_names(self, *, on: object = None) -> dict[str, set[str]]:
+        """The names of queues and of tasks that the database has, by "queue" and "task"."""
+        return self._run(queues.known_names(), on)
+
     def workers(self, *, on: object = None) -> list[WorkerRow]:
         """Workers that are alive."""
         return self._run(maintenance.workers(), on)
@@ -102,6 +106,10 @@ class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
     async def stats(self, *, on: object = None) -> list[QueueStats]:
         """Statistics of every queue."""
         return await self._run(maintenance.stats(), on)
+
+    async def known_names(self, *, on: object = None) -> dict[str, set[str]]:
+        """The names of queues and of tasks that the database has, by "queue" and "task"."""
+        return await self._run(queues.known_names(), on)
 
     async def workers(self, *, on: object = None) -> list[WorkerRow]:
         """Workers that are alive."""

@@ -34,7 +34,7 @@ ROLE_OF: Mapping[str, str] = {
     ),
     **dict.fromkeys(("queue_stats", "list_paused", "list_limits", "list_queues", "list_workers", "list_schedules", "list_runs", "list_workflows"), "readonly"),
     **dict.fromkeys(
-        ("get_job", "get_attempts", "list_jobs", "list_unfinished", "list_ended", "find_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
+        ("get_job", "get_attempts", "known_names", "list_jobs", "list_unfinished", "list_ended", "find_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
          "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "set_queue", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "replace_args", "encrypted_schedules", "replace_schedule_args",
          "list_workflow_jobs", "list_steps", "cancel_workflow", "retry_workflow",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),

@@ -9,6 +9,8 @@ from importlib import import_module
 
 import click
 
+from pgqueue.cli import streams
+
 # command -> module of pgqueue.cli that has it
 COMMANDS = {
     "work": "work",
@@ -21,6 +23,7 @@ COMMANDS = {
     "cancel": "change",
     "change": "change",
     "clear": "clear",
+    "tasks": "tasks",
     "workers": "workers",
     "pause": "queues",
     "resume": "queues",
@@ -50,6 +53,7 @@ SUMMARIES = {
     "cancel": "Cancel pending jobs, stop running ones.",
     "change": "Give pending jobs another queue, priority or time.",
     "clear": "Delete pending jobs, or those of another status.",
+    "tasks": "The tasks that the app knows.",
     "workers": "Worker processes that are alive.",
     "pause": "Stop claims from queues, of tasks, or of everything.",
     "resume": "Let what is paused be claimed again.",
@@ -120,6 +124,7 @@ def _warn_of_unknown_settings() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line, and an exit code that means something."""
+    streams.prepare()
     try:
         _warn_of_unknown_settings()
         code = group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)
@@ -131,8 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         from pgqueue.cli.failures import explain
-        from pgqueue.text import one_line
+        from pgqueue.text import lines, one_line
 
         code, line = explain(error)
         click.echo(f"pgqueue: {one_line(line)}", err=True)
+        if traceback := getattr(error, "traceback", None):
+            click.echo(lines(traceback.rstrip("\n"), indent=""), err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,27 @@ from pgqueue.app import App
 from pgqueue.errors import ConfigError
 
 
-def _import_failure(module: str, error: Exception) -> str:
-    """What went wrong, and where in the application's own code."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
-    ]  # fmt: skip
-    what = "".join(traceback.format_exception_only(error)).strip()
-    return f"{module} cannot be imported: {what}\n{''.join(traceback.format_list(frames))}".strip()
+class AppNotImported(ConfigError):
+    """A module of the application fails when it is imported. ``traceback``: as Python prints it."""
+
+    def __init__(self, path: str, module: str, error: Exception) -> None:
+        told = traceback.TracebackException.from_exception(error)
+        for each in _chain(told):
+            each.stack[:] = [frame for frame in each.stack if not _ours(frame.filename)]
+        first, *frames = told.format()
+        self.traceback = "".join(frames if first.startswith("Traceback") else [first, *frames])
+        what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        super().__init__(f"--app {path}: {module} cannot be imported: {what}")
+
+
+def _chain(told: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
+    while told is not None:
+        yield told
+        told = told.__cause__ or told.__context__
+
+
+def _ours(file: str) -> bool:
+    return file == __file__ or "importlib" in file
 
 
 def load_app(path: str | None) -> App:
@@ -43,7 +57,7 @@ def load_app(path: str | None) -> App:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
             raise ConfigError(f"--app {path}: no module {missing!r} here") from None
-        raise ConfigError(f"--app {path}: {_import_failure(module_name, error)}") from None
+        raise AppNotImported(path, module_name, error) from None
     for step in (name or "app").split("."):
         found = getattr(found, step, None)
     if not isinstance(found, App):

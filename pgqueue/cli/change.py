@@ -11,6 +11,7 @@ import click
 
 from pgqueue.app import App
 from pgqueue.cli.batches import in_batches
+from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.client import Client
@@ -46,7 +47,7 @@ def retry_command(
     elif job_ids:
         done = app.client.retry_many(job_ids)
     else:
-        done = _retry_matching(app.client, where, yes)
+        done = _retry_matching(app, where, yes)
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in done}
     _report("retried", done, missed, as_json)
 
@@ -74,12 +75,12 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _retry_matching(client: Client, where: Filter, yes: bool) -> list[int]:
-    ids = client.matching(where, Status.DEAD)
+def _retry_matching(app: App, where: Filter, yes: bool) -> list[int]:
+    ids = matching(app, where, Status.DEAD)
     if ids and not yes:
         click.confirm(f"Retry {jobs_of(len(ids), 'dead')}?", abort=True, err=True)
     return in_batches(
-        "retried", ids, lambda batch: client.retry_many(batch, where, status=Status.DEAD)
+        "retried", ids, lambda batch: app.client.retry_many(batch, where, status=Status.DEAD)
     )
 
 
@@ -105,7 +106,7 @@ def cancel_command(
     if job_ids:
         statuses = app.client.cancel(*job_ids)
     else:
-        ids = app.client.matching(where, *UNFINISHED)
+        ids = matching(app, where, *UNFINISHED)
         if not _agreed("cancel", len(ids), "unfinished", dry_run, yes, as_json):
             return
         statuses = _cancel_matching(app.client, where, ids)
@@ -158,10 +159,11 @@ def change_command(
     _which(job_ids, everything, where)
     to = Change(to_queue, priority, None if run_at is None else _time(run_at), delay)
     to.values()
+    warn_of_unknown(app, queues=[] if to_queue is None else [to_queue])
     if job_ids:
         done = app.client.change(job_ids, to=to)
     else:
-        ids = app.client.matching(where, Status.PENDING)
+        ids = matching(app, where, Status.PENDING)
         if not _agreed("change", len(ids), "pending", dry_run, yes, as_json):
             return
         done = in_batches("changed", ids, lambda batch: app.client.change(batch, where, to=to))
@@ -194,6 +196,22 @@ def _agreed(verb: str, total: int, kind: str, dry_run: bool, yes: bool, as_json:
     elif total and not yes:
         click.confirm(f"{verb.capitalize()} {jobs_of(total, kind)}?", abort=True, err=True)
     return not dry_run
+
+
+def matching(app: App, where: Filter, *statuses: Status | str) -> list[int]:
+    """The ids of the jobs that match; when there are none, the filter may be misspelt."""
+    if not (ids := app.client.matching(where, *statuses)):
+        warn_of_filter(app, where)
+    return ids
+
+
+def warn_of_filter(app: App, where: Filter) -> None:
+    """Say which of the names that it filters by nothing here has."""
+    warn_of_unknown(
+        app,
+        queues=[where.queue] if where.queue else [],
+        tasks=[where.task] if where.task else [],
+    )
 
 
 def _why_not(client: Client, job_id: int) -> str:

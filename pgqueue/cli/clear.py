@@ -6,6 +6,7 @@ import click
 
 from pgqueue.app import App
 from pgqueue.cli.batches import in_batches
+from pgqueue.cli.change import matching
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.job import Status
@@ -29,7 +30,7 @@ def clear_command(
 
     Running jobs stay: cancel those.
     """
-    ids = app.client.matching(where, status)
+    ids = matching(app, where, status)
     if dry_run:
         if as_json:
             print_json({"would_clear": len(ids)})

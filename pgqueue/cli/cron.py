@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, get_args
 
@@ -11,7 +13,6 @@ from rich.text import Text
 
 from pgqueue.app import App
 from pgqueue.cli.application import load_app
-from pgqueue.cli.cells import task_cell
 from pgqueue.cli.change import json_object
 from pgqueue.cli.options import (
     connection_options,
@@ -21,12 +22,23 @@ from pgqueue.cli.options import (
 )
 from pgqueue.cli.output import ago, print_json, print_table
 from pgqueue.cron import zone_of
-from pgqueue.errors import ConfigError
+from pgqueue.errors import ConfigError, ScheduleNotFound
 from pgqueue.job import check_name
 from pgqueue.jsontext import check_text
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
-from pgqueue.text import one_line
+from pgqueue.text import nearest, one_line
+
+
+@contextmanager
+def named(app: App, name: str) -> Iterator[None]:
+    """Add the nearest name to the error of a schedule that does not exist."""
+    try:
+        yield
+    except ScheduleNotFound as error:
+        near = nearest(name, [each.name for each in app.client.schedules()])
+        raise ScheduleNotFound(f"{error}{near}") from None
+
 
 names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True)
 
@@ -50,7 +62,7 @@ def list_command(app: App, as_json: bool) -> None:
         return
     print_table(
         ["name", "#schedule", "task", "#next runs", "last run"],
-        [[s.name, _times(s), task_cell(s.task), _next(s), _last(s)] for s in found],
+        [[s.name, _times(s), s.task, _next(s), _last(s)] for s in found],
     )
 
 
@@ -94,7 +106,8 @@ def _last(schedule: Schedule) -> str:
 @json_option
 def runs_command(name: str, app: App, limit: int, as_json: bool) -> None:
     """List the latest runs of a schedule, newest first."""
-    schedule = app.client.schedule(name)
+    with named(app, name):
+        schedule = app.client.schedule(name)
     runs = app.client.schedule_runs(name, limit=limit)
     if as_json:
         print_json(runs)
@@ -165,7 +178,8 @@ def add_command(
 def pause_command(names: tuple[str, ...], app: App) -> None:
     """Let schedules give no jobs. Those enqueued already run."""
     for name in names:
-        app.client.pause_schedule(name)
+        with named(app, name):
+            app.client.pause_schedule(name)
         click.echo(f"paused: {name}")
 
 
@@ -175,7 +189,8 @@ def pause_command(names: tuple[str, ...], app: App) -> None:
 def resume_command(names: tuple[str, ...], app: App) -> None:
     """Let paused schedules tick again; catch_up decides about the ticks meanwhile."""
     for name in names:
-        app.client.resume_schedule(name)
+        with named(app, name):
+            app.client.resume_schedule(name)
         click.echo(f"resumed: {name}")
 
 
@@ -185,7 +200,10 @@ def resume_command(names: tuple[str, ...], app: App) -> None:
 @json_option
 def run_command(names: tuple[str, ...], app: App, as_json: bool) -> None:
     """Enqueue a run of each now, besides their ticks; also of paused ones."""
-    made = {name: app.client.run_schedule(name) for name in names}
+    made = {}
+    for name in names:
+        with named(app, name):
+            made[name] = app.client.run_schedule(name)
     if as_json:
         print_json(made)
         return
@@ -202,7 +220,8 @@ def remove_command(names: tuple[str, ...], app: App, yes: bool) -> None:
     if not yes:
         click.confirm(f"Remove {', '.join(names)}?", abort=True, err=True)
     for name in names:
-        app.client.remove_schedule(name)
+        with named(app, name):
+            app.client.remove_schedule(name)
         click.echo(f"removed: {name}")
 
 

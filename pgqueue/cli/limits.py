@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pgqueue.app import App
+from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import print_json, print_table
 from pgqueue.errors import ConfigError
@@ -38,6 +39,8 @@ def limit_command(
     if off == (limit is not None or rate is not None):
         raise ConfigError("give --limit, --rate or --off")
     what = f"queue {queue}" if task is None else f"task {task}"
+    if not off:
+        warn_of_unknown(app, queues=[queue] if queue else [], tasks=[task] if task else [])
     if task is not None:
         app.client.limit_task(task, limit=limit, rate=rate, burst=burst)
     elif queue is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from pgqueue.app import App
+from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import ago, print_json, print_table
 from pgqueue.errors import ConfigError
@@ -39,7 +40,7 @@ def pause_command(
         app.client.pause_task(task)
         return "paused"
 
-    _each(queues, tasks, everything, pause, pause_task, as_json)
+    _each(app, queues, tasks, everything, pause, pause_task, as_json)
 
 
 @click.command("resume")
@@ -50,7 +51,7 @@ def resume_command(
     app: App, queues: tuple[str, ...], tasks: tuple[str, ...], everything: bool, as_json: bool
 ) -> None:
     """Let paused queues and tasks be claimed again. --all undoes pause --all, and no other pause."""
-    _each(queues, tasks, everything,
+    _each(app, queues, tasks, everything,
           lambda queue: _resumed(app.client.resume(queue)),
           lambda task: _resumed(app.client.resume_task(task)), as_json)  # fmt: skip
 
@@ -60,6 +61,7 @@ def _resumed(was_paused: bool) -> str:
 
 
 def _each(
+    app: App,
     queues: tuple[str, ...],
     tasks: tuple[str, ...],
     everything: bool,
@@ -73,6 +75,7 @@ def _each(
         check_queue(queue)
     for task in tasks:
         check_name(task)
+    warn_of_unknown(app, queues=queues, tasks=tasks)
     said = {queue: change(queue) for queue in queues}
     said |= {f"task {task}": change_task(task) for task in tasks}
     if everything:

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from pgqueue.app import App
+from pgqueue.cli.cells import Cut
+from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import print_json, print_table
 from pgqueue.durations import duration_text
@@ -55,7 +57,7 @@ def queues_command(app: App, as_json: bool) -> None:
         )
         print_table(
             ["queue", *(f"#{name.replace('_', ' ')}" for name in names), "jobs get", "state"],
-            [[row.name, *(_cell(row, name) for name in names), _defaults(row), _state(row)]
+            [[row.name, *(_cell(row, name) for name in names), Cut(_defaults(row), lines=9), _state(row)]
              for row in found],
         )  # fmt: skip
 
@@ -81,12 +83,14 @@ def queue_command(app: App, queue: str, as_json: bool, **given: str | None) -> N
     wanted = {name: _read(name, text) for name, text in given.items() if text is not None}
     if wanted:
         changes(**wanted)  # refuses what is wrong before a connection is opened
+        warn_of_unknown(app, queues=[queue])
         app.client.set_queue(queue, **wanted)
     row = next((row for row in app.client.queues() if row.name == queue), None)
     if as_json:
         print_json({"queue": row})
         return
     if row is None:
+        warn_of_unknown(app, queues=[queue])
         click.echo(f"queue {queue} has no settings of its own")
         return
     for name in _HELP:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from pgqueue.app import App
-from pgqueue.cli.cells import error_cell, task_cell
+from pgqueue.cli.cells import error_cell
+from pgqueue.cli.change import warn_of_filter
 from pgqueue.cli.options import app_option, filter_options, json_option, on_database
 from pgqueue.cli.output import ago, count, print_json, print_table, printable, to_json
 from pgqueue.cli.viewer import Viewer
@@ -82,6 +83,8 @@ def jobs_command(
 ) -> None:
     """List jobs, newest first."""
     jobs = app.client.jobs(where, status=status, limit=limit, before=before)
+    if not jobs:
+        warn_of_filter(app, where)
     _print_jobs(Viewer(app, path), jobs, as_json, "no such jobs")
 
 
@@ -100,6 +103,8 @@ def dlq_command(
 ) -> None:
     """List the dead letters: jobs out of retries, newest first. "pgqueue retry ID" puts one back."""
     jobs = app.client.jobs(where, status=Status.DEAD, limit=limit)
+    if not jobs:
+        warn_of_filter(app, where)
     _print_jobs(Viewer(app, path), jobs, as_json, "no dead letters")
 
 
@@ -114,7 +119,7 @@ def _print_jobs(view: Viewer, rows: list[JobRow], as_json: bool, none: str) -> N
     print_table(
         ["#id", "task", "queue", "#status", "#runs", "#when", "last error"],
         [
-            [j.id, task_cell(j.task), j.queue, j.status, f"{j.attempt}/{j.max_retries + 1}",
+            [j.id, j.task, j.queue, j.status, f"{j.attempt}/{j.max_retries + 1}",
              _when(j), error_cell(j.last_error)]
             for j in jobs
         ],
@@ -185,7 +190,7 @@ def job_command(
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
                  "expires_at", "unique_key", "workflow_id", "progress", "last_error"):  # fmt: skip
         value = getattr(job, name)
-        if value is None and name in ("expires_at", "unique_key", "workflow_id", "progress"):
+        if value is None:
             continue
         if name == "progress":
             value = _progress(value)

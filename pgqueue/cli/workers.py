@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pgqueue.app import App
+from pgqueue.cli.cells import Names
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import print_json, print_table
 
@@ -26,7 +27,7 @@ def workers_command(app: App, as_json: bool) -> None:
         print_table(
             ["id", "host", "#pid", "version", "queues", "state", "since", "last seen"],
             [
-                [str(w.id)[:8], w.host, w.pid, w.version, ", ".join(w.queues or ["all"]),
+                [str(w.id)[:8], w.host, w.pid, w.version, Names(tuple(w.queues or ["all"])),
                  w.state, w.started_at, w.seen_at]
                 for w in workers
             ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pgqueue.app import App
-from pgqueue.cli.cells import error_cell, task_cell
+from pgqueue.cli.cells import error_cell
 from pgqueue.cli.options import json_option, on_database, yes_option
 from pgqueue.cli.output import ago, count, print_json, print_table, printable
 from pgqueue.errors import ConfigError
@@ -35,7 +35,7 @@ def workflows_command(
         print_table(
             ["#id", "name", "#status", *(f"#{name}" for name in columns), "#enqueued"],
             [
-                [w.id, w.name or "-", w.status, *(count(getattr(w, name)) for name in columns),
+                [w.id, w.name or "-", w.status, *(_some(getattr(w, name)) for name in columns),
                  ago(w.created_at)]
                 for w in found
             ],
@@ -73,12 +73,16 @@ def workflow_command(
     print_table(
         ["#id", "name", "task", "#status", "waits for", "last error"],
         [
-            [j.id, j.name or "-", task_cell(j.task), j.status, _after(j), error_cell(j.last_error)]
+            [j.id, j.name or "-", j.task, j.status, _after(j), error_cell(j.last_error)]
             for j in jobs
         ],
     )
     if workflow.jobs > len(jobs):
         click.echo(f"and {workflow.jobs - len(jobs)} more: --json shows 10,000")
+
+
+def _some(number: int) -> str:
+    return count(number) if number else "-"
 
 
 def _report(verb: str, jobs: int, as_json: bool) -> None:

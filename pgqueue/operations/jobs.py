@@ -201,9 +201,7 @@ class Change:
         }
 
 
-def change(
-    job_ids: Sequence[int], change: Change, where: Filter = Filter()
-) -> Operation[list[int]]:
+def change(job_ids: Sequence[int], where: Filter, change: Change) -> Operation[list[int]]:
     """Change those of these jobs that are pending, and match; returns their ids."""
     return Operation(
         "change_jobs", {**where.values(), **change.values(), "ids": list(job_ids)}, ids

@@ -63,3 +63,15 @@ def _settings(columns: Row) -> QueueSettings:
 
 
 _COLUMNS = tuple(each.name for each in fields(QueueSettings))
+
+
+def known_names() -> Operation[dict[str, set[str]]]:
+    """The names of queues and of tasks that the database has, by "queue" and "task"."""
+
+    def decode(rows: Sequence[Row]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {"queue": set(), "task": set()}
+        for kind, name in rows:
+            found[kind].add(name)
+        return found
+
+    return Operation("known_names", {}, decode)

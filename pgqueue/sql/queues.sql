@@ -53,3 +53,15 @@ select q.name, q.max_running, q.rate, q.burst, q.max_pending, extract(epoch from
   from pgqueue.queues q
  where q.name <> '*'
  order by q.name;
+
+-- name: known_names
+-- The names of queues and tasks that jobs, settings, schedules and workers have; of jobs the newest thousand.
+select 'queue', n.queue from pgqueue.queue_names n
+union
+select 'queue', q.name from pgqueue.workers w cross join lateral unnest(w.queues) as q(name)
+union
+select 'task', t.name from pgqueue.tasks t
+union
+select 'task', s.task from pgqueue.schedule_list s
+union
+select 'task', j.task from (select r.task from pgqueue.jobs r order by r.id desc limit 1000) j;

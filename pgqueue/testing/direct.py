@@ -84,7 +84,18 @@ def context(
         resources: by type, what ``ctx.resource`` gives.
     """
     job = ClaimedJob(
-        id, task, "{}", queue, 0, attempt, max_retries, 0, datetime.now(UTC), None, tick, uuid4()
+        id,
+        task,
+        "{}",
+        queue,
+        0,
+        attempt,
+        max_retries,
+        0,
+        datetime.fromtimestamp(0, UTC),
+        None,
+        tick,
+        uuid4(),
     )
     return DirectContext(
         job,

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Callable, Iterator, Sequence
-=======
-import inspect
 import json
 from collections.abc import Generator, Iterator, Sequence
->>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from pgqueue.app import App
-<<<<<<< HEAD
-from pgqueue.context import Context
-from pgqueue.durations import Duration
-from pgqueue.errors import ConfigError
-from pgqueue.job import Added, ClaimedJob, NewJob
-from pgqueue.testing.running import acaught, caught, prepared
-=======
 from pgqueue.definition import Definition
 from pgqueue.gateway import Gateway
 from pgqueue.job import Added, ClaimedJob, NewJob, Status
@@ -30,19 +18,19 @@ from pgqueue.operations.workflows import Added as Entered
 from pgqueue.operations.workflows import Member
 from pgqueue.reference import filled
 from pgqueue.testing.direct import DirectContext
-from pgqueue.testing.running import prepared
-from pgqueue.testing.sharing import awaited
->>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
+from pgqueue.testing.running import acaught, caught, prepared
 
 
 class _Call(NamedTuple):
-    """A handler that was called; ``value`` is what it returned, or a coroutine of that."""
+    """A handler that is to be called."""
 
     job: ClaimedJob
     definition: Definition
     arguments: dict[str, Any]
     context: DirectContext
-    value: Any
+
+    def run(self) -> Any:
+        return self.definition.invoke(self.context, self.arguments)
 
 
 class _Failed(NamedTuple):
@@ -57,29 +45,6 @@ class Inline:
         self._last = 0
         self._ends: dict[int, End] = {}
 
-<<<<<<< HEAD
-    def send(self, jobs: Sequence[NewJob]) -> list[Added]:
-        added = []
-        for job in jobs:
-            call, added_job = self._call(job)
-            _, raised = caught(call)
-            if raised is not None:
-                raise raised
-            added.append(added_job)
-        return added
-
-    async def asend(self, jobs: Sequence[NewJob]) -> list[Added]:
-        added = []
-        for job in jobs:
-            call, added_job = self._call(job)
-            _, raised = await acaught(call)
-            if raised is not None:
-                raise raised
-            added.append(added_job)
-        return added
-
-    def _call(self, new: NewJob) -> tuple[Callable[[], Any], Added]:
-=======
     def way(self, gateway: Gateway) -> Gateway:
         return gateway
 
@@ -128,7 +93,6 @@ class Inline:
 
         A job that is not run ends as it would by its ``if_failed``.
         """
->>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
         self._last -= 1
         workflow_id = self._last
         ids: list[int] = []
@@ -174,27 +138,23 @@ class Inline:
         context = DirectContext(
             job, schema=self._app.schema, connect=connections.sync, aconnect=connections.aio
         )
-<<<<<<< HEAD
-        return lambda: definition.invoke(context, arguments), Added(self._last)
-=======
-        return _Call(job, definition, arguments, context, definition.invoke(context, arguments))
+        return _Call(job, definition, arguments, context)
 
     def _run(self, call: _Call) -> End:
-        return self._ended(
-            call, awaited(call.value) if inspect.isawaitable(call.value) else call.value
-        )
+        return self._ended(call, *caught(call.run))
 
     async def _arun(self, call: _Call) -> End:
-        return self._ended(
-            call, await call.value if inspect.isawaitable(call.value) else call.value
-        )
+        return self._ended(call, *(await acaught(call.run)))
 
-    def _ended(self, call: _Call, value: Any) -> End:
-        conceal = call.definition.concealer(self._app.privacy, call.job, call.arguments)
-        result = call.definition.outcome(value, call.context, conceal).result
-        end = self._ends[call.job.id] = End(call.job.id, Status.SUCCEEDED, result)
+    def _ended(self, call: _Call, value: Any, raised: BaseException | None) -> End:
+        if raised is not None:
+            raise raised
+        outcome = call.definition.judge(
+            value, None, job=call.job, arguments=call.arguments, context=call.context,
+            privacy=self._app.privacy,
+        )  # fmt: skip
+        end = self._ends[call.job.id] = End(call.job.id, Status.SUCCEEDED, outcome.result)
         return end
->>>>>>> 4b292b7 (The testing kit keeps an app on the test's connection; async fixture, schedules, results and workflows inline, a context for calling a task directly)
 
 
 @contextmanager

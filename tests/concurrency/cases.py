@@ -278,16 +278,16 @@ MAINTENANCE = [
 PEOPLE = [
     *[Case(f"cancel {state} ones", "cancel_jobs", state, one(lambda j: jobs.cancel(j.ids)), waits=True)
       for state in ("pending", "running", "blocked")],
-    Case("cancel by a filter", "cancel_jobs", "running", one(lambda j: jobs.cancel(None, Filter(queue=j.queue))), waits=True),
+    Case("cancel by a filter", "cancel_jobs", "running", one(lambda j: jobs.cancel(j.ids, Filter(queue=j.queue))), waits=True),
     Case("change", "change_jobs", "pending",
          one(lambda j: jobs.change(j.ids, Filter(), Change(priority=3, delay=60))), waits=True),
     Case("change by a filter", "change_jobs", "pending",
-         one(lambda j: jobs.change(None, Filter(queue=j.queue), Change(priority=3))), waits=True),
+         one(lambda j: jobs.change(j.ids, Filter(queue=j.queue), Change(priority=3))), waits=True),
     Case("retry", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter()))),
-    Case("retry by a filter", "retry_jobs", "dead", one(lambda j: jobs.retry(None, Filter(queue=j.queue)))),
+    Case("retry by a filter", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter(queue=j.queue)))),
     Case("retry unique ones", "retry_jobs", "cancelled", one(lambda j: jobs.retry(j.ids, Filter())), make=_keyed),
     *[Case(f"clear {state} ones", "clear_jobs", state,
-           one(lambda j, state=state: jobs.clear(Filter(queue=j.queue), status=state)), deletes=True)
+           one(lambda j, state=state: jobs.clear(j.ids, Filter(queue=j.queue), status=state)), deletes=True)
       for state in ("pending", "dead")],
     *[Case(f"replace arguments of {state} ones", "replace_args", state,
            one(lambda j: jobs.replace_args([(i, '{"old": 1}', '{"new": 1}') for i in j.ids])), waits=True)

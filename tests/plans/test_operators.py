@@ -125,7 +125,7 @@ def test_a_batch_costs_what_it_changes(
         operations.clear(dead, status="dead"),
         operations.clear(waiting),
         operations.cancel(waiting),
-        operations.change(waiting, Change(priority=3)),
+        operations.change(waiting, Filter(), Change(priority=3)),
     ):
         plan = plan_of(conn, operation)
         assert plan["Actual Rows"] == FEW, operation.statement
