@@ -74,7 +74,7 @@ MUTANTS = [
         ("length(new.queue) not between 1", "length(new.queue) not between 0"),
         (" not between 1 and 200", " = 0"), ("length(new.task) not between 1", "length(new.task) not between 0"))],
     Mutant(SCHEMA, "pgqueue.jobs", "fillfactor = 50", "fillfactor = 85"),
-    *_claims("fail", (OWN, ""), (RUNNING, "where true"), (ORDER, "for no key update of j")),
+    *_claims("fail", (OWN, ""), (RUNNING, "where true"), (SKIP, "for no key update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
         ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for no key update of j"))],
     *[Mutant("pgqueue/sql/leases.sql", "heartbeat", old, new) for old, new in (

@@ -166,6 +166,7 @@ create trigger names after insert or update of queue, task on pgqueue.jobs
     execute function pgqueue.refuse_name();
 
 create table pgqueue.attempts (
+    id          bigint generated always as identity,
     job_id      bigint not null,
     attempt     integer not null,
     claim_id    uuid,
@@ -177,11 +178,11 @@ create table pgqueue.attempts (
     started_at  timestamptz,
     ended_at    timestamptz not null default clock_timestamp(),
     run_seconds real,
-    log         text
+    log         text,
+    primary key (job_id, id)
 );
 comment on table pgqueue.attempts is 'Attempts that did not succeed, and those that logged; append-only; pruned with their job';
 comment on column pgqueue.attempts.log is 'What the handler logged with ctx.log';
-create index attempts_job on pgqueue.attempts (job_id);
 
 -- Settings of queues and tasks. A queue named * stands for all, and can only be paused.
 create table pgqueue.queues (
@@ -251,10 +252,14 @@ create table pgqueue.workers (
     queues     text[],
     state      text not null default 'running' check (state in ('running', 'stopping')),
     started_at timestamptz not null default clock_timestamp(),
-    seen_at    timestamptz not null default clock_timestamp()
+    seen_at    timestamptz not null default clock_timestamp(),
+    held_jobs  bigint[]    not null default '{}',
+    held_until timestamptz
 );
-comment on table pgqueue.workers is 'Who is alive, for people to read; it decides nothing';
+comment on table pgqueue.workers is 'Who is alive; of what is here only held_jobs decides anything';
 comment on column pgqueue.workers.state is 'stopping: it claims no more, and ends when the jobs that it runs have';
+comment on column pgqueue.workers.held_jobs is
+    'Jobs it holds whose rows others have locked, so that their leases cannot be renewed there: they are held until held_until';
 
 -- Enqueueing.
 

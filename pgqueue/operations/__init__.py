@@ -12,11 +12,15 @@ Row: TypeAlias = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
-    """A named statement, its values, and the reading of its rows. Performs nothing."""
+    """A named statement, its values, and the reading of its rows. Performs nothing.
+
+    ``patient``: a worker tries again when a lock was not to be had in time; otherwise that is raised at once.
+    """
 
     statement: str
     values: Mapping[str, object] = field(repr=False)
     decode: Callable[[Sequence[Row]], T]
+    patient: bool = True
 
 
 def ids(rows: Sequence[Row]) -> list[int]:

@@ -155,7 +155,7 @@ def trade(
         return recorded, _claimed(claimed, taking["claim_id"])
 
     values = _ended(done) | _ahead(lanes, skip_touched, without) | taking
-    return Operation("trade_and_delete" if delete else "trade", values, decode)
+    return Operation("trade_and_delete" if delete else "trade", values, decode, patient=False)
 
 
 def _ahead(lanes: Sequence[Lane], skip_touched: bool, without: Sequence[str]) -> dict[str, object]:
@@ -177,7 +177,8 @@ def _claimed(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
 
 def complete(done: Sequence[Finished], *, delete: bool) -> Operation[list[int]]:
     """Record success; returns the ids that were still this worker's."""
-    return Operation("complete_and_delete" if delete else "complete", _ended(done), ids)
+    statement = "complete_and_delete" if delete else "complete"
+    return Operation(statement, _ended(done), ids, patient=False)
 
 
 def complete_with(done: Sequence[Finished]) -> Operation[list[int]]:
@@ -252,11 +253,26 @@ def release(claim_id: UUID) -> Operation[list[int]]:
     return Operation("release", {"claim_id": claim_id}, ids)
 
 
-def heartbeat(held: Sequence[tuple[int, UUID]], *, lease: float) -> Operation[dict[int, bool]]:
-    """Renew leases; returns for each job still held whether its cancellation was requested."""
+class Beat(NamedTuple):
+    """What a renewal says of a job still held: ``locked`` by another session, and ``kept`` all the same."""
+
+    cancel_requested: bool
+    locked: bool
+    kept: bool
+
+
+def heartbeat(
+    held: Sequence[tuple[int, UUID]], *, worker_id: UUID, lease: float
+) -> Operation[dict[int, Beat]]:
+    """Renew leases; returns the jobs still held.
+
+    Those whose rows others have locked are noted with the worker, in place of those noted before: give them again
+    until they are not.
+    """
     values = {
         "ids": [job_id for job_id, _ in held],
         "claim_ids": [claim_id for _, claim_id in held],
+        "worker_id": worker_id,
         "lease": lease,
     }
-    return Operation("heartbeat", values, lambda rows: {r[0]: r[1] for r in rows})
+    return Operation("heartbeat", values, lambda rows: {row[0]: Beat(*row[1:]) for row in rows})

@@ -238,7 +238,8 @@ union all
 select false, claimed.* from claimed;
 
 -- name: fail
--- Record every other outcome of running jobs, each fenced by its claim, and log the attempt.
+-- Record every other outcome of running jobs, each fenced by its claim, and log the attempt. Rows locked by others are left
+-- for the next time.
 with own as materialized (
     select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds,
            t.log,
@@ -256,7 +257,7 @@ with own as materialized (
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
-     for no key update of j
+     for no key update of j skip locked
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
                                   traceback, started_at, run_seconds

@@ -19,7 +19,8 @@ returning j.id;
 select pgqueue.hold_again(:ids::bigint[]);
 
 -- name: heartbeat
--- Renew leases; a job not returned is lost. Rows locked by others are alive and left alone.
+-- Renew leases; a job not returned is lost. The lease of a row that others have locked is noted with the worker instead:
+-- the handler's own transaction may hold it for longer than a lease, and the rescuer must not come first when that ends.
 with held as materialized (
     select j.id, j.cancel_requested
       from unnest(:ids::bigint[], :claim_ids::uuid[]) as t(id, claim_id)
@@ -37,5 +38,15 @@ with held as materialized (
        set lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
       from own
      where j.id = own.id
+    returning j.id, j.cancel_requested
+), locked as materialized (
+    select h.id from held h where not exists (select from renewed r where r.id = h.id)
+), noted as (
+    update pgqueue.workers w
+       set held_jobs = array(select l.id from locked l order by l.id),
+           held_until = clock_timestamp() + make_interval(secs => :lease::float8)
+     where w.id = :worker_id::uuid and (w.held_jobs <> '{}' or exists (select from locked))
+    returning w.id
 )
-select held.id, held.cancel_requested from held;
+select h.id, coalesce(r.cancel_requested, h.cancel_requested), r.id is null, r.id is not null or exists (select from noted)
+  from held h left join renewed r on r.id = h.id;

@@ -11,6 +11,9 @@ with lapsed as materialized (
       from pgqueue.jobs j
      where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
        and j.id > :after::bigint and j.id <= :until::bigint
+       -- Its row was locked when its worker last renewed it.
+       and (select j.id = any (w.held_jobs) and w.held_until > clock_timestamp()
+              from pgqueue.workers w where w.id = j.worker_id) is not true
      order by j.id
      limit :limit::integer
      for no key update of j skip locked

@@ -1,5 +1,6 @@
 -- name: complete_with
--- As complete, for jobs with a result or a log; the row stays until it is pruned.
+-- As complete, for jobs with a result or a log; the row stays until it is pruned. Rows locked by others are left for the
+-- next time.
 with own as materialized (
     select j.id, t.run_seconds, j.attempt, j.claim_id, j.worker_id, j.claimed_at, t.result, t.log, t.error
       from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[], :results::text[], :logs::text[],
@@ -7,7 +8,7 @@ with own as materialized (
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
-     for no key update of j
+     for no key update of j skip locked
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, started_at, run_seconds, log)
     select own.id, own.attempt, own.claim_id, own.worker_id, 'succeeded', own.claimed_at, own.run_seconds, own.log
@@ -33,7 +34,8 @@ select t.id, case when j.id is null then 'gone'
   left join pgqueue.jobs j on j.id = t.id;
 
 -- name: add_results
--- The results, logs and remarks of jobs that completed in transactions of their handlers.
+-- The results, logs and remarks of jobs that completed in transactions of their handlers. Rows locked by others are left
+-- for the next time.
 with done as materialized (
     select j.id, j.attempt, j.claimed_at, t.run_seconds, t.result, t.log, t.error
       from unnest(:ids::bigint[], :attempts::integer[], :run_seconds::real[], :results::text[], :logs::text[],
@@ -41,7 +43,7 @@ with done as materialized (
       join pgqueue.jobs j on j.id = t.id and j.attempt = t.attempt
      where j.status = 'succeeded'
      order by j.id
-     for no key update of j
+     for no key update of j skip locked
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, outcome, started_at, run_seconds, log)
     select d.id, d.attempt, 'succeeded', d.claimed_at, d.run_seconds, d.log from done d where d.log is not null

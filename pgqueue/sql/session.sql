@@ -6,7 +6,6 @@ select where pg_backend_pid() = :pid::bigint;
 -- What a role, a database or a server may set otherwise, and statements of ours rely on.
        set_config('search_path', 'pg_catalog, pg_temp', :local::boolean),
        set_config('default_transaction_isolation', 'read committed', :local::boolean),
-       set_config('lock_timeout', '0', :local::boolean),
        set_config('row_security', 'on', :local::boolean),
        set_config('datestyle', 'ISO, MDY', :local::boolean),
        set_config('intervalstyle', 'postgres', :local::boolean),
@@ -20,7 +19,8 @@ select where pg_backend_pid() = :pid::bigint;
 
 -- name: pin_session
 -- Settings of the worker's own statements: an end to those that the client no longer waits for, and
--- the index plans for any statistics. For one transaction, or for the session, but then only if the
+-- the index plans for any statistics. A row that others have locked holds up no statement for long:
+-- its result is recorded later, by itself. For one transaction, or for the session, but then only if the
 -- session is ours alone: no row means that a pooler shares it.
 select set_config('statement_timeout', :limit::text, :local::boolean),
        set_config('plan_cache_mode', 'force_generic_plan', :local::boolean),
@@ -30,11 +30,13 @@ select set_config('statement_timeout', :limit::text, :local::boolean),
        set_config('enable_mergejoin', 'off', :local::boolean),
        set_config('max_parallel_workers_per_gather', '0', :local::boolean),
        set_config('jit', 'off', :local::boolean),
+       set_config('lock_timeout', '200ms', :local::boolean),
 -- include: pinned
 
 -- name: pin_client
 -- Settings of the statements that an application's process sends on connections of pgqueue's own.
 select set_config('statement_timeout', :limit::text, :local::boolean),
+       set_config('lock_timeout', '0', :local::boolean),
 -- include: pinned
 
 -- name: pin_more

@@ -21,6 +21,7 @@ from pgqueue.worker.verdict import Verdict, denied, verdict
 
 T = TypeVar("T")
 
+LOCK_NOT_AVAILABLE = "55P03"
 TOO_LONG = "57014"  # the server's time limit of a statement
 PATIENCE = 6.5  # seconds; the server's own limit is shorter: a half-open connection has no server
 SERVER_SHARE = 0.75
@@ -103,6 +104,8 @@ class Database:
                 )
                 return operation.decode(rows)
             except StatementRefused as refused:
+                if not operation.patient and refused.state == LOCK_NOT_AVAILABLE:
+                    raise
                 tries += 1
                 if tries > MOST_RETRIES or verdict(refused.state) is not Verdict.AGAIN:
                     self._outage.refused(operation.statement, refused.state, str(refused))

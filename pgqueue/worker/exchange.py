@@ -86,12 +86,16 @@ class Exchange(Service):
             await asyncio.sleep(rest)
         self.busy = True
         try:
+            await self.recorder.record_postponed(ending=not self.claiming)
             if len(self._executor.ended) + self._expected < MANY:
-                return await self._exchange()
-            async with self._turns.turn():
-                return await self._exchange()
+                wait = await self._exchange()
+            else:
+                async with self._turns.turn():
+                    wait = await self._exchange()
         finally:
             self.busy = False
+        again = self._executor.postponed.wait()
+        return wait if again is None else min(wait, max(again, 0.001))
 
     async def _exchange(self) -> float:
         ended = self._executor.ended
@@ -265,4 +269,5 @@ class Exchange(Service):
         """Record and give back what is left, for a worker that was cancelled."""
         self._executor.release()
         await self.recorder.record(self._executor.ended)
+        await self.recorder.record_postponed(ending=True)
         await self._undo_unanswered()

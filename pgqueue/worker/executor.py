@@ -13,6 +13,7 @@ from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.worker import clock
 from pgqueue.worker.exits import IN_JOB
 from pgqueue.worker.handlers import Handlers
+from pgqueue.worker.postponed import Postponed
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.run import Run, interrupted
 from pgqueue.worker.slots import MOMENT, Slots
@@ -37,6 +38,7 @@ class Executor:
         self.held: dict[int, Run] = {}
         self.waiting: deque[Run] = deque()
         self.ended: list[Finished] = []
+        self.postponed = Postponed()
         self.gave_back = False
         self._solitude = solitude
         self._handlers, self._processes = handlers, processes
@@ -171,7 +173,7 @@ class Executor:
     @property
     def at_rest(self) -> bool:
         """Is all recorded, and nothing left that will end?"""
-        return not self.ended and not self.live()
+        return not self.ended and not self.postponed and not self.live()
 
     async def _run(self, run: Run) -> None:
         outcome: Outcome | None = None

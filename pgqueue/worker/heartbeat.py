@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from typing import ClassVar
+from uuid import UUID
 
 from pgqueue.operations import Operation, claims
+from pgqueue.operations.claims import Beat
 from pgqueue.worker import clock
 from pgqueue.worker.database import PATIENCE, Database
 from pgqueue.worker.outage import Outage
@@ -41,29 +43,40 @@ class Renewer(Service):
     name: ClassVar[str] = "renewer"
 
     def __init__(
-        self, *, database: Database, lease: float, held: Held, interrupt: Interrupt
+        self, *, database: Database, worker_id: UUID, lease: float, held: Held, interrupt: Interrupt
     ) -> None:
         super().__init__(most_backoff=MOST_BACKOFF)
         self.answered_at = 0.0
-        self._database, self._lease = database, lease
+        self._locked: set[int] = set()
+        self._database, self._worker_id, self._lease = database, worker_id, lease
         self._held, self._interrupt = held, interrupt
 
     async def run_once(self) -> float:
         now = clock.seconds()
-        due = [r for r in self._held() if now - r.renewed_at > self._lease / 3 and r.reason is None]
-        if due:
+        due = [
+            run for run in self._held()
+            if run.reason is None
+            and (now - run.renewed_at > self._lease / 3 or run.job.id in self._locked)
+        ]  # fmt: skip
+        if due or self._locked:
             pairs = [(run.job.id, run.job.claim_id) for run in due]
-            held = await self._database.run(claims.heartbeat(pairs, lease=self._lease))
+            renewal = claims.heartbeat(pairs, worker_id=self._worker_id, lease=self._lease)
+            held = await self._database.run(renewal)
+            self._locked = {job_id for job_id, beat in held.items() if beat.locked}
             for run in due:
-                if run.job.id not in held:
-                    say(self.log, logging.WARNING, run, "its claim was lost: stopping it")
-                    self._interrupt(run, "lost")
-                    continue
-                run.renewed_at = now
-                if held[run.job.id]:
-                    self._interrupt(run, "cancelled")
+                self._renewed(run, held.get(run.job.id), now)
             self.answered_at = now
         return self._lease / 6
+
+    def _renewed(self, run: Run, beat: Beat | None, now: float) -> None:
+        if beat is None:
+            say(self.log, logging.WARNING, run, "its claim was lost: stopping it")
+            self._interrupt(run, "lost")
+            return
+        if beat.kept:
+            run.renewed_at = now
+        if beat.cancel_requested:
+            self._interrupt(run, "cancelled")
 
 
 class Progresses(Service):
@@ -146,6 +159,7 @@ class Heartbeat:
     """The thread of these services, with an event loop and a connection of its own.
 
     Args:
+        worker_id: of the worker, which holds what others have locked.
         lease: seconds a claim or a renewal holds.
         held: the jobs in this worker; called from the thread.
         alive: makes the statement that says the worker is alive.
@@ -159,6 +173,7 @@ class Heartbeat:
         dsn: str,
         schema: str,
         outage: Outage,
+        worker_id: UUID,
         lease: float,
         held: Held,
         alive: Callable[[], Operation[None]],
@@ -167,6 +182,7 @@ class Heartbeat:
     ) -> None:
         self._beside = beside
         self._dsn, self._schema, self._outage = dsn, schema, outage
+        self._worker_id = worker_id
         self._lease, self._held, self._alive = lease, held, alive
         self._jobs = loop
         self._ready = threading.Event()
@@ -207,7 +223,13 @@ class Heartbeat:
     def _services(self, database: Database) -> list[Service]:
         lease, held, interrupt = self._lease, self._held, self._interrupt
         self._presence = Presence(database=database, alive=self._alive, every=lease / 3)
-        renewer = Renewer(database=database, lease=lease, held=held, interrupt=interrupt)
+        renewer = Renewer(
+            database=database,
+            worker_id=self._worker_id,
+            lease=lease,
+            held=held,
+            interrupt=interrupt,
+        )
         return [
             Abandoner(
                 lease=lease,

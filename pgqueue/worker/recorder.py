@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
-from pgqueue.operations.claims import Finished, Lane, Taking
+from pgqueue.operations.claims import Finished, Lane, Recorded, Taking
 from pgqueue.outcome import SUCCEEDED, Outcome
-from pgqueue.worker.database import Database, DatabaseTrouble, StatementRefused, perhaps_done
+from pgqueue.worker import clock
+from pgqueue.worker.database import (
+    LOCK_NOT_AVAILABLE,
+    TOO_LONG,
+    Database,
+    DatabaseTrouble,
+    StatementRefused,
+    perhaps_done,
+)
 from pgqueue.worker.hooking import Hooking
+from pgqueue.worker.outage import Seldom
+from pgqueue.worker.postponed import Entry, Postponed
 from pgqueue.worker.report import report, report_successes
+from pgqueue.worker.verdict import Verdict, denied, verdict
 
 log = logging.getLogger("pgqueue.recorder")
 
@@ -20,13 +32,24 @@ MOST_AT_ONCE = 1000
 # The claim of a trade sees the table as it was when the trade began: with many results to record before it, it
 # tries the rows that other workers have claimed meanwhile, one by one.
 MOST_TRADED = 200
-AFTER_A_REFUSAL = 60.0
-# Data, constraint, raised by a trigger, program limit.
-_DATA = ("22", "23", "P0", "54")
+GIVEN_UP = "ResultRefused"
+PARTS = "%d results refused together, recording them in parts: %s"
+ENDED_AS = {
+    "retry": "failed",
+    "snooze": "was to run again later",
+    "cancelled": "was cancelled",
+    "dead": "failed",
+}
+KEEP_TRYING = 60.0  # seconds, with what the database refuses
 
 
 class Recorder:
-    """Empties ``ended``; what the database did not answer to goes back for the next pass."""
+    """Empties ``ended``; what the database did not answer to goes back for the next pass.
+
+    A row that another session has locked, and one that the database refuses to write, holds up no other: it is
+    postponed, while its lease is renewed. A result that is refused is tried without what may be wrong with it, with
+    the same outcome; after 60 s without success the job is recorded as dead, with the reason.
+    """
 
     def __init__(
         self,
@@ -35,11 +58,13 @@ class Recorder:
         deletes: Callable[[str], bool],
         hooking: Hooking,
         settle: Callable[[Iterable[int]], None],
+        postponed: Postponed,
     ) -> None:
         self._hooking, self._settle = hooking, settle
+        self._postponed = postponed
         self._database = database
         self._deletes = deletes
-        self._apart = False
+        self._apart, self._seldom = False, Seldom()
         self.lost = 0
         self.unknown = 0
 
@@ -48,8 +73,28 @@ class Recorder:
         """Are so many hooks still to be called that no more jobs are to be claimed?"""
         return self._hooking.behind
 
+    async def record_postponed(self, *, ending: bool = False) -> None:
+        """Try again what is due of what could not be recorded; ``ending``: there is no time for more tries.
+
+        Raises:
+            DatabaseAway: the database did not answer.
+        """
+        entries = self._postponed.due()
+        if not entries:
+            return
+        tried_until = clock.seconds() - (0.0 if ending else KEEP_TRYING)
+        again = [
+            _given_up(entry) if entry.refusal and entry.since < tried_until else entry.finished
+            for entry in entries
+        ]
+        try:
+            await self.record(again)
+        except BaseException:
+            self._postponed.put_back(again)
+            raise
+
     async def record(self, ended: list[Finished]) -> None:
-        """Record everything in ``ended``.
+        """Record everything in ``ended``, or postpone it.
 
         Raises:
             DatabaseAway: the database did not answer.
@@ -64,7 +109,6 @@ class Recorder:
             try:
                 for part in parts.values():
                     await self._write(part)
-                    part.clear()
             except BaseException as error:
                 if perhaps_done(error):
                     part[:] = _doubtful(part)
@@ -118,8 +162,13 @@ class Recorder:
             recorded, jobs = await self._database.run(operation)
         except BaseException as error:
             ended[:0] = _doubtful(done) if perhaps_done(error) else done
-            self._apart = isinstance(error, Exception) and refused(error)
-            raise
+            self._apart = isinstance(error, StatementRefused) and not is_locked(error)
+            if not is_locked(error):
+                raise
+            await self._write_free(done)
+            del ended[: len(done)]
+            claim = claims.claim(lanes, skip_touched=skip_touched, without=without, **taking)
+            return await self._database.run(claim)
         self._count_missing(done, set(recorded))
         self._tell_of_successes(done, set(recorded))
         self._ended(done)
@@ -135,54 +184,83 @@ class Recorder:
         return "complete_with" if outcome.kind == "succeeded" else "completed"
 
     async def _write(self, finished: list[Finished]) -> None:
-        try:
-            await self._write_all(finished)
-        except Exception as error:
-            if not refused(error):
-                raise
-            if len(finished) == 1:
-                await self._write_plain(finished[0], error)
-                return
-            log.warning("%d results refused together, recording them one by one", len(finished))
-            for each in list(finished):
-                await self._write([each])
-                finished.remove(each)
+        """Record results of one kind, and take each off the list; a refusal is narrowed down to its row."""
+        size = len(finished)
+        while finished:
+            some = finished[:size]
+            try:
+                await self._write_all(some)
+            except StatementRefused as error:
+                # Only plain successes wait for the locks of rows; what else is locked is the table.
+                plain = self._way_of(some[0]) in ("complete", "delete")
+                if denied(error.state) or (is_locked(error) and not plain):
+                    raise
+                if is_locked(error):
+                    await self._write_free(some)
+                elif len(some) > 1:
+                    log.info(PARTS, len(some), error)
+                    size = (len(some) + 1) // 2
+                    continue
+                else:
+                    await self._write_refused(some[0], error)
+            del finished[: len(some)]
+            size *= 2
 
-    async def _write_plain(self, finished: Finished, error: Exception) -> None:
-        """Record that the result was refused, without anything that could be refused again."""
-        log.error("job %d: its result was refused: %s", finished.id, error)
-        plain = Outcome("retry", AFTER_A_REFUSAL, type(error).__name__, "its result was refused")
-        try:
-            await self._write_all([finished._replace(outcome=plain, run_seconds=0.0)])
-        except Exception as again:
-            if not refused(again):
-                raise
-            log.exception("job %d: left to its lease", finished.id)
+    async def _write_free(self, finished: list[Finished]) -> None:
+        """Record plain successes whose rows nobody has locked; postpone the others."""
+        done = await self._database.run(claims.complete_with(finished))
+        await self._succeeded(await self._without_locked(finished, set(done)), set(done))
+
+    async def _write_refused(self, finished: Finished, error: StatementRefused) -> None:
+        """Record the same outcome without what may have been refused, or postpone it."""
+        if self._seldom(error.state):
+            log.error("job %d: its result was refused: %s", finished.id, error)
+        less = outcomes_without(finished.outcome, str(error)) if is_final(error) else []
+        for outcome in less:
+            try:
+                await self._write_all([finished._replace(outcome=outcome)])
+                return
+            except StatementRefused as again:
+                if is_locked(again):
+                    raise
+        if finished.outcome.error_type == GIVEN_UP:
+            log.error("job %d: left to its lease", finished.id)
+            self._postponed.drop([finished.id])
+        else:
+            self._postponed.add(finished, refusal=str(error))
 
     async def _write_all(self, finished: list[Finished]) -> None:
         match self._way_of(finished[0]):
             case "complete" | "delete" as way:
-                done = await self._database.run(claims.complete(finished, delete=way == "delete"))
+                complete = claims.complete(finished, delete=way == "delete")
+                done = await self._database.run(complete)
                 await self._succeeded(finished, set(done))
-                return
             case "complete_with":
-                done = await self._database.run(claims.complete_with(finished))
-                await self._succeeded(finished, set(done))
-                return
+                await self._write_free(finished)
             case "completed":
                 await self._completed(finished)
-                return
-        ended = await self._database.run(claims.fail(finished))
-        self._count_missing(finished, set(ended))
-        await self.hold_again(
-            f.id for f in finished if f.outcome.kind == "snooze" and not f.run_seconds
-        )
-        self._ended(finished)
-        for each in finished:
-            recorded = ended.get(each.id)
-            if recorded and each.job and each.outcome.error_type is not None:
-                report(each.job, each.outcome, recorded)
-                self._hooking.failed(each, recorded)
+            case _:
+                ended = await self._database.run(claims.fail(finished))
+                others = await self._without_locked(finished, set(ended))
+                self._count_missing(others, set(ended))
+                await self.hold_again(
+                    f.id for f in others if f.outcome.kind == "snooze" and not f.run_seconds
+                )
+                self._failed(others, ended)
+
+    async def _without_locked(
+        self, finished: list[Finished], recorded: set[int], *, as_held: str = "held"
+    ) -> list[Finished]:
+        """Postpone those of the missing that can still be recorded: others have locked their rows."""
+        missing = [each for each in finished if each.id not in recorded]
+        if not missing:
+            return finished
+        became = await self._database.run(claims.recorded(missing))
+        locked = {each.id for each in missing if became.get(each.id) == as_held}
+        for each in missing:
+            if each.id in locked:
+                self._postponed.add(each)
+        return [each for each in finished if each.id not in locked]
 
     async def _succeeded(self, finished: list[Finished], done: set[int]) -> None:
         """These successes were sent, and those with the ids ``done`` are recorded by it."""
@@ -201,15 +279,27 @@ class Recorder:
         held = [f for f in unsure if became.get(f.id) == "held"]
         lost = {f.id for f in unsure if became.get(f.id) == "lost"}
         done = {f.id for f in finished} - lost - {f.id for f in held}
+        locked: set[int] = set()
         if adding := [f for f in finished if f.id in done and _adds(f.outcome)]:
-            await self._database.run(claims.add_results(adding))
+            added = await self._database.run(claims.add_results(adding))
+            others = await self._without_locked(adding, set(added), as_held="succeeded")
+            left = {f.id for f in others}
+            locked = {f.id for f in adding if f.id not in left}
         for each in held:
             if (outcome := each.outcome.otherwise) is not None:
                 await self._write([each._replace(outcome=outcome)])
-        ended = [f for f in finished if f not in held]
+        ended = [f for f in finished if f not in held and f.id not in locked]
         self._count_missing(ended, done)
         self._tell_of_successes(ended, done)
         self._ended(ended)
+
+    def _failed(self, finished: list[Finished], ended: Mapping[int, Recorded]) -> None:
+        self._ended(finished)
+        for each in finished:
+            recorded = ended.get(each.id)
+            if recorded and each.job and each.outcome.error_type is not None:
+                report(each.job, each.outcome, recorded)
+                self._hooking.failed(each, recorded)
 
     def _tell_of_successes(self, finished: list[Finished], done: set[int]) -> None:
         report_successes(f for f in finished if f.id in done)
@@ -227,6 +317,8 @@ class Recorder:
 
     def _count_missing(self, finished: list[Finished], recorded: set[int]) -> None:
         """No row was found: recorded already when that is possible, else the claim was lost."""
+        if self._postponed:
+            self._postponed.drop(each.id for each in finished)
         missing = [f for f in finished if f.id not in recorded]
         lost = [f.id for f in missing if not f.doubtful]
         self.lost += len(lost)
@@ -248,6 +340,40 @@ def _doubtful(finished: list[Finished]) -> list[Finished]:
     return [each._replace(doubtful=True) for each in finished]
 
 
-def refused(error: Exception) -> bool:
-    """Was it the data? Then the same statement would be refused again and again."""
-    return isinstance(error, StatementRefused) and error.state.startswith(_DATA)
+def is_locked(error: BaseException) -> bool:
+    """Did the statement wait too long for a lock of another session?"""
+    return isinstance(error, StatementRefused) and error.state == LOCK_NOT_AVAILABLE
+
+
+def is_final(error: StatementRefused) -> bool:
+    """Would the database refuse the same again? A time limit or a deadlock may be gone the next time."""
+    return error.state != TOO_LONG and verdict(error.state) is Verdict.REFUSED
+
+
+def outcomes_without(outcome: Outcome, reason: str) -> list[Outcome]:
+    """The same outcome with less of what a database may refuse: first in ASCII, then without any text but why."""
+    note = f"its result was refused: {reason}"
+    if outcome.kind in ("succeeded", "completed"):
+        said = replace(outcome, result=None, error=_ascii(note), log=_ascii(outcome.log))
+        return [said, replace(said, log=None), Outcome(outcome.kind)]
+    said = replace(
+        outcome,
+        error_type=_ascii(outcome.error_type),
+        error=_ascii(outcome.error),
+        traceback=_ascii(outcome.traceback),
+        log=_ascii(outcome.log),
+    )
+    return [said, Outcome(outcome.kind, outcome.delay, said.error_type, _ascii(note))]
+
+
+def _ascii(text: str | None) -> str | None:
+    if text is None:
+        return None
+    return text.replace("\0", "\\0").encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _given_up(entry: Entry) -> Finished:
+    """The last resort: dead, for a result that cannot be recorded as what it is."""
+    kind = entry.finished.outcome.kind
+    text = f"it {ENDED_AS.get(kind, kind)}, but its result was refused: {entry.refusal}"
+    return entry.finished._replace(outcome=Outcome("dead", None, GIVEN_UP, _ascii(text)))

@@ -128,6 +128,7 @@ class Runtime:
                 deletes=self.known.deletes_succeeded,
                 hooking=self.hooking,
                 settle=self.settler.ended,
+                postponed=executor.postponed,
             ),
             learned=self._learned,
             known=self.known,
@@ -202,6 +203,7 @@ class Runtime:
             dsn=self.app.dsn,
             schema=self.app.schema,
             outage=self._outage,
+            worker_id=self.id,
             lease=self.settings.lease,
             held=self._held,
             alive=alive,
@@ -212,6 +214,7 @@ class Runtime:
     def _held(self) -> Iterator[Run]:
         for executor in self.executors:
             yield from list(executor.held.values())
+            yield from executor.postponed.runs()
 
     def _settled(self) -> bool:
         return not any(exchange.busy or executor.ended for executor, exchange in self._pairs)

@@ -94,7 +94,7 @@ def _completed(these: Jobs) -> list[Finished]:
         for i in these.ids
     ]
     return [
-        Finished(job.id, these.claim, Outcome("completed", result='{"a": 1}', log="said"), 0.5, False, job)
+        Finished(job.id, these.claim, Outcome("completed", result='{"a": 1}'), 0.5, False, job)
         for job in jobs
     ]  # fmt: skip
 
@@ -156,6 +156,14 @@ def _keyed_until_started(stage: Stage, these: Jobs) -> None:
         "update pgqueue.jobs set unique_key = 't:' || queue || '.' || id, unique_until = 'started'"
         " where queue = %s",
         (these.queue,),
+    )
+
+
+def _given_back(stage: Stage, these: Jobs) -> None:
+    """Unique until they start, claimed and given back: as if the key had been let go."""
+    _keyed_until_started(stage, these)
+    stage.looker.execute(
+        "update pgqueue.jobs set claimed_at = now() where queue = %s", (these.queue,)
     )
 
 
@@ -239,10 +247,10 @@ RECORDING = [
     Case("trade and delete", "trade_and_delete", "running",
          one(lambda j: claims.trade(_first(j), _lanes(j, 5), delete=True, **_taking())),
          make=_pending_beside, waits=True, deletes=True),
-    Case("fail", "fail", "running", one(lambda j: claims.fail(_ended(j))), waits=True),
+    Case("fail", "fail", "running", one(lambda j: claims.fail(_ended(j)))),
     Case("complete with results", "complete_with", "running",
-         one(lambda j: claims.complete_with(_with_results(j))), waits=True),
-    Case("add results", "add_results", "succeeded", one(lambda j: claims.add_results(_completed(j))), waits=True),
+         one(lambda j: claims.complete_with(_with_results(j)))),
+    Case("add results", "add_results", "succeeded", one(lambda j: claims.add_results(_completed(j)))),
     Case("complete in a transaction", "complete_job", "running",
          lambda j: [jobs.complete(i, j.claim) for i in j.ids], waits=True, sizes=(1,)),
     Case("save a step", "save_step", "running",
@@ -253,7 +261,7 @@ RECORDING = [
          lambda j: [steps.wait(held, "s", j.queue, 3600) for held in _held(j)], waits=True, sizes=(1,)),
 ]  # fmt: skip
 LEASES = [
-    Case("heartbeat", "heartbeat", "running", one(lambda j: claims.heartbeat(_pairs(j), lease=36000)), anew=True),
+    Case("heartbeat", "heartbeat", "running", one(lambda j: claims.heartbeat(_pairs(j), worker_id=j.worker, lease=36000)), anew=True),
     Case("progress", "note_progress", "running",
          one(lambda j: claims.note_progress([(i, c, '{"done": 2}') for i, c in _pairs(j)]))),
     Case("release", "release", "running", one(lambda j: claims.release(j.claim)), waits=True),
@@ -269,6 +277,7 @@ CLAIMS = [
          one(lambda j: limits.claim(j.queue, None, **_taking())), make=_limited),
 ]  # fmt: skip
 MAINTENANCE = [
+    Case("hold keys again", "hold_again", "pending", one(lambda j: claims.hold_again(j.ids)), make=_given_back),
     Case("rescue", "rescue", "lapsed",
          one(lambda j: maintenance.rescue(max_crashes=3, after=j.ids[0] - 1, until=j.ids[-1]))),
     Case("expire", "expire", "late", one(lambda j: maintenance.expire())),
@@ -309,7 +318,7 @@ WORKFLOWS = [
     Case("retry a workflow", "retry_workflow", "dead", one(lambda j: workflows.retry(j.extra["workflow"])),
          make=_in_workflow, waits=True),
     Case("prune workflows", "prune_workflows", "succeeded",
-         one(lambda j: workflows.prune(Status.SUCCEEDED, age=7 * DAY)), make=_ended_workflow, waits=True,
+         one(lambda j: replace(workflows.prune(Status.SUCCEEDED, age=7 * DAY), decode=lambda rows: None)), make=_ended_workflow, waits=True,
          deletes=True),
     Case("emit", "emit", "waiting", one(lambda j: replace(steps.emit(j.queue, "1"), decode=len)), make=_waiting_for_event,
          without=("emit",)),

@@ -227,7 +227,7 @@ CLEAR = """
 def in_no_order(value: Any) -> Any:
     """Lists sorted, also those within."""
     if isinstance(value, dict):
-        return {key: in_no_order(each) for key, each in value.items()}
+        return {key: in_no_order(each) for key, each in sorted(value.items())}
     if isinstance(value, list):
         return sorted((in_no_order(each) for each in value), key=repr)
     return value

@@ -38,7 +38,7 @@ def _sql(text: str) -> Callable[[Stage, Jobs], object]:
 
 def _heartbeat(stage: Stage, these: Jobs) -> object:
     pairs = [(job_id, these.claim) for job_id in these.theirs]
-    return stage.run(stage.writer, claims.heartbeat(pairs, lease=600))
+    return stage.run(stage.writer, claims.heartbeat(pairs, worker_id=these.worker, lease=600))
 
 
 def _progress(stage: Stage, these: Jobs) -> object:

@@ -156,7 +156,9 @@ class Queue(RuleBasedStateMachine):
     @rule(which=pick)
     def heartbeat(self, which: int) -> None:
         job_id, claim, held = self.holder(which)
-        got = perform(self.conn, claims.heartbeat([(job_id, claim)], lease=LEASE))
+        got = perform(
+            self.conn, claims.heartbeat([(job_id, claim)], worker_id=uuid4(), lease=LEASE)
+        )
         assert got == ({job_id: held.cancel} if held else {})
         if held:
             assert job_id not in self.ids("lease_expires_at < clock_timestamp()")

@@ -71,7 +71,9 @@ def step(conn: Connection, name: str, job_id: int, claim: UUID) -> bool:
         case "rescue":
             return bool(perform(conn, maintenance.rescue(max_crashes=3)))
         case "heartbeat":
-            return bool(perform(conn, claims.heartbeat([(job_id, claim)], lease=60)))
+            return bool(
+                perform(conn, claims.heartbeat([(job_id, claim)], worker_id=uuid4(), lease=60))
+            )
         case "cancel":
             return bool(perform(conn, jobs.cancel([job_id])))
     raise AssertionError(name)

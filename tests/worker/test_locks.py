@@ -41,7 +41,6 @@ BATCHES: dict[str, Callable[[list[int], UUID], Operation[Any]]] = {
     "trade": lambda ids, c: claims.trade(
         backwards(ids, c, SUCCEEDED), START, delete=False, **taking(uuid4())
     ),
-    "fail": lambda ids, c: claims.fail(backwards(ids, c, FAILED)),
     "release": lambda ids, c: claims.release(c),
     "cancel": lambda ids, c: jobs.cancel(ids[::-1]),
 }
@@ -127,5 +126,5 @@ def test_a_status_set_by_hand_stays(conn: Connection, status: str) -> None:
     assert perform(conn, claims.release(claim)) == []
     assert perform(conn, claims.complete(backwards([job_id], claim, SUCCEEDED), delete=True)) == []
     assert perform(conn, claims.fail(backwards([job_id], claim, FAILED))) == {}
-    assert perform(conn, claims.heartbeat([(job_id, claim)], lease=60)) == {}
+    assert perform(conn, claims.heartbeat([(job_id, claim)], worker_id=uuid4(), lease=60)) == {}
     assert statuses(conn) == {job_id: status}

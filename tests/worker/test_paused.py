@@ -29,7 +29,7 @@ class Beating:
     def __init__(self, app: App, job: Any) -> None:
         self.run = Run(job, clock.seconds() - 55)
         self.database = Database(app.dsn, "pgqueue")
-        self.renewer = Renewer(database=self.database, lease=LEASE, held=self.held, interrupt=self.interrupt)  # fmt: skip
+        self.renewer = Renewer(database=self.database, worker_id=uuid4(), lease=LEASE, held=self.held, interrupt=self.interrupt)  # fmt: skip
         self.abandoner = Abandoner(
             lease=LEASE,
             held=self.held,

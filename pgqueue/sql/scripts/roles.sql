@@ -86,7 +86,7 @@ grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker
                               lease_expires_at, finished_at, run_seconds, last_error, progress, result)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
-grant select, insert, delete, update (seen_at, state) on pgqueue.workers to pgqueue_worker;
+grant select, insert, delete, update (seen_at, state, held_jobs, held_until) on pgqueue.workers to pgqueue_worker;
 grant select on pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
 grant insert (schedule, tick) on pgqueue.jobs to pgqueue_worker;
 grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
