@@ -70,6 +70,12 @@ def statuses(conn: psycopg.Connection) -> dict[int, str]:
     return dict(conn.execute("select id, status from pgqueue.jobs order by id").fetchall())  # type: ignore[arg-type]
 
 
+def with_password(conn: psycopg.Connection) -> str:
+    """For ``create role``: the password of the connection's own role, so that its DSN fits with another user."""
+    row = conn.execute("select rolpassword from pg_authid where rolname = current_user").fetchone()
+    return "" if row is None or row[0] is None else f"password '{row[0]}'"
+
+
 def make_due(conn: psycopg.Connection) -> None:
     """Let what waits for a retry be due now: tests age rows, they do not wait."""
     conn.execute("update pgqueue.jobs set run_at = clock_timestamp() where status = 'pending'")

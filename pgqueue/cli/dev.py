@@ -40,7 +40,8 @@ def dev_command(
     command = [sys.executable, "-m", "pgqueue", "work", "--app", path, "-c", str(concurrency)]
     with ExitStack() as stack:
         if embedded := dsn is None and not any(app.dsns):
-            # An App() without a DSN of its own reads it there, in the worker as well.
+            # An App() without a DSN of its own reads it there, in the worker as well: a command line
+            # can be read by every user of the machine.
             os.environ["PGQUEUE_DSN"] = dsn = stack.enter_context(embedded_postgres(data.resolve()))
             data.joinpath(".gitignore").write_text("*\n", "utf-8")
             click.echo(f"PostgreSQL: PGQUEUE_DSN={dsn}")
@@ -52,7 +53,7 @@ def dev_command(
         for each in app.dsns:
             schemas.upgrade(each, schema=app.schema)
         click.echo("working; Ctrl-C ends it")
-        for option, value in (("--dsn", dsn), ("--schema", schema)):
+        for option, value in (("--dsn", None if embedded else dsn), ("--schema", schema)):
             command += [option, value] if value is not None else []
         Supervisor(command, 1, watch=Path.cwd()).run()
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue import config
 from pgqueue.cli.dev import found_from
+from pgqueue.embedded import kept_dsn
 from tests.cli.support import clean
 from tests.support import eventually, heed_interrupts
 
@@ -31,7 +33,6 @@ def say() -> None:
 
 @pytest.fixture
 def project() -> Iterator[Path]:
-    # Not tmp_path: PostgreSQL runs as another user when we are root, and pytest keeps others out.
     with tempfile.TemporaryDirectory(prefix="pgqueue-dev-") as folder:
         (Path(folder) / "shop.py").write_text(APP.format(word="one"))
         yield Path(folder)
@@ -61,6 +62,11 @@ def test_it_works_and_takes_up_changed_code(dev: subprocess.Popen[str], project:
         )
         workers = lambda: conn.execute("select id from pgqueue.workers").fetchall()  # noqa: E731
         first = eventually(workers)
+        password = conninfo_to_dict(dsn[1])["password"]
+        for pid in conn.execute("select pid from pgqueue.workers").fetchall():
+            # Every user of the machine may read this.
+            assert str(password) not in Path(f"/proc/{pid[0]}/cmdline").read_text()
+        assert kept_dsn(project / ".pgqueue") == dsn[1]
         conn.execute("select pgqueue.enqueue('say')")
         said = lambda: [row[0] for row in conn.execute("select word from said")]  # noqa: E731
         eventually(lambda: said() == ["one"])

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgqueue.roles import ROLES
+from tests.support import with_password
 
 
 class Roles:
@@ -36,7 +37,8 @@ class Roles:
             conn.execute(script.encode())
             conn.execute(script.encode())  # as often as you like
             for user in self.users.values():
-                conn.execute(sql.SQL("create role {} login").format(sql.Identifier(user)))
+                conn.execute(sql.SQL(f"create role {{}} login {with_password(conn)}").format(  # type: ignore[arg-type]
+                    sql.Identifier(user)))  # fmt: skip
             for role, name in self.names.items():
                 conn.execute(sql.SQL("grant {} to {}").format(
                     sql.Identifier(name), sql.Identifier(self.users[role])))  # fmt: skip

@@ -17,7 +17,7 @@ from pgqueue import App, PrivilegeMissing, QueueFull
 from pgqueue.connect import asyncpg_uri
 from tests.security import apps
 from tests.security.conftest import Roles, printed_roles
-from tests.support import drain
+from tests.support import drain, with_password
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_a_role_that_is_no_superuser_can_make_them(empty_dsn: str) -> None:
     admin, prefix = f"t{os.getpid()}_admin", f"t{os.getpid()}_x_"
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         database = sql.Identifier(conn.info.dbname)
-        conn.execute(sql.SQL("create role {0} login createrole; grant create on database {1} to {0}").format(
+        conn.execute(sql.SQL(f"create role {{0}} login createrole {with_password(conn)}; grant create on database {{1}} to {{0}}").format(  # type: ignore[arg-type]
             sql.Identifier(admin), database).as_string().encode())  # fmt: skip
         made = Roles(empty_dsn, prefix)
         try:

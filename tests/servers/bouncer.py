@@ -65,9 +65,10 @@ def pgbouncer(path: str, server: str, **settings: Any) -> Iterator[str]:
     config["pgbouncer"].pop("auth_file", None)
     config["pgbouncer"].update({key: str(value) for key, value in changed.items()})
     home = Path(tempfile.mkdtemp(prefix="pgqueue-bouncer-"))
-    home.chmod(0o755)
     with (home / "pgbouncer.ini").open("w") as file:
         config.write(file)
+    if os.geteuid() == 0:  # it refuses to run as root, and its configuration holds a password
+        shutil.chown(home, "nobody")
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [path, str(home / "pgbouncer.ini")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgqueue import schema
-from pgqueue.embedded import embedded_postgres
+from pgqueue.embedded import PORT_FILE, SERVER_FOLDER, embedded_postgres
 from tests.faults.proxy import Proxy
 from tests.support import eventually
 
@@ -34,11 +34,12 @@ class Pair:
         to = [conninfo_to_dict(dsn) for dsn in (self.primary, self.standby)]
         if uri:
             hosts = ",".join(f"{each['host']}:{each['port']}" for each in to)
-            return f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+            return f"postgresql://postgres:{to[0]['password']}@{hosts}/postgres?target_session_attrs=read-write"
         return make_conninfo(
             host=",".join(str(each["host"]) for each in to),
             port=",".join(str(each["port"]) for each in to),
             user="postgres",
+            password=to[0]["password"],
             dbname="postgres",
             target_session_attrs="read-write",
         )
@@ -109,14 +110,17 @@ def pair(programs: Path | None) -> Iterator[Pair]:
         to = conninfo_to_dict(primary)
         replication = stack.enter_context(Proxy("127.0.0.1", int(to["port"])))
         _copy(primary, home / "primary", home / "standby")
+        _keep_password(str(to["password"]), home / "standby" / SERVER_FOLDER / "replication")
         settings = SETTINGS | {
-            "primary_conninfo": f"host=127.0.0.1 port={replication.port} user=postgres",
+            "primary_conninfo": make_conninfo(
+                host="127.0.0.1", port=replication.port, user="postgres", passfile="replication"
+            ),
             "wal_retrieve_retry_interval": "100ms",
         }
         standby = stack.enter_context(
             embedded_postgres(home / "standby", settings=settings, programs=programs)
         )
-        yield Pair(primary, standby, home / "primary", replication)
+        yield Pair(primary, standby, home / "primary" / SERVER_FOLDER, replication)
 
 
 def _copy(primary: str, source: Path, target: Path) -> None:
@@ -136,8 +140,21 @@ def _copy(primary: str, source: Path, target: Path) -> None:
         subprocess.run(["cp", "-a", source, target], check=True)  # as root, it keeps the owner
         row = conn.execute(stop.encode()).fetchone()
         assert row is not None
-    (target / "postmaster.pid").unlink()
-    owner = target.stat()
+    (target / PORT_FILE).unlink()
+    copied = target / SERVER_FOLDER
+    (copied / "postmaster.pid").unlink()
     for name, text in (("backup_label", row[0]), ("standby.signal", "")):
-        (target / name).write_text(text)
-        os.chown(target / name, owner.st_uid, owner.st_gid)
+        (copied / name).write_text(text)
+        _give(copied / name)
+
+
+def _keep_password(password: str, file: Path) -> None:
+    """For libpq, which reads a relative path in the folder of the server."""
+    file.write_text(f"*:*:*:*:{password}\n")
+    file.chmod(0o600)
+    _give(file)
+
+
+def _give(file: Path) -> None:
+    owner = file.parent.stat()
+    os.chown(file, owner.st_uid, owner.st_gid)
