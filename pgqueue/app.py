@@ -19,7 +19,7 @@ from pgqueue.databases import check_dsns, current
 from pgqueue.declared import Declares
 from pgqueue.definition import Definition, TaskOptions, function_definition
 from pgqueue.dispatch import Dispatch, Job, JobClasses
-from pgqueue.errors import TaskError
+from pgqueue.errors import ConfigError, TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.hooks import Hooks
 from pgqueue.instead import Instead
@@ -231,8 +231,12 @@ class App(Composes, Declares, Awaits, Hooks):
 
     def _edited(self, job: JobRow, args: Mapping[str, Any]) -> Mapping[str, Any]:
         known = self.definition(job.task)
-        encrypted = known.signature.encrypted if known else ()
-        return self.privacy.edited(job.task, job.args, args, encrypted)
+        if known is None:
+            raise ConfigError(
+                f"which arguments of {job.task} are secret is not known to this app: edit them with the"
+                " app that has the task (--app module:name on the command line)"
+            )
+        return self.privacy.edited(job.task, job.args, args, known.signature.encrypted)
 
     def dispatch(self, job: Job) -> Dispatch:
         """Enqueue an instance of a job class: ``await app.dispatch(job).with_max_retries(5)``."""

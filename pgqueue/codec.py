@@ -119,9 +119,8 @@ class Signature:
             raise ArgumentsError(
                 f"arguments of {task}: text with a lone surrogate cannot be stored"
             ) from None
-        except (TypeError, ValueError, NotImplementedError) as error:
-            reason = concealer(scalars([args, kwargs]))(str(error)).replace("`", "'")
-            raise ArgumentsError(f"arguments of {task}: {reason}") from None
+        except Exception as error:  # also of the caller's own classes
+            raise _refused(task, error, [args, kwargs]) from None
         return self._sealed(task, plain, keys) if self.encrypted else text
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -150,9 +149,8 @@ class Signature:
             text = json_of(plain)
             check_text(text)
             _refuse_sealed(plain)
-        except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
-            reason = concealer(scalars([bound]))(str(error)).replace("`", "'")
-            raise ArgumentsError(f"arguments of {task}: {reason}") from None
+        except Exception as error:
+            raise _refused(task, error, bound) from None
         return self._sealed(task, plain, keys) if self.encrypted else text
 
     def _sealed(self, task: str, plain: dict[str, Any], keys: Keys | None) -> str:
@@ -190,6 +188,18 @@ class Signature:
             reason = concealer(_scalars_of(text, task, keys))(str(error))
             raise ArgumentsError(f"the stored arguments do not fit: {reason}") from None
         return dict(zip(self.names, msgspec.structs.astuple(values), strict=True))
+
+
+def _refused(task: str, error: Exception, values: Any) -> ArgumentsError:
+    """Why arguments cannot be stored, without their values."""
+    if isinstance(error, ArgumentsError):
+        return ArgumentsError(f"arguments of {task}: {error}")
+    reason = concealer(scalars(values))(str(error)).replace("`", "'")
+    if isinstance(error, OverflowError) or "integer string conversion" in reason:
+        reason = "a number of so many digits cannot be stored"
+    elif not isinstance(error, TypeError | ValueError | NotImplementedError):
+        reason = f"{type(error).__name__}: {reason}"
+    return ArgumentsError(f"arguments of {task}: {reason}")
 
 
 def _marking(marks: dict[str, ResultOf]) -> Callable[[Any], Any]:
@@ -249,7 +259,7 @@ def argument_text(value: Any) -> str:
         check_text(text)
     except UnicodeEncodeError:
         raise ArgumentsError("text with a lone surrogate cannot be stored") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # a number of too many digits among them
         raise ArgumentsError(f"edited arguments: {error}") from None
     return text
 

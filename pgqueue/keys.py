@@ -19,8 +19,7 @@ import hashlib
 import hmac
 import os
 import typing
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pgqueue.errors import ArgumentsError, ConfigError, KeyMissing
 
@@ -139,29 +138,81 @@ def is_sealed(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {FIELD}
 
 
-def is_encrypted(kind: Any, seen: frozenset[Any] = frozenset()) -> bool:
-    """Does a type hold the mark anywhere: ``Secret[str] | None``, or a field of a dataclass?"""
-    if typing.get_origin(kind) is Annotated and any(
-        mark is Encrypted or isinstance(mark, Encrypted) for mark in kind.__metadata__
-    ):
-        return True
-    parts: Sequence[Any] = typing.get_args(kind)
-    if isinstance(kind, type) and kind not in seen and _has_fields(kind):
-        seen |= {kind}
-        try:
-            parts = list(typing.get_type_hints(kind, include_extras=True).values())
-        except NameError:
-            parts = ()
-    return any(is_encrypted(part, seen) for part in parts)
+def is_encrypted(kind: Any) -> bool:
+    """Does a type hold the mark anywhere: ``Secret[str] | None``, or a field of a dataclass?
+
+    Raises:
+        TypeError: it has an annotation that does not resolve, so that nobody can tell.
+    """
+    pending: list[Any] = [kind]
+    seen: dict[int, Any] = {}
+    while pending:
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen[id(each)] = each  # kept, lest another gets its id
+        if typing.get_origin(each) is Annotated and any(map(_is_mark, each.__metadata__)):
+            return True
+        if _is_mark(each):
+            return True
+        pending += _parts_of(each)
+    return False
+
+
+def _is_mark(each: Any) -> bool:
+    return isinstance(each, Encrypted) or (isinstance(each, type) and issubclass(each, Encrypted))
+
+
+def _parts_of(kind: Any) -> list[Any]:
+    """The types that a type is made of."""
+    if isinstance(kind, list | tuple):
+        return list(kind)
+    if isinstance(kind, str | typing.ForwardRef):
+        raise TypeError(f"the annotation {kind!r} does not resolve, and may be a Secret")
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return []
+    if origin is Annotated:
+        return [kind.__origin__]
+    if isinstance(kind, type) and origin is None:
+        return _parts_of_class(kind)
+    found = [origin, *typing.get_args(kind)]
+    for name in ("__supertype__", "__value__", "__bound__", "__constraints__"):
+        found.append(_value(kind, name))
+    if isinstance(kind, dataclasses.InitVar):
+        found.append(kind.type)
+    return [each for each in found if each is not None]
+
+
+def _value(kind: Any, name: str) -> Any:
+    """What an alias, a NewType or a type variable stands for."""
+    try:
+        return getattr(kind, name, None)
+    except NameError as error:  # of ``type X = ...``, which is evaluated when it is asked for
+        raise TypeError(f"{kind} does not resolve, and may be a Secret: {error}") from None
+
+
+def _parts_of_class(kind: type) -> list[Any]:
+    found: list[Any] = list(getattr(kind, "__orig_bases__", ()))
+    fields = getattr(kind, "model_fields", None)
+    if isinstance(fields, dict):  # pydantic keeps types that were local, and marks apart from them
+        for each in fields.values():
+            found += [getattr(each, "annotation", None), *getattr(each, "metadata", ())]
+        return [each for each in found if not isinstance(each, str)]
+    if not _has_fields(kind):
+        return found
+    try:
+        return found + list(typing.get_type_hints(kind, include_extras=True).values())
+    except NameError as error:
+        raise TypeError(
+            f"the annotations of {kind.__name__} do not resolve, and one may be a Secret: {error};"
+            " define what they name at the top of its module"
+        ) from None
 
 
 def _has_fields(kind: type) -> bool:
-    return dataclasses.is_dataclass(kind) or bool(
-        getattr(kind, "__struct_fields__", None)
-        or getattr(kind, "model_fields", None)
-        or hasattr(kind, "__total__")
-        or hasattr(kind, "_fields")
-    )
+    names = ("__struct_fields__", "__attrs_attrs__", "__total__", "_fields", "model_validate")
+    return dataclasses.is_dataclass(kind) or any(hasattr(kind, name) for name in names)
 
 
 def _associated(task: str, parameter: str) -> bytes:

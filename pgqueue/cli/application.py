@@ -63,3 +63,21 @@ def load_app(path: str | None) -> App:
     if not isinstance(found, App):
         raise ConfigError(f"--app {path}: {name or 'app'} is not a pgqueue App in {module_name}")
     return found
+
+
+def app_that_knows(task: str, path: str | None, database: App) -> App:
+    """The application's App, on the database of a command: what is secret is said by the task's signature.
+
+    Raises:
+        ConfigError: there is no such app, or it has no such task.
+    """
+    if path is None and config.load().app is None:
+        raise ConfigError(
+            f"--args: which arguments of {task} are secret is in your code: give --app module:name,"
+            " or set PGQUEUE_APP"
+        )
+    app = load_app(path)
+    if app.definition(task) is None:
+        raise ConfigError(f"--args: no task {task!r} in this app, so which are secret is not known")
+    app.use(dsn=database.dsn, schema=database.schema)
+    return app

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pgqueue.app import App
+from pgqueue.cli.application import app_that_knows
 from pgqueue.cli.batches import in_batches
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
@@ -28,6 +29,12 @@ from pgqueue.operations.jobs import UNFINISHED, Change, Filter
 @click.option(
     "--args", "arguments", metavar="JSON", help="Run one job with these arguments instead."
 )
+@click.option(
+    "--app",
+    "path",
+    metavar="MODULE:NAME",
+    help="With --args: says which to encrypt; default PGQUEUE_APP.",
+)
 @yes_option
 @json_option
 def retry_command(
@@ -36,6 +43,7 @@ def retry_command(
     everything: bool,
     where: Filter,
     arguments: str | None,
+    path: str | None,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -43,13 +51,22 @@ def retry_command(
     _which(job_ids, everything, where)
     edited = _edited(arguments, job_ids)
     if edited is not None:
-        done = [job_ids[0]] if app.client.retry(job_ids[0], args=edited) else []
+        done = _retry_edited(app, job_ids[0], edited, path)
     elif job_ids:
         done = app.client.retry_many(job_ids)
     else:
         done = _retry_matching(app, where, yes)
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in done}
     _report("retried", done, missed, as_json)
+
+
+def _retry_edited(app: App, job_id: int, args: dict[str, Any], path: str | None) -> list[int]:
+    try:
+        task = app.client.job(job_id).task
+    except JobNotFound:
+        return []
+    with app_that_knows(task, path, app) as known:
+        return [job_id] if known.client.retry(job_id, args=args) else []
 
 
 def _edited(arguments: str | None, job_ids: tuple[int, ...]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import click
 from rich.text import Text
 
 from pgqueue.app import App
-from pgqueue.cli.application import load_app
+from pgqueue.cli.application import app_that_knows, load_app
 from pgqueue.cli.change import json_object
 from pgqueue.cli.options import (
     connection_options,
@@ -24,7 +24,6 @@ from pgqueue.cli.output import ago, print_json, print_table
 from pgqueue.cron import zone_of
 from pgqueue.errors import ConfigError, ScheduleNotFound
 from pgqueue.job import check_name
-from pgqueue.jsontext import check_text
 from pgqueue.options import options_of
 from pgqueue.schedule import CatchUp, Overlap, Schedule
 from pgqueue.text import nearest, one_line
@@ -130,6 +129,8 @@ def runs_command(name: str, app: App, limit: int, as_json: bool) -> None:
 @click.argument("task")
 @on_database
 @click.option("--args", "arguments", metavar="JSON", help="Arguments of the task, as an object.")
+@click.option("--app", "path", metavar="MODULE:NAME",
+              help="With --args: says which to encrypt; default PGQUEUE_APP.")  # fmt: skip
 @click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="Such as Europe/Oslo.")
 @click.option("--queue", default="default", show_default=True, metavar="NAME")
 @click.option("--priority", default=0, show_default=True)
@@ -146,6 +147,7 @@ def add_command(
     task: str,
     app: App,
     arguments: str | None,
+    path: str | None,
     tz: str,
     queue: str,
     priority: int,
@@ -159,17 +161,25 @@ def add_command(
 
     SCHEDULE is one argument: "0 9 * * 1-5", six fields with seconds first, @daily, "every 30s".
     """
-    text = "{}" if arguments is None else arguments
-    json_object(text)
-    check_text(text)
+    text = _stored(app, check_name(task), json_object(arguments or "{}"), path)
     options = options_of(queue=queue, priority=priority, max_retries=max_retries, backoff=backoff)
-    job = options.new_job(check_name(task), text)
+    job = options.new_job(task, text)
     app.client.add_schedule(name, expression, job, tz=tz, catch_up=catch_up, overlap=overlap)
     added = app.client.schedule(name)
     if as_json:
         print_json(_plain(added))
     else:
         click.echo(f"added: {name}, next {_next(added).plain.splitlines()[0]}")
+
+
+def _stored(app: App, task: str, args: dict[str, Any], path: str | None) -> str:
+    """Arguments as they are stored: checked by the signature of the task, and encrypted where it says so."""
+    if not args:
+        return "{}"
+    with app_that_knows(task, path, app) as known:
+        definition = known.definition(task)
+        assert definition is not None
+        return definition.signature.encode(task, (), args, known.keys)
 
 
 @cron_command.command("pause")

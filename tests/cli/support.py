@@ -8,6 +8,18 @@ import subprocess
 import sys
 from typing import Any
 
+from pgqueue import App
+
+app = App("")
+
+
+@app.task(name="mail")
+def mail(to: str) -> None: ...
+
+
+@app.task(name="shop.report")
+def report(kind: str) -> None: ...
+
 
 class Cli:
     """Runs ``python -m pgqueue`` on a database."""

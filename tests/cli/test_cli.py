@@ -63,7 +63,9 @@ def test_retry(cli: Cli, dead: list[int], conn: psycopg.Connection) -> None:
     again = cli("retry", str(dead[0]), "99", code=1)
     assert f"job {dead[0]} is pending" in again.stderr
     assert "job 99 does not exist" in again.stderr
-    cli("retry", str(dead[1]), "--args", '{"to": "z"}')
+    edit = ("retry", str(dead[1]), "--args", '{"to": "z"}')
+    assert "which arguments of mail are secret" in cli(*edit, code=2).stderr
+    cli(*edit, "--app", "tests.cli.support:app")
     assert conn.execute("select args from pgqueue.jobs where id = %s", (dead[1],)).fetchone() == (
         {"to": "z"},
     )

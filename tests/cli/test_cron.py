@@ -18,7 +18,7 @@ def cli(dsn: str) -> Cli:
 def test_add_list_pause_resume_run_remove(cli: Cli) -> None:
     assert cli("cron", "list").stdout.startswith("no schedules")
     added = cli("cron", "add", "daily", "0 9 * * *", "shop.report", "--tz", "Europe/Oslo",
-                "--args", '{"kind": "sales"}', "--queue", "slow", "--catch-up", "all")  # fmt: skip
+                "--args", '{"kind": "sales"}', "--app", "tests.cli.support:app", "--queue", "slow", "--catch-up", "all")  # fmt: skip
     assert added.stdout.startswith("added: daily, next ")
     (found,) = cli.json("cron", "list")
     assert (found["tz"], found["queue"], found["catch_up"]) == ("Europe/Oslo", "slow", "all")

@@ -35,6 +35,13 @@ def nested(depth: int) -> Any:
     return value
 
 
+class Broken:
+    """Its own code fails."""
+
+    def model_dump(self, mode: str) -> None:
+        raise KeyError("no such field")
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
@@ -47,8 +54,24 @@ def nested(depth: int) -> Any:
         (nested(70), "deeper than 64"),
         (nested(5000), "deeper than 64"),
         (object(), "cannot be stored"),
+        (10**5000, "so many digits"),
+        ({10**5000: 1}, "so many digits"),
+        (Broken(), "KeyError"),
     ],
-    ids=["nan", "inf", "nul", "nul-key", "surrogate", "large", "deep", "very-deep", "object"],
+    ids=[
+        "nan",
+        "inf",
+        "nul",
+        "nul-key",
+        "surrogate",
+        "large",
+        "deep",
+        "very-deep",
+        "object",
+        "number",
+        "number-key",
+        "broken",
+    ],
 )
 def test_arguments_that_cannot_be_stored(
     app: App, conn: psycopg.Connection, value: Any, says: str

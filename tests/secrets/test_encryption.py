@@ -20,6 +20,8 @@ from tests.secrets import tasks
 from tests.secrets.tasks import KEY, OLD, Login, login, login_process
 from tests.support import drain, statuses
 
+APP = "tests.secrets.tasks:app"
+
 
 @pytest.fixture
 async def app(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
@@ -137,7 +139,7 @@ def test_edited_by_the_command_line(
     job_id = str(login.enqueue("ada", "hunter2").id)
     app.client.cancel(int(job_id))
     monkeypatch.setenv("PGQUEUE_KEYS", "")
-    edit = ("retry", job_id, "--args", '{"user": "eve", "password": "swordfish"}')
+    edit = ("retry", job_id, "--args", '{"user": "eve", "password": "swordfish"}', "--app", APP)
     assert "set PGQUEUE_KEYS" in Cli(dsn)(*edit, code=2).stderr
     monkeypatch.setenv("PGQUEUE_KEYS", KEY)
     Cli(dsn)(*edit)
@@ -177,6 +179,42 @@ def test_arguments_that_changed_meanwhile_are_not_replaced(
     job_id = login.enqueue("ada", "hunter2").id
     assert app.client.replace_args([(job_id, '{"user": "other"}', "{}")]) == []
     assert FIELD in stored(conn)
+
+
+OPTIONAL = '{"user": "u", "phrase": "swordfish"}'
+
+
+def test_what_was_not_stored_is_encrypted_by_the_signature(
+    app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dead job has no secret; the edited one has. Without the app nobody can know, and it is refused."""
+    app.dispatch(Login("ada")).enqueue()
+    conn.execute("update pgqueue.jobs set status = 'dead', finished_at = now()")
+    row = conn.execute("select id from pgqueue.jobs").fetchone()
+    assert row is not None
+    edit = ("retry", str(row[0]), "--args", OPTIONAL)
+    assert "give --app module:name" in Cli(dsn)(*edit, code=2).stderr
+    assert (
+        "no task 'login-class'" in Cli(dsn)(*edit, "--app", "tests.cli.support:app", code=2).stderr
+    )
+    with App(dsn) as other, pytest.raises(ConfigError, match="not known to this app"):
+        other.client.retry(row[0], args={"user": "u", "phrase": "swordfish"})
+    assert "swordfish" not in stored(conn)
+    Cli(dsn)(*edit, "--app", APP)
+    assert FIELD in stored(conn)
+    assert "swordfish" not in stored(conn)
+
+
+def test_arguments_of_a_schedule_from_the_command_line_are_encrypted(
+    app: App, dsn: str, conn: psycopg.Connection
+) -> None:
+    add = ("cron", "add", "s", "@daily", "login-class", "--args", OPTIONAL)
+    assert "give --app module:name" in Cli(dsn)(*add, code=2).stderr
+    Cli(dsn)(*add, "--app", APP)
+    row = conn.execute("select args::text from pgqueue.schedules").fetchone()
+    assert row is not None
+    assert FIELD in row[0]
+    assert "swordfish" not in row[0]
 
 
 def test_where_the_mark_may_stand() -> None:

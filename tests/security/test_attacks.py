@@ -187,24 +187,3 @@ def test_notify_has_no_privileges(roles: Roles) -> None:
         conn.execute("select pgqueue.enqueue('t', '{\"secret\": 1}', 'mail')")
         (heard,) = ears.notifies(timeout=20, stop_after=1)
         assert (heard.channel, heard.payload) == ("pgqueue:mail", "")
-
-
-def test_those_who_could_enqueue_before_still_can(empty_dsn: str) -> None:
-    """A migration that revokes gives it back to the roles that had the right to insert."""
-    from pgqueue import schema
-
-    schema.upgrade(empty_dsn, to="1")
-    name = f"t{uuid4().hex[:8]}_app"
-    with psycopg.connect(empty_dsn, autocommit=True) as admin:
-        admin.execute(sql.SQL("create role {0}; grant usage on schema pgqueue to {0};"
-                              " grant insert, select on pgqueue.jobs to {0}").format(
-            sql.Identifier(name)).as_string().encode())  # fmt: skip
-        schema.upgrade(empty_dsn)
-        try:
-            admin.execute(sql.SQL("set role {}").format(sql.Identifier(name)))
-            admin.execute("select pgqueue.enqueue('t')")
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                admin.execute("select pgqueue.complete_job(1, gen_random_uuid())")
-        finally:
-            admin.execute(sql.SQL("reset role; drop owned by {0}; drop role {0}").format(
-                sql.Identifier(name)).as_string().encode())  # fmt: skip
