@@ -71,7 +71,8 @@ comment on function pgqueue.held_key is 'The key that a job holds as it is, so t
 
 -- Jobs. One wide table: every transition is one statement on one row.
 create table pgqueue.jobs (
-    id                bigint generated always as identity primary key,
+    -- The rounds of the workers begin at 1: a job below would never be rescued.
+    id                bigint generated always as identity primary key constraint jobs_id check (id >= 1),
     run_at            timestamptz not null default clock_timestamp(),
     created_at        timestamptz not null default clock_timestamp(),
     claimed_at        timestamptz,
@@ -88,7 +89,7 @@ create table pgqueue.jobs (
     status            text     not null default 'pending'
         constraint jobs_status check (status in ('blocked', 'pending', 'running', 'succeeded', 'dead', 'cancelled')),
     queue             text     not null default 'default',
-    task              text     not null,
+    task              text     not null constraint jobs_task check (length(task) between 1 and 200),
     args              jsonb    not null default '{}',
     backoff           jsonb,
     last_error        text,

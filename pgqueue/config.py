@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -234,19 +235,51 @@ def _top(name: str, value: Any) -> Any:
     return value
 
 
+def _text_of(file: Path) -> tuple[str, str]:
+    """What a file says, and why it is not to be trusted: others own it or may write to it."""
+    with file.open("rb") as opened:
+        found = [os.fstat(opened.fileno()), file.lstat()]
+        text = opened.read().decode("utf-8")
+    if not hasattr(os, "geteuid"):
+        return text, ""
+    if any(each.st_uid not in (0, os.geteuid()) for each in found):
+        return text, "belongs to another user"
+    writable = found[0].st_mode
+    if writable & stat.S_IWOTH or (writable & stat.S_IWGRP and not _is_private(found[0].st_gid)):
+        return text, "may be written to by other users"
+    return text, ""
+
+
+def _is_private(group: int) -> bool:
+    """Is it the group that a user has alone, as many systems make one for each?"""
+    import grp
+    import pwd
+
+    try:
+        return grp.getgrgid(group).gr_name == pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+
+
 def _file_values(directory: Path) -> tuple[str, dict[str, Any]]:
     for name, path in (("pgqueue.toml", ()), ("pyproject.toml", ("tool", "pgqueue"))):
         file = directory / name
         if not file.is_file():
             continue
         try:
-            table: Any = tomllib.loads(file.read_text("utf-8"))
+            text, distrust = _text_of(file)
+            table: Any = tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{file}: {error}") from None
         for step in path:
             table = table.get(step, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{file}: {step} must be a table")
+        if table and distrust:
+            raise ConfigError(
+                f"{file} {distrust}, who could make this command run code of theirs: change that, or"
+                " remove pgqueue's settings from it"
+            )
         if table:
             return str(file), dict(table)
     return "", {}

@@ -15,7 +15,8 @@ ROLES: Mapping[str, str] = {
     "migrator": "may act as the owner: pgqueue migrate",
     "producer": "enqueues through the library, or with pgqueue.enqueue()",
     "sql_producer": "enqueues with pgqueue.enqueue() only",
-    "worker": "runs jobs, and enqueues",
+    "emitter": "emits events with pgqueue.emit() only",
+    "worker": "runs jobs, enqueues, and emits",
     "readonly": "sees statistics, and jobs without arguments and errors",
     "operator": "looks at jobs; retries, cancels, clears, pauses; manages schedules",
 }
@@ -23,7 +24,7 @@ ROLES: Mapping[str, str] = {
 # The role that is meant for a statement; those not named here are for everybody.
 ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("enqueue", "enqueue_one", "enqueue_plain", "reserve_ids", "copy_jobs",
-                    "enqueue_jobs", "enqueue_workflow", "emit", "get_ends", "look_at_queues"), "producer"),
+                    "enqueue_jobs", "enqueue_workflow", "get_ends", "look_at_queues"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "last_places", "last_id", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
          "release", "hold_again", "heartbeat", "queues_at_work", "claim_limited", "declare_limits", "complete_with", "add_results", "note_progress",
@@ -40,6 +41,7 @@ ROLE_OF: Mapping[str, str] = {
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",
     ),
+    "emit": "emitter",
     "migrate": "migrator",
     "any_job": "migrator",
     "test_travel": "migrator",

@@ -85,7 +85,7 @@ def jobs_command(
     jobs = app.client.jobs(where, status=status, limit=limit, before=before)
     if not jobs:
         warn_of_filter(app, where)
-    _print_jobs(Viewer(app, path), jobs, as_json, "no such jobs")
+    _print_jobs(Viewer(app, path, shows_arguments=as_json), jobs, as_json, "no such jobs")
 
 
 @click.command("dlq")
@@ -105,7 +105,7 @@ def dlq_command(
     jobs = app.client.jobs(where, status=Status.DEAD, limit=limit)
     if not jobs:
         warn_of_filter(app, where)
-    _print_jobs(Viewer(app, path), jobs, as_json, "no dead letters")
+    _print_jobs(Viewer(app, path, shows_arguments=as_json), jobs, as_json, "no dead letters")
 
 
 def _print_jobs(view: Viewer, rows: list[JobRow], as_json: bool, none: str) -> None:
@@ -180,7 +180,7 @@ def job_command(
 ) -> None:
     """Show one job with its attempts and their errors. Secret arguments are masked."""
     row = app.client.job(job_id)
-    view = Viewer(app, path)
+    view = Viewer(app, path, shows_arguments=as_json or show_args)
     job, attempts = view.job(row), view.attempts(row, app.client.attempts(job_id))
     steps = app.client.steps(job_id)
     if as_json:
@@ -206,7 +206,7 @@ def job_command(
     for step in steps:
         click.echo(f"{'step':12} {printable(step.name)}: {_state(step)}")
     for a in attempts:
-        click.echo(f"\nattempt {a.attempt}: {a.outcome}, {ago(a.ended_at)}")
+        click.echo(f"\nattempt {a.attempt}: {printable(a.outcome)}, {ago(a.ended_at)}")
         if a.log is not None:
             click.echo(f"  {lines(a.log)}")
         if a.outcome == "succeeded":

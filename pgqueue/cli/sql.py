@@ -21,7 +21,7 @@ def sql_command() -> None:
     "--prefix", metavar="TEXT", help="What the names start with; default: the schema's name and _."
 )
 def roles_command(schema: str | None, prefix: str | None) -> None:
-    """Roles of least privilege: owner, migrator, producer, sql_producer, worker, readonly, operator.
+    """Roles of least privilege: owner, migrator, producer, sql_producer, emitter, worker, readonly, operator.
 
     It makes no passwords and no role that can log in: grant these to your users. Run it after
     "pgqueue migrate", as often as you like:

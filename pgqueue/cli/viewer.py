@@ -13,21 +13,28 @@ from pgqueue.cli.application import load_app
 from pgqueue.job import Attempt, JobRow
 from pgqueue.redact import MASK
 
+UNREADABLE = "[cannot be shown: no object, or nested too deep]"
+
 
 class Viewer:
     """Masks by the names of the settings, and by those of the app and its tasks if it is known.
 
-    A configured app that cannot be imported leaves no argument shown; one that was asked for is an error.
+    A configured app is imported only where arguments are shown; if it cannot be, none is. One that was
+    asked for and cannot be imported is an error.
+
+    Args:
+        shows_arguments: else they are left out, and errors are shown as the worker stored them, without
+            the secrets of their task, masked again by the names of the settings.
     """
 
-    def __init__(self, app: App, path: str | None) -> None:
-        self._database, self._path = app, path
+    def __init__(self, app: App, path: str | None, *, shows_arguments: bool) -> None:
+        self._database, self._path, self._shows_arguments = app, path, shows_arguments
 
     @cached_property
     def _app(self) -> App | None:
         if self._path is not None:
             return load_app(self._path)
-        configured = config.load().app
+        configured = config.load().app if self._shows_arguments else None
         if configured is None:
             return self._database
         try:
@@ -38,19 +45,31 @@ class Viewer:
     def job(self, job: JobRow) -> JobRow:
         """The job with its secrets masked."""
         hide = self._concealer(job)
-        return replace(job, args=self._args(job), last_error=_hidden(hide, job.last_error))
+        progress = self._database.privacy.redaction.mask(job.progress)
+        return replace(
+            job, args=self._args(job), progress=progress, last_error=_hidden(hide, job.last_error)
+        )
 
     def attempts(self, job: JobRow, attempts: list[Attempt]) -> list[Attempt]:
         """The attempts with the job's secrets masked in their errors."""
         hide = self._concealer(job)
         return [
-            replace(a, error=_hidden(hide, a.error), traceback=_hidden(hide, a.traceback))
+            replace(
+                a,
+                error=_hidden(hide, a.error),
+                traceback=_hidden(hide, a.traceback),
+                log=_hidden(hide, a.log),
+            )
             for a in attempts
         ]
 
     def _args(self, job: JobRow) -> object:
+        if not self._shows_arguments:
+            return None
+        if not isinstance(job.args, dict):  # put in by SQL
+            return UNREADABLE
         if self._app is None:
-            return dict.fromkeys(job.args, MASK) if isinstance(job.args, dict) else MASK
+            return dict.fromkeys(job.args, MASK)
         known = self._app.definition(job.task)
         redaction = self._app.privacy.redaction.plus(known.redact if known else ())
         return redaction.mask(job.args)
@@ -60,10 +79,18 @@ class Viewer:
         known = app.definition(job.task)
         return app.privacy.concealer(
             job.task,
-            json.dumps(job.args),
+            _text(job.args),
+            arguments=job.args if isinstance(job.args, dict) else None,
             redact=known.redact if known else (),
             encrypted=known.signature.encrypted if known else (),
         )
+
+
+def _text(args: object) -> str:
+    try:
+        return json.dumps(args)
+    except (ValueError, RecursionError):
+        return "{}"
 
 
 def _hidden(hide: Callable[[str], str], text: str | None) -> str | None:

@@ -173,7 +173,15 @@ async def test_a_schema_named_by_a_word_of_sql(empty_dsn: str, name: str) -> Non
     await app.aclose()
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         conn.execute(script("roles", schema=name, roles="words_").encode())
-        for role in ("operator", "readonly", "worker", "sql_producer", "producer", "migrator"):
+        for role in (
+            "operator",
+            "readonly",
+            "worker",
+            "emitter",
+            "sql_producer",
+            "producer",
+            "migrator",
+        ):
             conn.execute(f"drop owned by words_{role}; drop role words_{role}".encode())
         conn.execute(
             "reassign owned by words_owner to current_user; drop owned by words_owner; drop role words_owner"

@@ -83,8 +83,8 @@ def test_rows_put_in_by_sql(dsn: str, conn: psycopg.Connection) -> None:
     conn.execute("insert into pgqueue.jobs (task, status, finished_at, last_error, args)"
                  " values (%s, 'dead', now(), %s, jsonb_build_object(%s::text, %s::text))",
                  (text, text, text, text))  # fmt: skip
-    conn.execute("insert into pgqueue.attempts (job_id, attempt, outcome, error_type, error, traceback)"
-                 " select id, 1, 'dead', %s, %s, %s from pgqueue.jobs", (text, text, text))  # fmt: skip
+    conn.execute("insert into pgqueue.attempts (job_id, attempt, outcome, error_type, error, traceback, log)"
+                 " select id, 1, %s, %s, %s, %s, %s from pgqueue.jobs", (text,) * 5)  # fmt: skip
     cli = Cli(dsn)
     for command in (
         ["jobs"],

@@ -119,7 +119,7 @@ HOLD: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", HOLD, ids=str)
+@pytest.mark.parametrize("kind", HOLD, ids=range(len(HOLD)))
 def test_it_is_found(kind: Any) -> None:
     assert is_encrypted(kind)
 
@@ -136,7 +136,7 @@ def test_it_is_found(kind: Any) -> None:
 
 @pytest.mark.parametrize(
     "kind", [int, str, Any, None, dict[str, int], Plain[int], typing.Literal["Secret"], Annotated[str, "x"],
-             typing.Callable[[int], str], NewType("Id", int), Holder[int], T, tuple[()]], ids=str)  # fmt: skip
+             typing.Callable[[int], str], NewType("Id", int), Holder[int], T, tuple[()]], ids=repr)  # fmt: skip
 def test_it_is_not_where_it_is_not(kind: Any) -> None:
     assert not is_encrypted(kind)
 

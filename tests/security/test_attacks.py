@@ -12,7 +12,7 @@ from psycopg import sql
 from tests.security.conftest import Roles
 
 JOBS = ("producer", "sql_producer", "readonly")
-EVERYONE = (*JOBS, "worker", "operator", "outsider")
+EVERYONE = (*JOBS, "emitter", "worker", "operator", "outsider")
 ATTACKS: list[tuple[tuple[str, ...], LiteralString]] = [
     (EVERYONE, "update pgqueue.jobs set task = 'other'"),
     ((*JOBS, "worker", "outsider"), "update pgqueue.jobs set queue = 'other'"),
@@ -38,6 +38,10 @@ ATTACKS: list[tuple[tuple[str, ...], LiteralString]] = [
     (("readonly", "operator", "outsider"), "select pgqueue.enqueue('t')"),
     (("readonly", "sql_producer", "operator"), "select nextval('pgqueue.jobs_id_seq')"),
     (EVERYONE, "select setval('pgqueue.jobs_id_seq', 1)"),
+    ((*JOBS, "outsider"), "select pgqueue.emit('refunds decided', '{\"granted\": true}')"),
+    ((*JOBS, "emitter", "worker", "operator"), "insert into pgqueue.events (name) values ('refunds decided')"),
+    (("emitter",), "select pgqueue.enqueue('t')"),
+    (("emitter",), "select id from pgqueue.jobs"),
     (EVERYONE, "drop table pgqueue.jobs"),
     (EVERYONE, "truncate pgqueue.jobs"),
     (EVERYONE, "alter table pgqueue.jobs add column x int"),
@@ -80,7 +84,9 @@ def test_what_read_only_sees_of_a_job(roles: Roles) -> None:
     assert options == (["security_barrier=true"],)
 
 
-@pytest.mark.parametrize("role", ["producer", "sql_producer", "readonly", "operator", "outsider"])
+@pytest.mark.parametrize(
+    "role", ["producer", "sql_producer", "emitter", "readonly", "operator", "outsider"]
+)
 def test_complete_job_is_for_workers(roles: Roles, role: str) -> None:
     with roles.connect(role) as conn:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -187,3 +193,27 @@ def test_notify_has_no_privileges(roles: Roles) -> None:
         conn.execute("select pgqueue.enqueue('t', '{\"secret\": 1}', 'mail')")
         (heard,) = ears.notifies(timeout=20, stop_after=1)
         assert (heard.channel, heard.payload) == ("pgqueue:mail", "")
+
+
+@pytest.mark.parametrize("role", ["producer", "worker", "operator"])
+def test_who_may_enqueue_sees_results(roles: Roles, role: str) -> None:
+    """``handle.result()`` of a producer needs it; there is no row by row."""
+    with roles.connect(role) as conn:
+        conn.execute("select id, status, result from pgqueue.jobs")
+
+
+@pytest.mark.parametrize("job_id", [0, -1, -(2**63)])
+def test_ids_below_one_are_refused(roles: Roles, job_id: int) -> None:
+    """The worker's looks begin at 1: such a job would never be rescued."""
+    for role in ("producer", "admin"):
+        with roles.connect(role) as conn, pytest.raises(psycopg.errors.CheckViolation):
+            conn.execute(
+                "insert into pgqueue.jobs (id, task) overriding system value values (%s, 't')",
+                [job_id],
+            )
+
+
+@pytest.mark.parametrize("length", [0, 201])
+def test_names_of_tasks_are_bounded(roles: Roles, length: int) -> None:
+    with roles.connect("producer") as conn, pytest.raises(psycopg.errors.CheckViolation):
+        conn.execute("insert into pgqueue.jobs (task) values (%s)", ["x" * length])

@@ -40,7 +40,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
     "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "save_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
-    "emit": PRODUCERS | {"sql_producer", "operator"}, "deliver_events": WORKER, "prune_events": WORKER,
+    "emit": WORKER | {"emitter", "operator"}, "deliver_events": WORKER, "prune_events": WORKER,
     "enqueue_workflow": PRODUCERS, "settle": WORKER | OPERATOR, "unsettled": WORKER | OPERATOR,
     "workflow_results": WORKER | OPERATOR, "prune_workflows": WORKER, "list_workflows": READERS,
     "list_workflow_jobs": WORKER | OPERATOR, "cancel_workflow": OPERATOR, "retry_workflow": OPERATOR,

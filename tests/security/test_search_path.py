@@ -140,7 +140,15 @@ def test_an_administrator_migrates_and_makes_roles(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         assert schema.version(conn) == schema.EXPECTED
         conn.execute(script("roles", schema="pgqueue", roles="trapped_").encode())
-        for role in ("operator", "readonly", "worker", "sql_producer", "producer", "migrator"):
+        for role in (
+            "operator",
+            "readonly",
+            "worker",
+            "emitter",
+            "sql_producer",
+            "producer",
+            "migrator",
+        ):
             conn.execute(f"drop owned by trapped_{role}; drop role trapped_{role}".encode())
         conn.execute(
             "reassign owned by trapped_owner to current_user; drop owned by trapped_owner; drop role trapped_owner"

@@ -15,7 +15,8 @@ begin
         raise exception 'schema pgqueue is missing or older than these grants; run: pgqueue migrate';
     end if;
     foreach name in array array['pgqueue_owner', 'pgqueue_migrator', 'pgqueue_producer', 'pgqueue_sql_producer',
-                                'pgqueue_worker', 'pgqueue_readonly', 'pgqueue_operator'] loop
+                                'pgqueue_emitter', 'pgqueue_worker', 'pgqueue_readonly',
+                                'pgqueue_operator'] loop
         if to_regrole(name) is null then
             execute format('create role %I nologin', name);
         end if;
@@ -51,16 +52,16 @@ end $$;
 
 -- Grants of an earlier version that are not repeated below end here.
 revoke all on all tables in schema pgqueue
-    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 revoke all on all sequences in schema pgqueue
-    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 revoke all on all functions in schema pgqueue
-    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+    from public, pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 
 grant usage on schema pgqueue
-    to pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+    to pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 grant execute on function pgqueue.schema_version(), pgqueue.channel(text), pgqueue.held_key(text, text, text, timestamptz)
-    to pgqueue_producer, pgqueue_sql_producer, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
+    to pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 
 -- migrator: pgqueue migrate becomes the owner for its transaction.
 grant pgqueue_owner to pgqueue_migrator;
@@ -73,12 +74,14 @@ grant execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval,
                     text, interval, text)
     to pgqueue_producer, pgqueue_sql_producer;
-grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
-    pgqueue.emit(text, jsonb) to pgqueue_producer;
+grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean)
+    to pgqueue_producer;
 -- The bounds and defaults of the queues that it enqueues to.
 grant select on pgqueue.queues to pgqueue_producer;
 grant execute on function pgqueue.room(text) to pgqueue_producer, pgqueue_sql_producer, pgqueue_operator;
-grant execute on function pgqueue.emit(text, jsonb) to pgqueue_sql_producer, pgqueue_operator;
+
+-- emitter: jobs that wait for an event believe it, so whoever may enqueue may not emit.
+grant execute on function pgqueue.emit(text, jsonb) to pgqueue_emitter, pgqueue_worker, pgqueue_operator;
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
