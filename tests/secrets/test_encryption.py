@@ -187,9 +187,8 @@ OPTIONAL = '{"user": "u", "phrase": "swordfish"}'
 def test_what_was_not_stored_is_encrypted_by_the_signature(
     app: App, dsn: str, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dead job has no secret; the edited one has. Without the app nobody can know, and it is refused."""
-    app.dispatch(Login("ada")).enqueue()
-    conn.execute("update pgqueue.jobs set status = 'dead', finished_at = now()")
+    """The job has no secret; the edited one has. Without the app nobody can know, and it is refused."""
+    app.client.cancel(app.dispatch(Login("ada")).enqueue().id)
     row = conn.execute("select id from pgqueue.jobs").fetchone()
     assert row is not None
     edit = ("retry", str(row[0]), "--args", OPTIONAL)
