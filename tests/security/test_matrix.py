@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -81,6 +83,11 @@ VALUES: dict[str, Any] = {
 def test_the_matrix_names_every_statement() -> None:
     assert set(ALLOWED) == set(load())
     assert set(ROLE_OF) - {"migrate"} <= set(load())
+
+
+def test_the_page_names_every_role() -> None:
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `pgqueue_(\w+)` \|", page, re.M)) == set(ROLES)
 
 
 @pytest.mark.parametrize("statement", sorted(ALLOWED))
