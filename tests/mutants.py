@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/worker/test_fences.py",
     "tests/worker/test_locks.py",
+    "tests/worker/test_locked_rows.py",
+    "tests/concurrency",
     "tests/worker/test_crowd.py",
     "tests/model",
     "tests/plans",
