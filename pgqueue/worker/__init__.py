@@ -119,9 +119,11 @@ class Worker:
         """The same in a running event loop, which keeps its own signal handlers."""
         from pgqueue.worker.exits import contained
         from pgqueue.worker.last_resort import LastResort
+        from pgqueue.worker.main_guard import check_main_guard
         from pgqueue.worker.several import Several
         from pgqueue.worker.signals import Signals
 
+        check_main_guard([each.name for each in self.app.definitions if each.run == "process"])
         dsns = self.app.dsns
         serving = Several(dsns, self._make, drain=self._drain) if len(dsns) > 1 else self._make()
         self._serving = serving
