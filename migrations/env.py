@@ -144,7 +144,7 @@ else:
 
     def connect() -> psycopg.Connection[Any]:
         with without_passwords(dsn):
-            return psycopg.connect(libpq_dsn(dsn))
+            return psycopg.connect(libpq_dsn(dsn), client_encoding="UTF8")
 
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     with engine.connect() as opened:

@@ -13,9 +13,10 @@ import psycopg
 from psycopg.sql import Identifier
 
 from pgqueue.connect import libpq_dsn, without_passwords
-from pgqueue.drivers import first_line, sqlstate, translate
+from pgqueue.drivers import first_line, read_only, sqlstate, translate
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import PgQueueError, PrivilegeMissing
+from pgqueue.pooler import is_pooled
 from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
 from pgqueue.stamp import EXPECTED, Stamp, check, parse
 
@@ -68,6 +69,7 @@ def upgrade(
         PgQueueError: the server is older than PostgreSQL 14, the revision is unknown, or others
             held their locks all the time; each step is a transaction, and those before it stay.
         PrivilegeMissing: this role is not one that owns the schema.
+        DatabaseReadOnly: the server is a standby.
         psycopg.OperationalError: the server cannot be reached.
     """
     _migrate(dsn, "upgrade", schema, to, seconds(wait, name="wait"))
@@ -112,7 +114,11 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
 
     def connect() -> psycopg.Connection[Any]:
         with without_passwords(dsn):
-            return psycopg.connect(url, prepare_threshold=None)
+            made = psycopg.connect(url, prepare_threshold=None, client_encoding="UTF8")
+        if not is_pooled(made):  # what the role makes read-only is not, for this session
+            made.execute(load()["pin_more"].encoded)
+        made.commit()
+        return made
 
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     with _ALEMBIC, engine.connect() as connection:
@@ -120,6 +126,10 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
         if driver.info.server_version < OLDEST_SERVER:
             found = driver.info.server_version // 10000
             raise PgQueueError(f"pgqueue needs PostgreSQL 14 or newer, this is {found}")
+        row = driver.execute(load()["read_only"].encoded).fetchone()
+        driver.rollback()
+        if row and row[0]:
+            raise read_only()
         config.attributes["connection"] = connection
         config.attributes["wait"] = wait
 

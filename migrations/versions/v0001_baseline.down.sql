@@ -7,7 +7,7 @@ drop table
     pgqueue.schedules, pgqueue.buckets, pgqueue.workers, pgqueue.tasks, pgqueue.queues, pgqueue.attempts,
     pgqueue.jobs;
 drop function
-    pgqueue.schema_version, pgqueue.channel, pgqueue.is_backoff, pgqueue.backoff, pgqueue.held_key, pgqueue.refuse_name, pgqueue.room,
+    pgqueue.schema_version, pgqueue.channel, pgqueue.notify, pgqueue.is_backoff, pgqueue.backoff, pgqueue.held_key, pgqueue.refuse_name, pgqueue.room,
     pgqueue.with_defaults, pgqueue.wrong_with, pgqueue.add_job, pgqueue.enqueue, pgqueue.add_jobs,
     pgqueue.enqueue_jobs, pgqueue.complete_job, pgqueue.retry_keyed, pgqueue.hold_again, pgqueue.tokens, pgqueue.claim_limited,
     pgqueue.schedule_changed, pgqueue.add_schedule, pgqueue.remove_schedule, pgqueue.pause_schedule,

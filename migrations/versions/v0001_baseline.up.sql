@@ -17,6 +17,20 @@ create function pgqueue.channel(queue text) returns text
 as $$ select case when length('pgqueue:' || queue) > 63 then 'pgqueue:' || md5(queue) else 'pgqueue:' || queue end $$;
 comment on function pgqueue.channel is 'The NOTIFY channel of a queue; PostgreSQL allows 63 bytes';
 
+-- A notification is a hint: workers also poll. PostgreSQL's queue of notifications is one for all databases, and one
+-- session that listens and never reads fills it. What then notifies fails as a whole, and only at its commit, where
+-- nothing can be caught any more: so nothing is notified from half of it on.
+create function pgqueue.notify(queue text) returns void
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify(pgqueue.channel(queue), '');
+    end if;
+end $$;
+comment on function pgqueue.notify is 'Wakes the workers of a queue, unless the server has no room for notifications';
+
 create function pgqueue.is_backoff(policy jsonb) returns boolean
     language sql immutable parallel safe
     set search_path = pg_catalog, pg_temp
@@ -491,7 +505,7 @@ begin
             using errcode = 'PQ003', hint = 'try again later, or raise max_pending of the queue';
     end if;
     if notify and added.due then
-        perform pg_notify(pgqueue.channel(queue), '');
+        perform pgqueue.notify(queue);
     end if;
     return added.id;
 end $$;
@@ -543,7 +557,7 @@ begin
         return next;
     end loop;
     if notify then
-        perform pg_notify(pgqueue.channel(q.queue), '') from (select distinct unnest(queues) as queue) q;
+        perform pgqueue.notify(q.queue) from (select distinct unnest(queues) as queue) q;
     end if;
 end $$;
 comment on function pgqueue.add_jobs is 'Adds jobs; raises PQ002 at a conflict that is to raise';
@@ -974,7 +988,7 @@ begin
     values (entry.task, entry.args, entry.queue, entry.priority, entry.max_retries, entry.backoff, entry.name)
     returning id into job_id;
     update pgqueue.schedules s set recent_job_ids = (job_id || s.recent_job_ids)[1:50] where s.name = entry.name;
-    perform pg_notify(pgqueue.channel(entry.queue), '');
+    perform pgqueue.notify(entry.queue);
     return job_id;
 end $$;
 comment on function pgqueue.run_schedule is
@@ -1096,7 +1110,7 @@ begin
                case when g.waits then ids[(select max(a) from unnest(g.after) a)] end
           from given g
     )
-    select count(pg_notify(pgqueue.channel(q.queue), '')) into n
+    select count(pgqueue.notify(q.queue)) into n
       from (select distinct a.queue from added a
              where notify and a.status = 'pending' and a.run_at <= clock_timestamp()) q;
     return query select new_id, i.ordinality, i.id from unnest(ids) with ordinality as i(id, ordinality);
@@ -1157,7 +1171,7 @@ begin
          where j.id = t.job_id and j.status = 'blocked'
         returning j.id, j.queue, j.status
     ), woken as (
-        select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+        select count(pgqueue.notify(q.queue)) as n
           from (select distinct c.queue from changed c where c.status = 'pending') q
     )
     select count(*) filter (where c.status = 'pending'),
@@ -1207,7 +1221,7 @@ begin
          where p.next is null and j.id = p.job_id and j.status = 'blocked'
         returning j.id, j.queue, j.status
     ), woken as (
-        select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+        select count(pgqueue.notify(q.queue)) as n
           from (select distinct c.queue from changed c where c.status = 'pending') q
     )
     select count(*) filter (where c.status = 'pending'),
@@ -1294,7 +1308,7 @@ begin
          where j.id = c.job_id and j.status in ('dead', 'cancelled')
         returning j.queue, j.status
     ), woken as (
-        select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+        select count(pgqueue.notify(q.queue)) as n
           from (select distinct b.queue from back b where b.status = 'pending') q
     )
     select (select count(*) from back), array(select distinct c.parent from members c where c.parent is not null)
@@ -1451,7 +1465,7 @@ as $$
     ), woken as (
         update pgqueue.jobs j set run_at = clock_timestamp() from chosen c where j.id = c.id returning j.queue
     ), told as (
-        select count(pg_notify(pgqueue.channel(q.queue), '')) as n from (select distinct w.queue from woken w) q
+        select count(pgqueue.notify(q.queue)) as n from (select distinct w.queue from woken w) q
     )
     select count(*) from told left join woken on true where woken.queue is not null
 $$;

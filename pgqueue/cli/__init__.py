@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -122,12 +123,23 @@ def _warn_of_unknown_settings() -> None:
         click.echo(f"pgqueue: {warning}", err=True)
 
 
+def _forget_output() -> None:
+    """Let the end of the process not fail once more over what could not be written."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line, and an exit code that means something."""
     streams.prepare()
     try:
         _warn_of_unknown_settings()
         code = group.main(args=arguments, prog_name="pgqueue", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what was printed may not have been written yet
+    except BrokenPipeError:  # whoever read has seen enough, as head(1) does
+        _forget_output()
+        sys.exit(141)
     except click.exceptions.Abort:
         click.echo("aborted", err=True)
         sys.exit(130)
@@ -142,4 +154,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"pgqueue: {one_line(line)}", err=True)
         if traceback := getattr(error, "traceback", None):
             click.echo(lines(traceback.rstrip("\n"), indent=""), err=True)
+        _forget_output()
     sys.exit(code if isinstance(code, int) else 0)

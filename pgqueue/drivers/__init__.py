@@ -18,6 +18,7 @@ from pgqueue.errors import (
     PrivilegeMissing,
     SchemaError,
 )
+from pgqueue.liveness import READ_ONLY
 from pgqueue.roles import role_for
 from pgqueue.sql import Statement
 
@@ -129,11 +130,8 @@ def translate(error: BaseException, statement: str | None = None) -> PgQueueErro
             f"this database has no matching pgqueue schema ({first_line(error)}): is it the right"
             " database? run: pgqueue migrate"
         )
-    if state == "25006":
-        return DatabaseReadOnly(
-            "this server takes no writes: it is a standby, or default_transaction_read_only is on; nothing"
-            " was written; give the DSN of the primary, or all hosts and target_session_attrs=read-write"
-        )
+    if state == READ_ONLY:
+        return read_only()
     if state in ("26000", "42P05"):
         return ConnectionUnusable(
             "prepared statements do not work on this connection, as through PgBouncer: connect with"
@@ -166,3 +164,11 @@ def _unknown(connection: object) -> ConnectionUnusable:
     name = f"{type(connection).__module__}.{type(connection).__qualname__}"
     hint = " (psycopg2: use psycopg 3, or SQLAlchemy)" if "psycopg2" in name else ""
     return ConnectionUnusable(f"on() cannot use {name}{hint}; it takes a {_TAKES}")
+
+
+def read_only() -> DatabaseReadOnly:
+    """The error of a server that takes no writes."""
+    return DatabaseReadOnly(
+        "this server takes no writes: it is a standby, or default_transaction_read_only is on; nothing was"
+        " written; give the DSN of the primary, or all hosts and target_session_attrs=read-write"
+    )

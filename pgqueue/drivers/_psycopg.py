@@ -14,16 +14,33 @@ from pgqueue.sql import Statement
 _CLOSED = "the psycopg connection given to on() is closed"
 
 
+def _texts(
+    rows: list[tuple[Any, ...]], connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+) -> list[tuple[Any, ...]]:
+    """Texts as such: a connection whose client_encoding is SQL_ASCII gives them as bytes."""
+    if connection.pgconn.parameter_status(b"client_encoding") != b"SQL_ASCII":
+        return rows
+    return [
+        tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in row)
+        for row in rows
+    ]
+
+
 class PsycopgDriver:
-    """Uses a cursor of its own, so the caller's row factory stays out of it."""
+    """Uses a cursor of its own, so the caller's row factory stays out of it.
+
+    Results come in binary: as text they would be written by DateStyle and other settings of the caller's.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
     def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
         with psycopg.RawCursor(self._connection, row_factory=tuple_row) as cursor:
-            cursor.execute(statement.encoded, [values[n] for n in statement.parameters])
-            return cursor.fetchall()
+            cursor.execute(
+                statement.encoded, [values[n] for n in statement.parameters], binary=True
+            )
+            return _texts(cursor.fetchall(), self._connection)
 
     def copy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         with psycopg.RawCursor(self._connection) as cursor:
@@ -42,8 +59,10 @@ class PsycopgAsyncDriver:
         self, statement: Statement, values: Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
         async with psycopg.AsyncRawCursor(self._connection, row_factory=tuple_row) as cursor:
-            await cursor.execute(statement.encoded, [values[n] for n in statement.parameters])
-            return await cursor.fetchall()
+            await cursor.execute(
+                statement.encoded, [values[n] for n in statement.parameters], binary=True
+            )
+            return _texts(await cursor.fetchall(), self._connection)
 
     async def acopy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         async with psycopg.AsyncRawCursor(self._connection) as cursor:

@@ -169,9 +169,14 @@ def channels(queues: Sequence[str]) -> Operation[list[str]]:
     return Operation("channels", {"queues": list(queues)}, lambda rows: [r[0] for r in rows])
 
 
-def notify_self(channel: str) -> Operation[None]:
-    """Notify a channel, with an empty payload."""
-    return Operation("notify_self", {"channel": channel}, lambda rows: None)
+def notify_self(channel: str) -> Operation[bool]:
+    """Notify a channel, with an empty payload; False if the server has no room for notifications."""
+    return Operation("notify_self", {"channel": channel}, bool)
+
+
+def row_security(schema: str) -> Operation[dict[str, bool]]:
+    """Tables of which row-level security hides rows from this role; False if it hides all."""
+    return Operation("row_security", {"schema": schema}, lambda rows: dict(map(tuple, rows)))
 
 
 def read_only() -> Operation[bool]:

@@ -9,7 +9,7 @@ with added as (
            backoff jsonb, run_at timestamptz, delay float8)
     returning id, queue, run_at
 ), woken as (
-    select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+    select count(pgqueue.notify(q.queue)) as n
       from (select distinct a.queue from added a where a.run_at <= clock_timestamp()) q
      where :notify::boolean
 )
@@ -35,7 +35,7 @@ select e.ordinal, e.id, e.placed
 
 -- name: notify
 -- Wake the workers of these queues.
-select pg_notify(pgqueue.channel(q), '') from unnest(:queues::text[]) as q;
+select pgqueue.notify(q) from unnest(:queues::text[]) as q;
 
 -- name: complete_job
 -- Complete a running job in the caller's transaction; raises PQ001 when the claim is lost.
@@ -154,7 +154,7 @@ with chosen as materialized (
 ), again as (
     select b.id, b.queue from back b union all select k.id, k.queue from keyed k
 ), woken as (
-    select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+    select count(pgqueue.notify(q.queue)) as n
       from (select distinct a.queue from again a) q
 )
 select again.id from again cross join woken order by again.id;
@@ -196,7 +196,7 @@ with chosen as materialized (
      where j.id = chosen.id
     returning j.id, j.queue, j.run_at
 ), woken as (
-    select count(pg_notify(pgqueue.channel(q.queue), '')) as n
+    select count(pgqueue.notify(q.queue)) as n
       from (select distinct c.queue from changed c where c.run_at <= clock_timestamp()) q
 )
 select changed.id from changed cross join woken order by changed.id;
@@ -228,7 +228,7 @@ select array_agg(nextval('pgqueue.jobs_id_seq')), clock_timestamp()
 
 -- name: copy_jobs
 -- Jobs as COPY text, written by pgqueue.bulk.
-copy pgqueue.jobs (id, args, task, queue, priority, max_retries, backoff, run_at) from stdin;
+copy pgqueue.jobs (id, args, task, queue, priority, max_retries, backoff, run_at) from stdin with (encoding 'UTF8');
 
 -- name: encrypted_jobs
 -- Jobs that may run again and have encrypted arguments, in order of id.

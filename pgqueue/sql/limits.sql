@@ -55,7 +55,7 @@ insert into pgqueue.queues as q (name, max_running, rate, burst)
 values (:name::text, :max_running::integer, :rate::float8, :burst::integer)
 on conflict (name) do update
    set max_running = excluded.max_running, rate = excluded.rate, burst = excluded.burst
-returning pg_notify(pgqueue.channel(q.name), '');
+returning pgqueue.notify(q.name);
 
 -- name: limit_task
 -- Set the limits of the keys of a task; nulls take them off.

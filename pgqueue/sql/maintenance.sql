@@ -111,7 +111,7 @@ with resumed as (
      where t.name = :task::text and t.paused_at is not null
     returning t.name
 ), woken as (
-    select count(pg_notify(pgqueue.channel(n.queue), '')) as n
+    select count(pgqueue.notify(n.queue)) as n
       from resumed cross join pgqueue.queue_names n
 )
 select resumed.name from resumed cross join woken;
@@ -130,7 +130,7 @@ with resumed as (
      where name = :queue::text and paused_at is not null
     returning name
 ), woken as (
-    select count(pg_notify(pgqueue.channel(n.queue), '')) as n
+    select count(pgqueue.notify(n.queue)) as n
       from resumed r
       join pgqueue.queue_names n on r.name in (n.queue, '*')
 )

@@ -42,7 +42,7 @@ on conflict (name) do update
        backoff = case when :changes::text::jsonb -> 'backoff'::text is null then q.backoff else excluded.backoff end,
        expires = case when :changes::text::jsonb -> 'expires'::text is null then q.expires else excluded.expires end,
        timeout = case when :changes::text::jsonb -> 'timeout'::text is null then q.timeout else excluded.timeout end
-returning pg_notify(pgqueue.channel(q.name), '');
+returning pgqueue.notify(q.name);
 
 -- name: list_queues
 -- The queues that have settings or are declared in code.

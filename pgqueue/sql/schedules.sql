@@ -52,7 +52,7 @@ with wanted as (
      where s.name = c.name
     returning s.name
 ), woken as (
-    select count(pg_notify(pgqueue.channel(q.queue), '')) as n from (select distinct a.queue from added a) q
+    select count(pgqueue.notify(q.queue)) as n from (select distinct a.queue from added a) q
 )
 select moved.name, (select count(*) from added a where a.schedule = moved.name)
   from moved cross join woken;

@@ -77,6 +77,17 @@ select format('pid %s, %s, user %s, in a transaction for %s s', a.pid,
  order by a.xact_start
  limit 3;
 
+-- name: row_security
+-- Tables of the schema of which row-level security hides rows from this role, and whether a policy shows it some.
+select c.relname::text,
+       exists (select from pg_catalog.pg_policy p, unnest(p.polroles) as r(role)
+                where p.polrelid = c.oid and p.polcmd = any (array["char" 'r', '*'])
+                  and (r.role = oid '0' or pg_has_role(r.role, 'member')))
+  from pg_catalog.pg_class c
+ where c.relnamespace = to_regnamespace(:schema::text)::oid and c.relkind = any (array["char" 'r', 'p'])
+   and row_security_active(c.oid)
+ order by 1;
+
 -- name: any_job
 -- Whether there is any job at all.
 select exists (select from pgqueue.jobs);

@@ -24,8 +24,8 @@ select w.id::text, w.host, w.pid, w.version, w.queues, w.state, w.started_at, w.
 select pgqueue.channel(q) from unnest(:queues::text[]) as q;
 
 -- name: notify_self
--- Notify a channel of the worker's own, to see whether notifications arrive.
-select pg_notify(:channel::text, '');
+-- Notify a channel of the worker's own, to see whether notifications arrive; no row if the server has no room for them.
+select pg_notify(:channel::text, '') where pg_notification_queue_usage() < float8 '0.5';
 
 -- name: worker_lacks
 -- The privileges a worker needs and this role has not, so that it is said at the start.

@@ -43,11 +43,14 @@ class DatabaseTrouble(PgQueueError):
 
 
 class DatabaseAway(DatabaseTrouble):
-    """The database did not answer. ``sent``: the statement may have been carried out."""
+    """The database did not answer.
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    ``sent``: the statement may have been carried out; ``outage``: tells when the database is back.
+    """
+
+    def __init__(self, reason: str, *, sent: bool, outage: Outage | None = None) -> None:
         super().__init__(reason)
-        self.sent = sent
+        self.sent, self.outage = sent, outage
 
 
 class StatementRefused(DatabaseTrouble):
@@ -86,6 +89,7 @@ class Database:
         self._lock = asyncio.Lock()
         self._link: Link | None = None
         self._used = 0.0
+        self._reason = "no answer"
         self.session = 0
 
     async def run(self, operation: Operation[T]) -> T:
@@ -160,6 +164,8 @@ class Database:
     async def _connected(self) -> Link:
         if self._link is not None and not self._link.is_closed():
             return self._link
+        if not self._outage.may_try():  # another has tried a moment ago
+            raise ConnectionError(self._reason)
         self._link = await connect(
             self._dsn,
             self._statements,
@@ -189,7 +195,8 @@ class Database:
     def _away(self, reason: str, *, sent: bool) -> DatabaseAway:
         self._drop()
         self._outage.away(self._name, reason)
-        return DatabaseAway(reason, sent=sent)
+        self._reason = reason
+        return DatabaseAway(reason, sent=sent, outage=self._outage)
 
     def _drop(self) -> None:
         link, self._link = self._link, None

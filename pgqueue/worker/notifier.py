@@ -70,7 +70,9 @@ class Notifier(Service):
 
     async def _test(self) -> None:
         self._heard.clear()
-        await self._control.run(maintenance.notify_self(self._own))
+        if not await self._control.run(maintenance.notify_self(self._own)):
+            self._no_room()
+            return
         try:
             async with asyncio.timeout(TEST_PATIENCE):
                 await self._heard.wait()
@@ -81,6 +83,15 @@ class Notifier(Service):
         if self.works is False:
             self.log.info("notifications arrive now")
         self.works = True
+
+    def _no_room(self) -> None:
+        self._test_at = time.monotonic() + TEST_EVERY
+        if self.works is not False:
+            self.log.warning(
+                "the server's queue of notifications is half full, since a session that listens does not"
+                " read them (pg_stat_activity: the oldest transaction): new jobs are found by polling"
+            )
+        self.works = False
 
     async def _not_heard(self) -> None:
         if self.works:  # they did arrive: perhaps another session will do

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 from pgqueue.connect import describe
@@ -11,6 +14,10 @@ from pgqueue.connect import describe
 log = logging.getLogger("pgqueue.database")
 
 REPORT_EVERY = 60.0
+# While nothing of a process gets through, one connection attempt in this time, in seconds, is made for all.
+PROBE_EVERY = 0.5
+# After one got through the others need not take turns.
+TRUSTED = 2.0
 
 
 class Seldom:
@@ -39,6 +46,33 @@ class Outage:
         self._away: set[str] = set()
         self._since = 0.0
         self._reported = False
+        self._probe_at = 0.0
+        self._trusted_until = 0.0
+        self._waiting: dict[object, Callable[[], object]] = {}
+
+    def may_try(self) -> bool:
+        """May a connection attempt be made now? Services take turns while the database is away."""
+        with self._lock:
+            now = time.monotonic()
+            if self._away and now >= self._trusted_until and now < self._probe_at:
+                return False
+            self._probe_at = now + PROBE_EVERY * random.uniform(0.5, 1.0)
+            return True
+
+    @contextmanager
+    def waking(self, wake: Callable[[], object]) -> Iterator[None]:
+        """For the length of the block, call ``wake`` when a connection that was away is back.
+
+        It is called in the thread that has the connection.
+        """
+        key = object()
+        with self._lock:
+            self._waiting[key] = wake
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._waiting[key]
 
     def away(self, connection: str, reason: str) -> None:
         """Take note that a connection cannot be used."""
@@ -56,10 +90,17 @@ class Outage:
         if not self._away:
             return
         with self._lock:
+            if connection not in self._away:
+                return
             self._away.discard(connection)
+            self._trusted_until = time.monotonic() + TRUSTED
+            waiting = list(self._waiting.values())
             if not self._away and self._reported:
                 self._reported = False
                 log.info("database is back after %.1f s", time.monotonic() - self._since)
+        for wake in waiting:
+            with suppress(RuntimeError):  # its event loop has ended
+                wake()
 
     def refused(self, statement: str, state: str, reason: str) -> None:
         """Take note that the server refused a statement."""

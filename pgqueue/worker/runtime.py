@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,7 +15,9 @@ from uuid import uuid4
 
 from pgqueue.app import App
 from pgqueue.config import Settings
+from pgqueue.connect import describe
 from pgqueue.context import Context
+from pgqueue.drivers import read_only
 from pgqueue.operations import Operation, maintenance, workflows
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
@@ -45,6 +48,8 @@ log = logging.getLogger("pgqueue.worker")
 
 FORGET_WORKERS = 300.0
 GOODBYE = 3.0
+MOST_WAIT = 1.0
+DRAIN_WITHIN = 10.0
 CLOSING = 4.0
 DISTRIBUTION = "pgqueue-postgres"
 
@@ -62,7 +67,7 @@ class Runtime:
         max_jobs: int | None = None,
         ends_process: bool = False,
     ) -> None:
-        self.app, self.settings = app, settings
+        self.app, self.settings, self._drain = app, settings, drain
         self.id = uuid4()
         self._loop = asyncio.get_running_loop()
         self._queues = queues
@@ -311,16 +316,28 @@ class Runtime:
         await self.database.close()
 
     async def _admitted(self) -> None:
-        """Wait for the database, for ever, and see whether it can be worked on."""
-        wait = 0.1
+        """Wait for the database, and see whether it can be worked on; draining, not for long.
+
+        Raises:
+            DatabaseAway: draining, and it did not answer.
+            DatabaseReadOnly: draining, and it is a standby.
+        """
+        wait, since = 0.1, time.monotonic()
         while not self.shutdown.stopping.is_set():
             try:
                 await admit(self.database, self.app.schema)
+                if self._drain and await self.database.run(maintenance.read_only()):
+                    raise read_only()
                 await self.known.look()
                 return
-            except DatabaseAway:
+            except DatabaseAway as away:
+                if self._drain and time.monotonic() - since > DRAIN_WITHIN:
+                    raise DatabaseAway(
+                        f"{describe(self.app.dsn)} did not answer within {DRAIN_WITHIN:g} s, so there is"
+                        f" nothing to drain: {away}", sent=False,
+                    ) from None  # fmt: skip
                 await either(self.shutdown.stopping, timeout=wait)
-                wait = min(wait * 2, 15.0)
+                wait = min(wait * 2, MOST_WAIT)
 
     async def _until_ended(self) -> None:
         await self.shutdown.run()

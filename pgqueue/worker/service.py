@@ -6,15 +6,17 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import ClassVar
 
-from pgqueue.worker.database import Database, DatabaseTrouble
+from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.outage import Seldom
 
 FIRST_BACKOFF = 0.2
 MOST_BACKOFF = 15.0
 HURRIED_BACKOFF = 1.0
+AWAY_BACKOFF = 1.0
 CLOSING = 3.0
 
 
@@ -94,7 +96,15 @@ class Service(ABC):
         if self._stopping:
             return
         self._press.clear()
-        await _first(self._press, backoff(failures, self.most_backoff) * random.uniform(0.5, 1.0))
+        most = self.most_backoff
+        with ExitStack() as stack:
+            if isinstance(error, DatabaseAway) and error.outage is not None:
+                # A connection of this process that gets through wakes all; and one attempt serves all.
+                most = min(most, AWAY_BACKOFF)
+                loop = asyncio.get_running_loop()
+                wake = partial(loop.call_soon_threadsafe, self._press.set)
+                stack.enter_context(error.outage.waking(wake))
+            await _first(self._press, backoff(failures, most) * random.uniform(0.5, 1.0))
 
 
 class Keeper(Service):

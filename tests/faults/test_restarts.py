@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, Context, schema
+from pgqueue.worker import outage, service
 from tests.chaos.server import running
 from tests.faults.proxy import Proxy
 from tests.support import eventually_async, statuses, working
@@ -164,3 +165,57 @@ async def test_a_worker_may_start_before_its_database(
             proxy.refuse = False
             await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
     assert sum("no database" in r.message for r in caplog.records) == 1
+
+
+async def test_one_connection_that_gets_through_wakes_all_others(
+    away: App, proxy: Proxy, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here all but one would wait for an hour."""
+
+    @away.task
+    async def noop() -> None: ...
+
+    async def failed(self: service.Service, error: Exception, failures: int) -> None:
+        monkeypatch.setattr(service, "AWAY_BACKOFF", 0.1 if self.name == "presence" else 3600.0)
+        self.most_backoff = 3600.0
+        await original(self, error, 1 if self.name == "presence" else 20)
+
+    original = service.Service._failed
+    noop.on(conn).enqueue()
+    async with working(away, poll=0.05, lease=3) as runtime:
+        await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])
+        await eventually_async(lambda: runtime.notifier and runtime.notifier.works)
+        monkeypatch.setattr(service.Service, "_failed", failed)
+        leave(proxy)
+        await eventually_async(lambda: runtime._outage._away == {"control", "heartbeat", "listen"})
+        noop.on(conn).enqueue()
+        proxy.refuse = False
+        await eventually_async(lambda: set(statuses(conn).values()) == {"succeeded"})
+        await eventually_async(lambda: not runtime._outage._away)
+        monkeypatch.setattr(service.Service, "_failed", original)
+
+
+def test_attempts_take_turns_while_nothing_gets_through(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(outage.time, "monotonic", lambda: now)
+    told = outage.Outage(dsn)
+    assert told.may_try()
+    assert told.may_try()  # nothing is known to be away
+    for connection in ("control", "heartbeat", "listen"):
+        told.away(connection, "refused")
+    tries = 0
+    for _ in range(10_000):  # ten seconds in which ten services try a hundred times a second
+        now += 0.001
+        tries += told.may_try()
+    assert 20 <= tries <= 40
+    woken: list[int] = []
+    with told.waking(lambda: woken.append(1)):
+        told.back("control")
+        assert woken == [1]
+        assert [told.may_try() for _ in range(5)] == [True] * 5
+        told.back("control")  # it was not away: nothing to tell
+        assert woken == [1]
+    told.back("heartbeat")
+    assert woken == [1]

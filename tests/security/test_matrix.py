@@ -52,6 +52,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "read_only": EVERYBODY | {"outsider"}, "same_backend": EVERYBODY | {"outsider"},
     "begin_pinned": EVERYBODY | {"outsider"}, "commit_pinned": EVERYBODY | {"outsider"},
     "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"}, "pin_client": EVERYBODY | {"outsider"}, "pin_more": EVERYBODY | {"outsider"},
+    "row_security": EVERYBODY | {"outsider"},
     "worker_lacks": EVERYBODY, "schema_version": EVERYBODY | {"outsider"},
     "lock_holders": EVERYBODY | {"outsider"}, "index_exists": EVERYBODY | {"outsider"},
     "unfinished_indexes": EVERYBODY | {"outsider"}, "current_role": EVERYBODY | {"outsider"},
@@ -133,7 +134,7 @@ def attempt(conn: psycopg.Connection, name: str, values: dict[str, Any]) -> bool
         "task": "t"
         if name in ("enqueue_one", "enqueue_plain", "add_schedule") or name.endswith("_task")
         else None,
-        "limit": "5s" if name == "pin_session" else values["limit"],
+        "limit": "5s" if name in ("pin_session", "pin_client") else values["limit"],
     }
     try:
         cursor = psycopg.RawCursor(conn)
