@@ -52,8 +52,6 @@ def test_known_names_are_not_warned_of(cli: Cli, conn: psycopg.Connection, dead:
         "limit --task mail --off", "jobs --queue mail --task mail", "cancel --queue mail --yes",
     ):  # fmt: skip
         assert cli(*command.split()).stderr == "", command
-    done = cli("pause", "slow", "--task", "tests.schedules.declaring.report", PGQUEUE_APP=APP)
-    assert done.stderr == "pgqueue: warning: no queue slow is known here\n"
 
 
 def test_the_nearest_schedule(cli: Cli, conn: psycopg.Connection) -> None:
