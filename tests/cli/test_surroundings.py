@@ -11,8 +11,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.cli.support import Cli
-
 NO_PASSWD = """
 import pwd, sys
 def nobody(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
