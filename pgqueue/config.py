@@ -219,7 +219,7 @@ DEV_FILE = Path(".pgqueue") / "dev.json"
 # The variables by which libpq is told where a database is.
 LIBPQ_SAYS_WHERE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")
 _PREFIX = "PGQUEUE_"
-_OTHERS = {"SUPERVISED", "TURNS"}
+_OTHERS = {"SUPERVISED", "LINE", "QUARANTINE", "TURNS"}
 _TOP = ("dsn", "app", "schema", "redact", "keys")
 _KEYS = {f.name for f in fields(Settings)} | set(_TOP)
 

@@ -88,6 +88,7 @@ def work_command(
         supervisor = Supervisor(
             [sys.executable, "-m", "pgqueue", *sys.argv[1:]],
             workers,
+            drain=drain,
             watch=Path.cwd() if watch else None,
         )
         sys.exit(supervisor.run())

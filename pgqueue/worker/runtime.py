@@ -41,6 +41,7 @@ from pgqueue.worker.settler import Settler
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.solitude import Solitude
+from pgqueue.worker.supervisor import AT_WORK, tell
 from pgqueue.worker.threads import DaemonThreads, in_thread
 from pgqueue.worker.turns import of_process
 
@@ -273,6 +274,7 @@ class Runtime:
         if self.database.pooled:
             log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
+        tell(AT_WORK)
         if not self.shutdown.stopping.is_set():
             log.info("worker %s: %s", self.id, summary(self._queues))
         try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pgqueue.worker.service import Service
+
+log = logging.getLogger("pgqueue.worker")
 
 LOOK_EVERY = 1.0
 
@@ -48,7 +53,15 @@ class Signals(Service):
 
     def install(self) -> None:
         for number in heeded():
+            _BEFORE.setdefault(number, signal.getsignal(number))
             self._install(number)
+        if not _at_forks:
+            _at_forks.append(os.getpid())
+            os.register_at_fork(
+                before=_before_fork,
+                after_in_parent=_after_fork,
+                after_in_child=_after_fork_in_child,
+            )
 
     def _install(self, number: signal.Signals) -> None:
         self._events.add_signal_handler(number, self._heed, number)
@@ -61,11 +74,13 @@ class Signals(Service):
             self._interrupts += 1
             if self._interrupts == 1 and (running := self._running()):
                 say_waiting(f"{running} job{'' if running == 1 else 's'}")
+        log.info("%s: stopping", number.name)
         self._stop()
 
     def remove(self) -> None:
         for number in self._installed:
             self._events.remove_signal_handler(number)
+            _BEFORE.pop(number, None)
 
     async def run_once(self) -> float:
         for number, handler in list(self._installed.items()):
@@ -74,3 +89,33 @@ class Signals(Service):
                 self._events.remove_signal_handler(number)
                 self._install(number)
         return LOOK_EVERY
+
+
+_BEFORE: dict[signal.Signals, Any] = {}  # what the process did at these signals before it was a worker
+_at_forks: list[int] = []
+_masks = threading.local()
+
+
+def _before_fork() -> None:
+    """Keep signals from the child until it is rid of the worker's handlers."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _BEFORE)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _after_fork_in_child() -> None:
+    """A signal to a child that a job has forked is none to the worker.
+
+    It has inherited the handlers, and the descriptor by which each signal wakes the worker's event loop.
+    """
+    if _BEFORE:
+        signal.set_wakeup_fd(-1)
+        for number, handler in _BEFORE.items():
+            # Not as it was, but as the system does it: asyncio's runner had a handler of its own for SIGINT, and an
+            # exception from one that is called in here would go nowhere.
+            ignored = handler is signal.SIG_IGN
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        _BEFORE.clear()
+    _after_fork()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 
@@ -24,9 +25,9 @@ class Wakeup:
         with suppress(OSError):  # so much is set already, or nobody waits any more
             self._theirs.send(b"\0")
 
-    def wait(self, seconds: float) -> None:
-        """Return when set, or after so many seconds."""
-        select.select([self._ours], [], [], seconds)
+    def wait(self, seconds: float, also: Sequence[int] = ()) -> None:
+        """Return when set, when one of these descriptors can be read, or after so many seconds."""
+        select.select([self._ours, *also], [], [], seconds)
         with suppress(BlockingIOError):
             while self._ours.recv(4096):
                 pass

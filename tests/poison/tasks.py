@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import resource
 import signal
@@ -123,3 +124,59 @@ def orphan(ctx: Context) -> None:
     with app.connections.sync() as conn:
         conn.execute("insert into ledger (job, pid) values (%s, %s)", (ctx.id, os.getpid()))
     threading.Event().wait()
+
+
+def nap() -> None:
+    time.sleep(600)
+
+
+def start_and_end(number: int) -> None:
+    """Start children of this process, and end them by a signal."""
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=nap)
+    child.start()
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    child.join()
+    with fork.Pool(2) as pool:  # its end terminates the children
+        assert pool.map(abs, [-1, -2]) == [1, 2]
+    if (pid := os.fork()) == 0:
+        try:
+            nap()
+        finally:
+            os._exit(0)
+    os.kill(pid, number)
+    os.waitpid(pid, 0)
+
+
+@app.task(name="children_thread")
+def children_thread(ctx: Context, number: int) -> None:
+    start_and_end(number)
+    good_thread.function(ctx)
+
+
+@app.task(name="children_async")
+async def children_async(ctx: Context, number: int) -> None:
+    start_and_end(number)
+    await good.function(ctx)
+
+
+@app.task(name="children_process", run="process")
+def children_process(ctx: Context, number: int) -> None:
+    start_and_end(number)
+    good_thread.function(ctx)
+
+
+@app.task(name="ends_its_worker", max_retries=5)
+def ends_its_worker(ctx: Context, how: str) -> None:
+    with app.connections.sync() as conn:
+        conn.execute("insert into ledger (job, pid) values (%s, %s)", (-ctx.attempt, os.getpid()))
+    if ctx.attempt > 1:
+        return
+    match how:
+        case "exit":
+            os._exit(0)
+        case "terminate":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "interrupt":
+            os.kill(os.getpid(), signal.SIGINT)

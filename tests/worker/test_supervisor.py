@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pgqueue.worker.supervisor import MARK, Supervisor
+from pgqueue.worker.supervisor import (
+    MARK,
+    MOST_WAIT,
+    MOST_WAIT_AT_WORK,
+    Child,
+    Supervisor,
+    ended,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +66,54 @@ def test_a_signal_while_a_child_is_started_reaches_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(subprocess, "Popen", interrupted)
     assert supervisor.run() == 0
     assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
+
+
+@pytest.mark.parametrize("where", ["at the start", "at a restart"])
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
+def test_a_child_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str, number: int
+) -> None:
+    supervisor = Supervisor([sys.executable, "-c", ""], 2)
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+    refusals = iter([True, True] if where == "at the start" else [False, False, True, True])
+
+    def refused(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if next(refusals, False):
+            raise OSError(number, os.strerror(number))
+        started.append(popen(*args, **options))
+        if len(started) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    assert supervisor.run() == 0
+    assert len(started) == 4
+    assert all(process.poll() is not None for process in started)
+    lines = [r.getMessage() for r in caplog.records if "could not be started" in r.message]
+    assert len(lines) == 2
+    assert all(os.strerror(number) in line and "trying again in" in line for line in lines)
+
+
+def test_waits_for_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+    """Of one that dies at once and again: longer and longer, but not when it had come to work."""
+    for at_work, longest in ((False, MOST_WAIT), (True, MOST_WAIT_AT_WORK)):
+        child = Child([sys.executable, "-c", ""], "worker 1")
+        waits = []
+        for _ in range(12):
+            child.start()
+            assert child.process is not None
+            child.process.wait()
+            child.heard()
+            child._at_work = at_work
+            child.died(1)
+            waits.append(child.start_at - time.monotonic())
+        assert waits == sorted(waits) or waits[-1] > longest - 1
+        assert longest - 0.5 < waits[-1] <= longest
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (-9, "was killed by SIGKILL"), (7, "ended with code 7"), (0, "though it was not told to"), (-300, "code -300"),
+])  # fmt: skip
+def test_ends_in_words(code: int, words: str) -> None:
+    assert words in ended(code)
