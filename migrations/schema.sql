@@ -116,7 +116,9 @@ create table pgqueue.jobs (
     limit_key         text,
     progress          jsonb,
     result            jsonb,
-    workflow_id       bigint
+    workflow_id       bigint,
+    quarantine        smallint
+        constraint jobs_quarantine check (quarantine > 0)
 ) with (
     -- A claim and a completion each write a new version of the row: half of a page is room for them beside it.
     fillfactor = 50,
@@ -129,7 +131,8 @@ comment on column pgqueue.jobs.claim_id is 'Fencing token made by the client per
 comment on column pgqueue.jobs.worker_id is 'Who runs it: information, and the predicate of jobs_running; null unless running';
 comment on column pgqueue.jobs.attempt is 'Claims so far, counted at the claim; a snooze gives its attempt back';
 comment on column pgqueue.jobs.max_retries is 'Runs allowed after the first';
-comment on column pgqueue.jobs.crashes is 'Leases that ran out: the worker died or lost its database';
+comment on column pgqueue.jobs.crashes is
+    'Leases that ran out since a run last ended by itself: the worker died or lost its database';
 comment on column pgqueue.jobs.run_seconds is 'Run time of the last attempt, by the worker''s monotonic clock';
 comment on column pgqueue.jobs.backoff is '{"base": s, "factor": x, "cap": s, "jitter": 0..1}; null means the default';
 comment on column pgqueue.jobs.schedule is 'The schedule that this is a run of';
@@ -143,6 +146,8 @@ comment on column pgqueue.jobs.limit_key is 'Jobs with one are claimed under the
 comment on column pgqueue.jobs.progress is '{"done": n, "total": n, "message": text} as the handler last said';
 comment on column pgqueue.jobs.result is 'What the handler returned, for tasks that keep it';
 comment on column pgqueue.jobs.workflow_id is 'The workflow that it belongs to';
+comment on column pgqueue.jobs.quarantine is
+    'Of a suspect: how many run together at most, it included; 1: it runs alone. Null: it is no suspect';
 
 create index jobs_ready on pgqueue.jobs (queue, priority desc, run_at, id) where status = 'pending';
 -- The predicate names no column that a completion names: else the planner takes this index for
@@ -155,6 +160,8 @@ create unique index jobs_unique on pgqueue.jobs (pgqueue.held_key(unique_key, un
 -- By an expression, so that no statistics can lead a search for it to jobs_ready.
 create index jobs_expiring on pgqueue.jobs ((case when status = 'pending' then expires_at end))
     where expires_at is not null;
+-- By an expression, so that a search for suspects cannot take jobs_ready, nor any other search this one.
+create index jobs_suspect on pgqueue.jobs (run_at, id) where (case when status = 'pending' then quarantine end) is not null;
 -- For claims under limits: the keys of a queue by a loose index scan, then the first jobs of each. By
 -- expressions, so that no statistics can lead these searches to jobs_ready, or one of them to the other.
 create index jobs_keyed on pgqueue.jobs
@@ -617,8 +624,8 @@ create function pgqueue.retry_keyed(job_id bigint, args jsonb default null) retu
 as $$
 begin
     update pgqueue.jobs as j
-       set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(), finished_at = null,
-           cancel_requested = false, run_seconds = null, expires_at = null, progress = null,
+       set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
+           finished_at = null, cancel_requested = false, run_seconds = null, expires_at = null, progress = null,
            args = coalesce(retry_keyed.args, j.args)
      where j.id = job_id and j.status in ('dead', 'cancelled');
     return found;
@@ -678,7 +685,8 @@ comment on function pgqueue.tokens is 'Jobs that a rate lets start now, as a fra
 -- One claim of a queue at a time, and each statement after the lock has a snapshot of its own, so the
 -- counts see every claim before this one: in one statement with the lock they would be older than it.
 create function pgqueue.claim_limited(
-    of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8, after_key text
+    of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8, after_key text,
+    suspects boolean default false
 )
     returns table (last_key text, wait float8, id bigint, task text, args text, priority smallint, attempt integer,
                    max_retries integer, crashes integer, run_at timestamptz)
@@ -724,9 +732,15 @@ begin
         room := least(room, floor(there + 1e-9)::integer);
     end if;
     while room > 0 and visited < 500 and cardinality(keys) + cardinality(first_in_order) < room loop
-        select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
-         where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
-         order by (case when j.status = 'pending' then j.limit_key end) limit 1;
+        if suspects then
+            select min(j.limit_key) into next_key from pgqueue.jobs j
+             where (case when j.status = 'pending' then j.quarantine end) is not null and j.queue = of_queue
+               and j.limit_key > at_key;
+        else
+            select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
+             where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
+             order by (case when j.status = 'pending' then j.limit_key end) limit 1;
+        end if;
         if next_key is null or around and next_key > coalesce(after_key, '') then
             exit when around;
             around := true;
@@ -758,12 +772,12 @@ begin
             allows := allows || allowed;
             weights := weights || head.weight;
         elsif not busy ? at_key then
-            select j.id, j.run_at into head from pgqueue.jobs j
+            select j.id, j.run_at, j.quarantine into head from pgqueue.jobs j
              where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key || '' end) = at_key
                and j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
                and (head.ordered = 'strict' or j.run_at <= now())
              order by j.id limit 1;
-            if head.run_at <= now() then
+            if head.run_at <= now() and suspects = (head.quarantine is not null) then
                 first_in_order := first_in_order || head.id;
             end if;
         end if;
@@ -775,7 +789,7 @@ begin
                  select x.id, row_number() over (order by x.priority desc, x.run_at, x.id) as nth
                    from (select j.id, j.priority, j.run_at from pgqueue.jobs j
                           where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
-                            and j.run_at <= now()
+                            and j.run_at <= now() and suspects = (j.quarantine is not null)
                             and (j.expires_at is null or j.expires_at > now())
                           order by j.priority desc, j.run_at, j.id
                           limit least(k.allowed, greatest(k.weight, 2 * room / cardinality(keys) + 1))) x) found
@@ -787,12 +801,21 @@ begin
         with plain as (
             select j.id from pgqueue.jobs j
              where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
+               and suspects = (j.quarantine is not null)
                and (j.expires_at is null or j.expires_at > now())
                and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
              order by j.priority desc, j.run_at, j.id
              limit greatest(room, 0)
         ) select case when random() < 0.5 then chosen || array(select p.id from plain p)
                       else array(select p.id from plain p) || chosen end into chosen;
+    end if;
+    if suspects then
+        -- No more than the first may have beside it, and only those that may have as many.
+        select array_agg(s.id), min(s.n) into chosen, room
+          from (select j.id, first_value(j.quarantine) over (order by c.nth) as n, j.quarantine
+                  from unnest(chosen[1:greatest(room, 0)]) with ordinality as c(id, nth)
+                  join pgqueue.jobs j on j.id = c.id order by c.nth) s
+         where s.quarantine >= s.n;
     end if;
     return query
     with pick as materialized (
@@ -802,7 +825,7 @@ begin
          for no key update of j skip locked
     ), taken as (
         update pgqueue.jobs j
-           set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = claim_limited.claim_id,
+           set quarantine = case when suspects then (select count(*) from pick) end, status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = claim_limited.claim_id,
                worker_id = claim_limited.worker_id, claimed_at = clock_timestamp(),
                lease_expires_at = clock_timestamp() + make_interval(secs => lease)
           from pick
@@ -1305,7 +1328,7 @@ begin
     ), back as (
         update pgqueue.jobs j
            set status = case when c.parent is null then 'pending' else 'blocked' end, attempt = 0, crashes = 0,
-               run_at = clock_timestamp(), finished_at = null, cancel_requested = false, run_seconds = null,
+               quarantine = null, run_at = clock_timestamp(), finished_at = null, cancel_requested = false, run_seconds = null,
                claimed_at = null, expires_at = null, progress = null
           from members c
          where j.id = c.job_id and j.status in ('dead', 'cancelled')
@@ -1760,7 +1783,7 @@ revoke execute on function
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.room(text), pgqueue.with_defaults(jsonb),
     pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb), pgqueue.hold_again(bigint[]),
-    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text),
+    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
     pgqueue.settle(bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),

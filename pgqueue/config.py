@@ -62,7 +62,7 @@ class Settings:
         keep_dead: retention of dead jobs.
         keep_cancelled: retention of cancelled jobs.
         keep_events: retention of events.
-        max_crashes: leases that may run out before a job is dead.
+        max_crashes: leases of a job that may run out, the last of them while it ran alone, before it is dead.
         max_rss: resident memory of a process and its pool of processes, in bytes or as "500MB", at
             which it ends and the supervisor starts another; None for no limit.
         default_timeout: longest run of a task that sets none; None for no limit.

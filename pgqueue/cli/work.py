@@ -81,18 +81,19 @@ def work_command(
     if not supervised():
         say_tasks(app, wanted)
     worker = Worker(app, wanted, drain=drain, max_jobs=max_jobs, **settings)
+    command = [sys.executable, "-m", "pgqueue", *sys.argv[1:]]
     if supervised():
         exit_with_supervisor()
     elif workers > 1 or watch:
         asyncio.run(check(app))
         supervisor = Supervisor(
-            [sys.executable, "-m", "pgqueue", *sys.argv[1:]],
+            command,
             workers,
             drain=drain,
             watch=Path.cwd() if watch else None,
         )
         sys.exit(supervisor.run())
-    worker.run_as_process()
+    worker.run_as_process(command)
 
 
 def say_tasks(app: App, queues: Iterable[str] | None) -> None:

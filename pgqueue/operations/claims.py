@@ -22,7 +22,7 @@ class Finished(NamedTuple):
     """The end of an attempt; ``run_seconds`` by the monotonic clock.
 
     ``doubtful``: it may have been recorded already, by a statement or COMMIT without an answer.
-    ``job``: for the log.
+    ``job``: for the log. ``by_itself``: its handler came to an end, and took no worker with it.
     """
 
     id: int
@@ -31,6 +31,7 @@ class Finished(NamedTuple):
     run_seconds: float
     doubtful: bool = False
     job: ClaimedJob | None = None
+    by_itself: bool = False
 
     @property
     def in_workflow(self) -> bool:
@@ -237,6 +238,7 @@ def fail(ended: Sequence[Finished]) -> Operation[dict[int, Recorded]]:
         "errors": [f.outcome.error for f in ended],
         "tracebacks": [f.outcome.traceback for f in ended],
         "logs": [f.outcome.log for f in ended],
+        "ended": [f.by_itself for f in ended],
     }
     return Operation(
         "fail", values, lambda rows: {r[0]: Recorded(Status(r[1]), r[2]) for r in rows}

@@ -38,8 +38,10 @@ def queues_at_work(queues: Sequence[str] | None) -> Operation[list[QueueAtWork]]
     return Operation("queues_at_work", values, lambda rows: [QueueAtWork(*row) for row in rows])
 
 
-def claim(queue: str, after_key: str | None, **taking: Unpack[Taking]) -> Operation[Limited]:
-    """Claim due jobs of a queue under its limits and those of its keys."""
+def claim(
+    queue: str, after_key: str | None, *, suspects: bool = False, **taking: Unpack[Taking]
+) -> Operation[Limited]:
+    """Claim due jobs of a queue under its limits and those of its keys: suspects that may run together, or all others."""
 
     def decode(rows: Sequence[Row]) -> Limited:
         if not rows:
@@ -48,7 +50,8 @@ def claim(queue: str, after_key: str | None, **taking: Unpack[Taking]) -> Operat
         jobs = [ClaimedJob._make((*row[2:], taking["claim_id"])) for row in claimed]
         return Limited(jobs, last_key, wait)
 
-    return Operation("claim_limited", {"queue": queue, "after_key": after_key, **taking}, decode)
+    values = {"queue": queue, "after_key": after_key, "suspects": suspects, **taking}
+    return Operation("claim_limited", values, decode)
 
 
 def declare(

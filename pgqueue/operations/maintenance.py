@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pgqueue.job import Status, check_name, check_queue
 from pgqueue.operations import Operation, ids
+from pgqueue.operations.quarantine import TOGETHER
 from pgqueue.stamp import Stamp, parse
 
 ALL = "*"
@@ -41,6 +42,7 @@ class Rescued:
     task: str
     status: Status
     attempt: int
+    quarantine: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,14 @@ def rescue(
     """Take back running jobs whose lease ran out, of ids from behind one on up to another."""
     return Operation(
         "rescue",
-        {"max_crashes": max_crashes, "limit": limit, "after": after, "until": until},
-        lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3]) for r in rows],
+        {
+            "max_crashes": max_crashes,
+            "together": TOGETHER,
+            "limit": limit,
+            "after": after,
+            "until": until,
+        },
+        lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3], r[4]) for r in rows],
     )
 
 

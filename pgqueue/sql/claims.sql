@@ -13,7 +13,7 @@ pick as materialized (
             and (not :skip_touched::boolean or j.xmax = '0'::xid or j.xmax = j.xmin or age(j.xmax) not between -1000 and 1000)
             and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null
-            and j.limit_key is null
+            and j.limit_key is null and j.quarantine is null
             and (j.expires_at is null or j.expires_at > now())
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
@@ -133,7 +133,7 @@ with recursive slice as materialized (
             and (j.run_at, j.id) <= (ordered.until_at, ordered.until_id)
             and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
             and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = ordered.queue) is null
-            and j.limit_key is null
+            and j.limit_key is null and j.quarantine is null
             and (j.expires_at is null or j.expires_at > now())
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
@@ -241,7 +241,7 @@ select false, claimed.* from claimed;
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt. Rows locked by others are left
 -- for the next time.
 with own as materialized (
-    select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds,
+    select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds, t.ended,
            t.log,
            j.attempt, j.claim_id, j.worker_id, j.claimed_at,
            case when t.outcome in ('retry', 'snooze') and j.cancel_requested then 'cancelled'
@@ -249,11 +249,9 @@ with own as materialized (
                 when t.outcome in ('retry', 'snooze') then 'pending'
                 else t.outcome end as status
       from unnest(:ids::bigint[], :claim_ids::uuid[], :outcomes::text[], :delays::float8[],
-                  :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[]
-                  , :logs::text[]
-           ) as t(id, claim_id, outcome, delay, error_type, error, traceback, run_seconds
-                  , log
-           )
+                  :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[], :logs::text[],
+                  :ended::boolean[])
+           as t(id, claim_id, outcome, delay, error_type, error, traceback, run_seconds, log, ended)
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running'
      order by j.id
@@ -278,6 +276,9 @@ update pgqueue.jobs j
                      else j.run_at end,
        finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
        attempt = case when own.outcome = 'snooze' then j.attempt - 1 else j.attempt end,
+       -- A run that ended by itself took no worker with it.
+       crashes = case when own.ended then 0 else j.crashes end,
+       quarantine = case when own.ended then null else j.quarantine end,
        last_error = case when own.outcome = 'snooze' then j.last_error
                          else left(concat_ws(': ', own.error_type, nullif(own.error, '')), 1000) end,
        run_seconds = own.run_seconds, claim_id = null, worker_id = null, lease_expires_at = null

@@ -143,7 +143,7 @@ with chosen as materialized (
      for no key update of j skip locked
 ), back as (
     update pgqueue.jobs j
-       set status = 'pending', attempt = 0, crashes = 0, run_at = clock_timestamp(),
+       set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
            finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null, expires_at = null, progress = null,
            args = coalesce(:args::text::jsonb, j.args)
       from chosen

@@ -1,14 +1,23 @@
 -- name: rescue
--- Take back running jobs whose lease ran out: pending again, or dead when out of retries or crashes.
+-- Take back running jobs whose lease ran out: pending again, or dead when they may not run twice, or ran alone and are
+-- out of retries or crashes. One that would be dead by its next crash is a suspect, and so is put into quarantine.
 -- They keep their run_at, and so their place before a backlog that is younger than they are.
 with lapsed as materialized (
-    select j.id, j.attempt, j.worker_id, j.claim_id, j.claimed_at,
+    select j.id, j.attempt, j.worker_id, j.claim_id, j.claimed_at, counted.crashes,
            case when j.cancel_requested then 'cancelled'
-                when j.attempt > j.max_retries or j.crashes >= :max_crashes::integer - 1 then 'dead'
+                when j.max_retries = 0 then 'dead'
+                when j.quarantine = 1 and (j.attempt > j.max_retries or j.crashes >= :max_crashes::integer - 1) then 'dead'
                 else 'pending' end as status,
-           format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s)',
-                  j.worker_id, j.crashes::bigint + 1, :max_crashes::integer) as reason
+           case when j.quarantine is not null then greatest(j.quarantine / 4, 1)
+                when counted.crashes >= :max_crashes::integer - 1 or j.attempt > j.max_retries then :together::smallint
+                end as quarantine,
+           format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s%s)',
+                  j.worker_id, counted.crashes, :max_crashes::integer,
+                  case when j.quarantine = 1 then ', alone' when j.quarantine > 1 then ', beside other suspects' end) as reason
       from pgqueue.jobs j
+     -- In company a job comes to its last chance, and not further.
+     cross join lateral (select case when j.quarantine = 1 or j.crashes < :max_crashes::integer - 1
+                                     then least(j.crashes, 2147483646) + 1 else j.crashes end as crashes) counted
      where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
        and j.id > :after::bigint and j.id <= :until::bigint
        -- Its row was locked when its worker last renewed it.
@@ -23,13 +32,14 @@ with lapsed as materialized (
       from lapsed l
 )
 update pgqueue.jobs j
-   set status = l.status, crashes = least(j.crashes, 2147483646) + 1,
+   set status = l.status, crashes = l.crashes,
+       quarantine = case when l.status = 'pending' then l.quarantine end,
        finished_at = case when l.status = 'pending' then null else clock_timestamp() end,
        last_error = 'WorkerCrashed: ' || l.reason,
        claim_id = null, worker_id = null, lease_expires_at = null
   from lapsed l
  where j.id = l.id
-returning j.id, j.task, j.status, j.attempt;
+returning j.id, j.task, j.status, j.attempt, j.quarantine;
 
 -- name: last_id
 -- The last id that the sequence has given, for who may use it.

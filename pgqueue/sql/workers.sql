@@ -37,7 +37,7 @@ select format('%s on %s', w.privilege, w.relation)
  where to_regclass(w.relation) is not null and not has_table_privilege(w.relation, w.privilege)
 union all
 select format('update (%s) on %s', w.field, w.relation)
-  from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'claim_id', 'worker_id',
+  from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'quarantine', 'claim_id', 'worker_id',
                'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error'])
         union all select 'pgqueue.workers', pg_catalog.unnest(array['seen_at', 'state', 'held_jobs', 'held_until'])) as w(relation, field)
  where not has_column_privilege(w.relation, w.field, 'update')

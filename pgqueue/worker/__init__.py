@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
@@ -11,15 +12,28 @@ from pgqueue import config
 from pgqueue.config import Given, Settings
 from pgqueue.worker import logs
 from pgqueue.worker.pools import Queues, pools
-from pgqueue.worker.supervisor import REPLACE, supervised
+from pgqueue.worker.supervisor import (
+    REPLACE,
+    SUSPECTS,
+    Beside,
+    line,
+    quarantined,
+    supervised,
+    tell,
+)
 
 if TYPE_CHECKING:
     from pgqueue.app import App
+    from pgqueue.worker.quarantine import Apart
     from pgqueue.worker.runtime import Runtime
     from pgqueue.worker.several import Several
 
 LEAST_THREADS = 32
 LAST_TASKS = 2.0  # seconds
+
+
+LOOK_EVERY = 0.02
+TO_BE_ENDED = 10.0
 
 
 class Worker:
@@ -53,6 +67,8 @@ class Worker:
         self._runtime: Runtime | None = None
         self._serving: Runtime | Several | None = None
         self._ends_process = False
+        self._beside: Beside | None = None
+        self._apart: Apart | None = None
         self.settings  # noqa: B018  a wrong setting is reported here and now
 
     @property
@@ -81,17 +97,21 @@ class Worker:
         finally:
             _close(runner)
 
-    def run_as_process(self) -> NoReturn:
+    def run_as_process(self, command: list[str] | None = None) -> NoReturn:
         """Run, then end the process, though handlers may still be running in threads.
 
         Their jobs are given back at the last moment; ``run`` must leave them to their leases, for
         the threads go on.
+
+        Args:
+            command: starts this worker anew, in another process, for suspects.
         """
         from pgqueue.worker.exits import run_to_end
         from pgqueue.worker.garbage import collect_less_often
 
         collect_less_often()
         self._ends_process = True
+        self._choose_place(command)
         runner = asyncio.Runner(loop_factory=self._make_loop)
         try:
             run_to_end(runner, self._run_and_exit())
@@ -108,8 +128,28 @@ class Worker:
         loop.set_default_executor(DaemonThreads(max(size, LEAST_THREADS), "asyncio"))
         return loop
 
+    def _choose_place(self, command: list[str] | None) -> None:
+        """Where suspects run: here alone, by the supervisor, or in a process beside this one."""
+        from pgqueue.worker.quarantine import Apart
+
+        if quarantined():
+            self._apart = Apart(only=True)
+        elif line() is not None:
+            self._apart = Apart(isolate=lambda: tell(SUSPECTS))
+        elif command is not None and sys.platform != "win32":
+            beside = self._beside = Beside(command)
+            self._apart = Apart(
+                isolate=beside.isolate, at_rest=lambda: beside.at_rest, pids=beside.pids
+            )
+
     async def _run_and_exit(self) -> None:
         await self.arun(signals=True)
+        if self._beside is not None:
+            self._beside.stop()
+            for _ in range(int((self.settings.grace + TO_BE_ENDED) / LOOK_EVERY)):
+                if not self._beside.pids():
+                    break
+                await asyncio.sleep(LOOK_EVERY)
         logs.say_last_words()
         # Here and now: leaving the loop would wait for handlers that swallow their cancellation.
         recycled = self._serving is not None and self._serving.recycled
@@ -120,10 +160,12 @@ class Worker:
         from pgqueue.worker.exits import contained
         from pgqueue.worker.last_resort import LastResort
         from pgqueue.worker.main_guard import check_main_guard
+        from pgqueue.worker.quarantine import Apart
         from pgqueue.worker.several import Several
         from pgqueue.worker.signals import Signals
 
         check_main_guard([each.name for each in self.app.definitions if each.run == "process"])
+        self._apart = self._apart or Apart()  # for all databases
         dsns = self.app.dsns
         serving = Several(dsns, self._make, drain=self._drain) if len(dsns) > 1 else self._make()
         self._serving = serving
@@ -132,7 +174,7 @@ class Worker:
                 await serving.run()
             return
         last_resort = LastResort(self.settings.grace)
-        watch = Signals(serving.stop, lambda: serving.running, last_resort.told)
+        watch = Signals(self.stop, lambda: serving.running, last_resort.told)
         watch.install()
         watching = asyncio.create_task(watch.run())
         try:
@@ -153,6 +195,7 @@ class Worker:
             drain=self._drain,
             max_jobs=self._max_jobs,
             ends_process=self._ends_process,
+            apart=self._apart,
         )
         return self._runtime
 
@@ -160,6 +203,8 @@ class Worker:
         """Ask a worker that runs in this event loop to end; again, to end without waiting."""
         if self._serving is not None:
             self._serving.stop()
+        if self._beside is not None:
+            self._beside.stop()
 
 
 def _close(runner: asyncio.Runner) -> None:

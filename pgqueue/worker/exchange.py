@@ -74,6 +74,7 @@ class Exchange(Service):
         self.claiming = True
         self.empty = False
         self.busy = False
+        self.passed: Callable[[], None] = lambda: None  # called after each pass
 
     def look_again(self) -> None:
         """There may be something now, whatever the last look said."""
@@ -94,6 +95,7 @@ class Exchange(Service):
                     wait = await self._exchange()
         finally:
             self.busy = False
+            self.passed()
         again = self._executor.postponed.wait()
         return wait if again is None else min(wait, max(again, 0.001))
 

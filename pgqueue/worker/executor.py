@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import copy_context
 
 from pgqueue.job import ClaimedJob
@@ -17,7 +17,6 @@ from pgqueue.worker.postponed import Postponed
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.run import Run, interrupted
 from pgqueue.worker.slots import MOMENT, Slots
-from pgqueue.worker.solitude import Solitude
 from pgqueue.worker.tracebacks import clear_tracebacks
 
 
@@ -28,7 +27,6 @@ class Executor:
         self,
         *,
         slots: Slots,
-        solitude: Solitude,
         handlers: Handlers,
         processes: Processes,
         lease: float,
@@ -40,7 +38,6 @@ class Executor:
         self.ended: list[Finished] = []
         self.postponed = Postponed()
         self.gave_back = False
-        self._solitude = solitude
         self._handlers, self._processes = handlers, processes
         self._looking: asyncio.TimerHandle | None = None
         self._lease = lease
@@ -49,13 +46,13 @@ class Executor:
         self._clean = copy_context()
         self._clean.run(IN_JOB.set, True)
         self._accepting = True
-        solitude.add(self)
+        self.held_back = False
 
     def room(self) -> int:
         """How many more jobs are worth claiming now."""
-        if not self._accepting:
+        if not self._accepting or self.held_back:
             return 0
-        return self._solitude.room(self.slots.room(len(self.held)))
+        return self.slots.room(len(self.held))
 
     def submit(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         """Take claimed jobs; ``claimed_at`` is when the claim was sent, by the clock of leases."""
@@ -65,10 +62,9 @@ class Executor:
             self.waiting.append(run)
             if self._handlers.in_process(job.task):
                 self._join_processes(run)
-        if not self._accepting:  # the claim was under way when the worker was told to stop
-            self.give_back(keep=None)
+        if not self._accepting or self.held_back:  # the claim was under way when it was told to
+            self.give_back()
             return
-        self._solitude.claimed(self, jobs)
         self._fill()
 
     def _join_processes(self, run: Run) -> None:
@@ -83,7 +79,7 @@ class Executor:
             self._give_back(run)
 
     def _fill(self) -> None:
-        while self.slots.free and not self._solitude.closed and (run := self._next()) is not None:
+        while self.slots.free and not self.held_back and (run := self._next()) is not None:
             self.start(run)
         if self.waiting and self._looking is None:
             self._looking = self._loop.call_later(MOMENT, self._look)
@@ -100,7 +96,7 @@ class Executor:
         self._looking = None
         due = clock.seconds() - MOMENT
         late = [run for run in self.waiting if run.claimed_at <= due]
-        if late and not self._solitude.closed:
+        if late:
             self.slots.stall()
             for run in late:
                 if run.in_process:
@@ -124,33 +120,31 @@ class Executor:
         # Of the worker, not of who called: a job that ends starts the next, whose context variables are its own.
         run.task = asyncio.Task(self._run(run), loop=self._loop, context=self._clean.copy())
 
-    def give_back(self, *, keep: Run | None) -> None:
+    def give_back(self) -> None:
         """Give back what has not started, with its attempt."""
-        for run in [run for run in self.waiting if run is not keep]:
+        for run in list(self.waiting):
             self._give_back(run)
 
     def _give_back(self, run: Run) -> None:
-        self._return(run, RELEASED)
-
-    def put_off(self, runs: Iterable[Run], seconds: float) -> None:
-        """Give back some that have not started, to be claimed again after a while."""
-        for run in runs:
-            self._return(run, Outcome("snooze", delay=seconds))
-
-    def _return(self, run: Run, outcome: Outcome) -> None:
         self.waiting.remove(run)
         self.slots.taken -= 1
-        self._report(run, outcome)
+        self._report(run, RELEASED)
+
+    def hold_back(self) -> None:
+        """Take nothing and start nothing until told to resume, for suspects are to run without others."""
+        self.held_back = True
+        self.give_back()
 
     def resume(self) -> None:
-        """Go on after another job ran alone."""
+        """Go on."""
+        self.held_back = False
         self._fill()
         self._wake()
 
     def release(self) -> None:
         """Take no more, and give back what has not started."""
         self._accepting = False
-        self.give_back(keep=None)
+        self.give_back()
 
     def interrupt_all(self) -> None:
         """Stop every running handler; their jobs are retried at once."""
@@ -200,5 +194,8 @@ class Executor:
                 self.slots.took(seconds)
             doubtful = run.context is not None and run.context.doubtful
             job = run.job
-            self.ended.append(Finished(job.id, job.claim_id, outcome, seconds, doubtful, job))
+            by_itself = run.context is not None and run.reason not in ("stopping", "lost")
+            self.ended.append(
+                Finished(job.id, job.claim_id, outcome, seconds, doubtful, job, by_itself)
+            )
         self._wake()

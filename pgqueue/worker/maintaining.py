@@ -24,8 +24,9 @@ def maintaining(
     hooking: Hooking,
     settler: Settler,
     wake: Callable[[], None],
+    suspected: Callable[[], None],
 ) -> list[Service]:
-    """Make them; ``wake`` lets the claimers look at once."""
+    """Make them; ``wake`` lets the claimers look at once, ``suspected`` the quarantine."""
     keep = {
         Status.SUCCEEDED: settings.keep_succeeded,
         Status.DEAD: settings.keep_dead,
@@ -37,6 +38,7 @@ def maintaining(
             lease=settings.lease,
             max_crashes=settings.max_crashes,
             rescued=wake,
+            suspected=suspected,
             hooking=hooking,
             settle=settler.ended,
         ),

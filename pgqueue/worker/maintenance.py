@@ -39,6 +39,7 @@ class Rescuer(Service):
         lease: float,
         max_crashes: int,
         rescued: Callable[[], None],
+        suspected: Callable[[], None],
         hooking: Hooking,
         settle: Callable[[Iterable[int]], None],
     ) -> None:
@@ -46,7 +47,7 @@ class Rescuer(Service):
         self._database, self._settle = database, settle
         self._interval = min(lease / 3, LONGEST_RESCUE_INTERVAL)
         self._max_crashes = max_crashes
-        self._rescued, self._hooking = rescued, hooking
+        self._rescued, self._suspected, self._hooking = rescued, suspected, hooking
         self._pace, self._after = Pace(LEAST_STRETCH), -1
 
     async def run_once(self) -> float:
@@ -83,6 +84,8 @@ class Rescuer(Service):
             if job.status == Status.DEAD:
                 self._hooking.crashed(job.id, job.task, job.attempt)
         self._rescued()
+        if any(job.quarantine is not None for job in jobs):
+            self._suspected()
         self._settle(job.id for job in jobs if job.status != Status.PENDING)
 
 

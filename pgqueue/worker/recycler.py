@@ -28,6 +28,7 @@ class Recycler(Service):
         stuck: the runs that cannot be ended.
         ends_process: ending the worker ends the process; else a stuck handler would go on anyway.
         threads: of the worker's own, to look in.
+        apart: the pids of children that are workers of their own.
     """
 
     name: ClassVar[str] = "recycler"
@@ -40,12 +41,13 @@ class Recycler(Service):
         ends_process: bool,
         recycle: Callable[[str], None],
         threads: DaemonThreads,
+        apart: Callable[[], set[int]] = set,
     ) -> None:
         super().__init__()
         self._max_rss = max_rss
         self._stuck = stuck
         self._ends_process = ends_process
-        self._recycle = recycle
+        self._recycle, self._apart = recycle, apart
         self._threads = threads
         self._reported: set[int] = set()
 
@@ -66,17 +68,20 @@ class Recycler(Service):
                 self._reported.add(run.job.id)
                 self.log.error("%s: its slot is lost until this process ends", reason)
         if self._max_rss is not None:
-            resident = await in_thread(self._threads, resident_bytes)
+            resident = await in_thread(self._threads, resident_bytes, self._apart())
             if resident > self._max_rss:
                 self._recycle(f"{shown(resident)} resident, over max_rss {shown(self._max_rss)}")
         return LOOK_EVERY
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process and its children, the process pool of jobs."""
+def resident_bytes(apart: Iterable[int] = ()) -> int:
+    """Resident memory of this process and its children, the process pool of jobs; but not of those apart."""
     own = psutil.Process()
-    total = int(own.memory_info().rss)
-    for child in own.children(recursive=True):
+    total, apart = int(own.memory_info().rss), set(apart)
+    for child in own.children():
+        if child.pid in apart:
+            continue
         with suppress(psutil.Error):
             total += int(child.memory_info().rss)
+            total += sum(int(each.memory_info().rss) for each in child.children(recursive=True))
     return total

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 from uuid import uuid4
 
 from pgqueue.app import App
@@ -19,6 +20,7 @@ from pgqueue.connect import describe
 from pgqueue.context import Context
 from pgqueue.drivers import read_only
 from pgqueue.operations import Operation, maintenance, workflows
+from pgqueue.operations.quarantine import TOGETHER
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
@@ -31,16 +33,16 @@ from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.pools import Pools, declared, summary
 from pgqueue.worker.processes import Processes
+from pgqueue.worker.quarantine import Apart, SuspectExchange, Watch
 from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import Recorder
 from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.resources import Resources
 from pgqueue.worker.run import Run
-from pgqueue.worker.service import Service
+from pgqueue.worker.service import Keeper, Service
 from pgqueue.worker.settler import Settler
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
-from pgqueue.worker.solitude import Solitude
 from pgqueue.worker.supervisor import AT_WORK, tell
 from pgqueue.worker.threads import DaemonThreads, in_thread
 from pgqueue.worker.turns import of_process
@@ -67,8 +69,10 @@ class Runtime:
         drain: bool = False,
         max_jobs: int | None = None,
         ends_process: bool = False,
+        apart: Apart | None = None,
     ) -> None:
         self.app, self.settings, self._drain = app, settings, drain
+        self._apart = apart or Apart()
         self.id = uuid4()
         self._loop = asyncio.get_running_loop()
         self._queues = queues
@@ -79,7 +83,7 @@ class Runtime:
             max_jobs=max_jobs,
             grace=settings.grace,
             ends_process=ends_process,
-            settled=lambda: self.settler.at_rest,
+            settled=lambda: self.settler.at_rest and self._suspects_seen_to(),
             changed=lambda: self.heartbeat.say_now(),
         )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
@@ -93,56 +97,95 @@ class Runtime:
         self.hooking, self.resources = Hooking(app.hooks), Resources(app.resources)
         self._wanted: set[str] = set()
         self.notifier: Notifier | None = None
-        self.solitude = Solitude(max_crashes=settings.max_crashes, settled=self._settled)
         self.recycler = Recycler(
             max_rss=settings.max_rss,
             stuck=self._stuck,
             ends_process=ends_process,
             recycle=self.shutdown.recycle,
             threads=self._own_threads,
+            apart=self._apart.pids,
         )
         self.settler = Settler(database=self.database, released=self._look_anew)
         self.known = Queues.of_app(app, self.database, delete=settings.keep_succeeded == 0)
         self.handlers = self._handlers()
-        self._pairs = [self._pool(names, size) for names, size in queues.items()]
+        self.watch = self._watch()
+        ordinary = [] if self._apart.only else [self._pool(*pool) for pool in queues.items()]
+        suspects = (
+            [self._quarantine(*pool) for pool in queues.items()] if self.watch is None else []
+        )
+        self._pairs = [*ordinary, *suspects]
         self.executors = [executor for executor, _ in self._pairs]
-        self.exchanges = [exchange for _, exchange in self._pairs]
-        self.services: list[Service] = [
-            *self.exchanges, self.solitude, self.recycler, *maintaining(app, settings, self.database, self.known, self.hooking, self.settler, self._wake_claimers)
-        ]  # fmt: skip
+        self.exchanges = [exchange for _, exchange in ordinary]
+        self.quarantines = [exchange for _, exchange in suspects]
+        self.services: list[Service] = [*self.exchanges, *self.quarantines, self.recycler]
+        self.services += self._serving()
         self.heartbeat = self._heartbeat()
 
+    def _serving(self) -> list[Service]:
+        """The services beside the jobs; a process of suspects, which comes and goes, has the least."""
+        if self._apart.only:
+            return [self.known, self.settler, Keeper(self.database)]
+        watch = [] if self.watch is None else [self.watch]
+        return [*watch, *maintaining(self.app, self.settings, self.database, self.known, self.hooking,
+                                     self.settler, self._wake_claimers, self._suspected)]  # fmt: skip
+
     def _pool(self, names: tuple[str, ...] | None, concurrency: int) -> tuple[Executor, Exchange]:
-        settings = self.settings
-        executor = Executor(
-            slots=Slots(concurrency, prefetch=settings.prefetch, budget=self.shutdown.budget),
-            solitude=self.solitude,
+        isolation = self._apart.isolation
+
+        def wake() -> None:
+            exchange.wake()
+            isolation.changed()
+
+        executor = self._executor(concurrency, self.settings.prefetch, wake)
+        exchange = Exchange(**self._exchanging(names, executor))
+        exchange.passed = isolation.changed
+        isolation.add(executor, exchange)
+        self._wanted |= set(names) if names is not None else declared(self.app)
+        return executor, exchange
+
+    def _quarantine(
+        self, names: tuple[str, ...] | None, concurrency: int
+    ) -> tuple[Executor, SuspectExchange]:
+        executor = self._executor(min(concurrency, TOGETHER), 0, lambda: exchange.wake())
+        exchange = SuspectExchange(
+            isolation=self._apart.isolation,
+            leave=self.shutdown.stop if self._apart.only else None,
+            **self._exchanging(names, executor),
+        )
+        return executor, exchange
+
+    def _executor(
+        self, concurrency: int, prefetch: int | None, wake: Callable[[], None]
+    ) -> Executor:
+        return Executor(
+            slots=Slots(concurrency, prefetch=prefetch, budget=self.shutdown.budget),
             handlers=self.handlers,
             processes=self._processes,
-            lease=settings.lease,
-            wake=lambda: exchange.wake(),
+            lease=self.settings.lease,
+            wake=wake,
         )
-        exchange = Exchange(
-            database=self.database,
-            executor=executor,
-            queues=None if names is None else list(names),
-            worker_id=self.id,
-            lease=settings.lease,
-            poll=settings.poll,
-            recorder=Recorder(
+
+    def _exchanging(self, names: tuple[str, ...] | None, executor: Executor) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "database": self.database,
+            "executor": executor,
+            "queues": None if names is None else list(names),
+            "worker_id": self.id,
+            "lease": settings.lease,
+            "poll": settings.poll,
+            "recorder": Recorder(
                 database=self.database,
                 deletes=self.known.deletes_succeeded,
                 hooking=self.hooking,
                 settle=self.settler.ended,
                 postponed=executor.postponed,
             ),
-            learned=self._learned,
-            known=self.known,
-            turns=of_process(),
-            processes=self._processes,
-        )
-        self._wanted |= set(names) if names is not None else declared(self.app)
-        return executor, exchange
+            "learned": self._learned,
+            "known": self.known,
+            "turns": of_process(),
+            "processes": self._processes,
+        }
 
     def _handlers(self) -> Handlers:
         return Handlers(
@@ -222,11 +265,24 @@ class Runtime:
             yield from list(executor.held.values())
             yield from executor.postponed.runs()
 
-    def _settled(self) -> bool:
-        return not any(exchange.busy or executor.ended for executor, exchange in self._pairs)
-
     def _stuck(self) -> list[Run]:
         return [run for executor in self.executors for run in executor.stuck()]
+
+    def _watch(self) -> Watch | None:
+        """Where suspects run elsewhere, who asks for it."""
+        if self._apart.only or self._apart.isolate is None:
+            return None
+        names = [name for key in self._queues for name in key or ()]
+        queues = None if None in self._queues else names
+        return Watch(database=self.database, queues=queues, isolate=self._apart.isolate)
+
+    def _suspected(self) -> None:
+        for each in self.quarantines if self.watch is None else [self.watch]:
+            each.wake()
+
+    def _suspects_seen_to(self) -> bool:
+        """Has this worker, draining, asked for a process for all suspects it knows, and has its own ended?"""
+        return self.watch is None or (self.watch.looked and self._apart.at_rest())
 
     def _look_anew(self) -> None:
         for exchange in self.exchanges:
@@ -276,7 +332,8 @@ class Runtime:
         self.heartbeat.start()
         tell(AT_WORK)
         if not self.shutdown.stopping.is_set():
-            log.info("worker %s: %s", self.id, summary(self._queues))
+            what = "suspects of " if self._apart.only else ""
+            log.info("worker %s: %s%s", self.id, what, summary(self._queues))
         try:
             async with asyncio.TaskGroup() as group:
                 for service in self.services:
@@ -285,6 +342,7 @@ class Runtime:
         finally:
             for executor in self.executors:
                 executor.interrupt_all()
+                self._apart.isolation.remove(executor)
             await self._close()
 
     async def _open_resources(self) -> bool:

@@ -91,7 +91,8 @@ class Signals(Service):
         return LOOK_EVERY
 
 
-_BEFORE: dict[signal.Signals, Any] = {}  # what the process did at these signals before it was a worker
+# What the process did at these signals before it was a worker.
+_BEFORE: dict[signal.Signals, Any] = {}
 _at_forks: list[int] = []
 _masks = threading.local()
 

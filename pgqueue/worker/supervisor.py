@@ -23,7 +23,7 @@ log = logging.getLogger("pgqueue.supervisor")
 
 LIVED_LONG = 10.0
 MOST_WAIT = 30.0
-MOST_WAIT_AT_WORK = 1.0  # of one that had come to work: what ended it was perhaps a job, and others wait
+MOST_WAIT_AT_WORK = 1.0  # it had come to work: perhaps a job ended it, and others wait
 LONGEST_LOOK = 5.0
 ANOTHER_AFTER = 10.0
 ASKED_LATELY = 2.0
@@ -107,7 +107,7 @@ class Child:
     def _put_off(self, lived: float = 0.0) -> float:
         self._fast_deaths = 0 if lived > LIVED_LONG else min(self._fast_deaths + 1, 20)
         most = MOST_WAIT_AT_WORK if self._at_work else MOST_WAIT
-        wait = min(0.1 * 2**self._fast_deaths, most)
+        wait: float = min(0.1 * 2**self._fast_deaths, most)
         self.process = None
         self.start_at = time.monotonic() + wait
         return wait

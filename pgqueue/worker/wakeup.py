@@ -27,7 +27,7 @@ class Wakeup:
 
     def wait(self, seconds: float, also: Sequence[int] = ()) -> None:
         """Return when set, when one of these descriptors can be read, or after so many seconds."""
-        select.select([self._ours, *also], [], [], seconds)
+        select.select([self._ours.fileno(), *also], [], [], seconds)
         with suppress(BlockingIOError):
             while self._ours.recv(4096):
                 pass

@@ -16,6 +16,7 @@ from pgqueue.operations import (
     jobs,
     limits,
     maintenance,
+    quarantine,
     steps,
     workflows,
 )
@@ -143,6 +144,21 @@ def _limited(stage: Stage, these: Jobs) -> None:
     )
 
 
+def _suspected(stage: Stage, these: Jobs, together: int = 1000) -> None:
+    stage.looker.execute(
+        "update pgqueue.jobs set quarantine = %s where queue = %s", (together, these.queue)
+    )
+
+
+def _limited_suspects(stage: Stage, these: Jobs) -> None:
+    _limited(stage, these)
+    _suspected(stage, these)
+
+
+def _alone(stage: Stage, these: Jobs) -> None:
+    _suspected(stage, these, 1)
+
+
 def _keyed(stage: Stage, these: Jobs) -> None:
     stage.looker.execute(
         "update pgqueue.jobs set unique_key = 't:' || queue || '.' || id, unique_until = 'finished'"
@@ -264,6 +280,8 @@ LEASES = [
     Case("heartbeat", "heartbeat", "running", one(lambda j: claims.heartbeat(_pairs(j), worker_id=j.worker, lease=36000)), anew=True),
     Case("progress", "note_progress", "running",
          one(lambda j: claims.note_progress([(i, c, '{"done": 2}') for i, c in _pairs(j)]))),
+    Case("end isolation", "end_isolation", "running", one(lambda j: quarantine.end_isolation(_pairs(j))), make=_alone,
+         waits=True),
     Case("release", "release", "running", one(lambda j: claims.release(j.claim)), waits=True),
 ]  # fmt: skip
 CLAIMS = [
@@ -275,6 +293,10 @@ CLAIMS = [
          one(lambda j: claims.trade([], _lanes(j), delete=True, **_taking()))),
     Case("claim under limits", "claim_limited", "pending",
          one(lambda j: limits.claim(j.queue, None, **_taking())), make=_limited),
+    Case("claim suspects", "claim_suspects", "pending",
+         one(lambda j: quarantine.claim_suspects([j.queue], **_taking())), make=_suspected),
+    Case("claim suspects under limits", "claim_limited", "pending",
+         one(lambda j: limits.claim(j.queue, None, suspects=True, **_taking())), make=_limited_suspects),
 ]  # fmt: skip
 MAINTENANCE = [
     Case("hold keys again", "hold_again", "pending", one(lambda j: claims.hold_again(j.ids)), make=_given_back),

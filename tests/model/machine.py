@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pgqueue.drivers._psycopg import PsycopgDriver
 from pgqueue.job import NewJob, Status
-from pgqueue.operations import Operation, claims, enqueue, jobs, maintenance
+from pgqueue.operations import Operation, claims, enqueue, jobs, maintenance, quarantine
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import SUCCEEDED, Outcome
 from pgqueue.sql import load
@@ -46,9 +46,15 @@ class Expected:
     crashes: int = 0
     claim: UUID | None = None
     cancel: bool = False
+    quarantine: int | None = None
 
     def end(self, status: str) -> None:
         self.status, self.claim = status, None
+
+
+def kept(job: Expected) -> int | None:
+    """What a job that has ended keeps of it does not matter: it begins anew."""
+    return job.quarantine if job.status in ("pending", "running") else None
 
 
 class Queue(RuleBasedStateMachine):
@@ -85,7 +91,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 3))
     def claim(self, limit: int) -> None:
-        due = self.ids("status = 'pending' and run_at <= clock_timestamp()")
+        due = self.ids("status = 'pending' and run_at <= clock_timestamp() and quarantine is null")
         claim = uuid4()
         operation = claims.sweep(None, limit=limit, claim_id=claim, worker_id=uuid4(), lease=LEASE)
         got = perform(self.conn, operation).jobs
@@ -96,7 +102,26 @@ class Queue(RuleBasedStateMachine):
             assert expected.status == "pending"
             expected.status, expected.claim = "running", claim
             expected.attempt += 1
-            assert job.attempt == expected.attempt <= job.max_retries + 1
+            assert job.attempt == expected.attempt
+            self.claims.append((job.id, claim))
+
+    @rule(limit=st.integers(1, 3))
+    def claim_suspects(self, limit: int) -> None:
+        due = self.ids("status = 'pending' and run_at <= clock_timestamp() and quarantine > 0")
+        claim = uuid4()
+        got = perform(
+            self.conn,
+            quarantine.claim_suspects(
+                None, limit=limit, claim_id=claim, worker_id=uuid4(), lease=LEASE
+            ),
+        )
+        assert {job.id for job in got} <= due
+        assert bool(got) == (bool(due) and not self.paused)
+        for job in got:
+            expected = self.jobs[job.id]
+            assert len(got) <= (expected.quarantine or 0)
+            expected.status, expected.claim, expected.quarantine = "running", claim, len(got)
+            expected.attempt += 1
             self.claims.append((job.id, claim))
 
     @precondition(lambda self: self.claims)
@@ -124,11 +149,16 @@ class Queue(RuleBasedStateMachine):
             held.end("succeeded")
 
     @precondition(lambda self: self.claims)
-    @rule(which=pick, kind=st.sampled_from(["retry", "snooze", "dead", "cancelled"]))
-    def fail(self, which: int, kind: Any) -> None:
+    @rule(
+        which=pick,
+        kind=st.sampled_from(["retry", "snooze", "dead", "cancelled"]),
+        by_itself=st.booleans(),
+    )
+    def fail(self, which: int, kind: Any, by_itself: bool) -> None:
         job_id, claim, held = self.holder(which)
         outcome = Outcome(kind, 1000.0 if kind == "snooze" else None, "E", "why")
-        got = perform(self.conn, claims.fail([Finished(job_id, claim, outcome, 0.1)]))
+        finished = Finished(job_id, claim, outcome, 0.1, by_itself=by_itself)
+        got = perform(self.conn, claims.fail([finished]))
         if not held:
             assert got == {}
             return
@@ -140,6 +170,8 @@ class Queue(RuleBasedStateMachine):
         assert {i: r.status for i, r in got.items()} == {job_id: Status(status)}
         held.end(status)
         held.attempt -= kind == "snooze"
+        if by_itself:
+            held.crashes, held.quarantine = 0, None
 
     @precondition(lambda self: self.claims)
     @rule(which=pick)
@@ -170,10 +202,19 @@ class Queue(RuleBasedStateMachine):
         assert {rescued.id for rescued in got} == lapsed
         for rescued in got:
             job = self.jobs[rescued.id]
-            job.crashes += 1
-            exhausted = job.attempt > job.max_retries or job.crashes >= MAX_CRASHES
-            job.end("cancelled" if job.cancel else "dead" if exhausted else "pending")
-            assert rescued.status == job.status
+            alone = job.quarantine == 1
+            spent = job.attempt > job.max_retries
+            if alone or job.crashes < MAX_CRASHES - 1:
+                job.crashes += 1
+            dead = job.max_retries == 0 or (alone and (spent or job.crashes >= MAX_CRASHES))
+            if job.quarantine is not None:
+                job.quarantine = max(job.quarantine // 4, 1)
+            elif spent or job.crashes >= MAX_CRASHES - 1:
+                job.quarantine = quarantine.TOGETHER
+            job.end("cancelled" if job.cancel else "dead" if dead else "pending")
+            if job.status != "pending":
+                job.quarantine = None
+            assert (rescued.status, rescued.quarantine) == (job.status, job.quarantine)
 
     @precondition(lambda self: self.jobs)
     @rule(which=pick)
@@ -224,11 +265,13 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def the_table_is_as_expected(self) -> None:
         rows = self.conn.execute(
-            "select id, status, attempt, crashes, claim_id, cancel_requested from pgqueue.jobs"
+            "select id, status, attempt, crashes, claim_id, cancel_requested,"
+            " case when status in ('pending', 'running') then quarantine end from pgqueue.jobs"
         )
         found = {row[0]: tuple(row[1:]) for row in rows}
         assert found == {
-            i: (j.status, j.attempt, j.crashes, j.claim, j.cancel) for i, j in self.jobs.items()
+            i: (j.status, j.attempt, j.crashes, j.claim, j.cancel, kept(j))
+            for i, j in self.jobs.items()
         }
 
     @invariant()

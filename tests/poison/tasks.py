@@ -180,3 +180,10 @@ def ends_its_worker(ctx: Context, how: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         case "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@app.task(name="held")
+async def held(ctx: Context) -> None:
+    with app.connections.sync() as conn:
+        conn.execute("insert into ledger (job, pid) values (%s, %s)", (-ctx.id, os.getpid()))
+    await asyncio.Event().wait()

@@ -20,7 +20,7 @@ def test_a_signal_to_a_child_of_a_job_is_none_to_the_worker(
     workers: Workers, ledger: psycopg.Connection, task: tasks.AnyTask
 ) -> None:
     task.enqueue(int(signal.SIGTERM))
-    if task is not tasks.children_process:  # a process of the pool ignores SIGINT, and so do its children
+    if task is not tasks.children_process:  # the pool ignores SIGINT, and so do its children
         task.enqueue(int(signal.SIGINT))
     process = workers.start("--concurrency", "1")
     eventually(lambda: set(statuses(ledger).values()) == {"succeeded"})

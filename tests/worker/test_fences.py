@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import psycopg
@@ -9,8 +10,9 @@ import pytest
 
 from pgqueue import App, ClaimLost, Context
 from pgqueue.job import TRANSITIONS, ClaimedJob, NewJob, Status
-from pgqueue.operations import claims, maintenance
+from pgqueue.operations import claims, maintenance, quarantine
 from pgqueue.operations.claims import Finished
+from pgqueue.operations.quarantine import TOGETHER
 from pgqueue.outcome import RELEASED, SUCCEEDED, Outcome
 from pgqueue.worker.database import Database
 from tests.support import drain, make_due, statuses
@@ -19,13 +21,22 @@ WORKER = uuid4()
 
 
 @pytest.fixture
-async def database(app: App) -> Database:
-    return Database(app.dsn, "pgqueue")
+async def database(app: App) -> AsyncIterator[Database]:
+    opened = Database(app.dsn, "pgqueue")
+    yield opened
+    await opened.close()
 
 
 async def claim(database: Database, *, lease: float = 60, limit: int = 10) -> list[ClaimedJob]:
     operation = claims.sweep(None, limit=limit, claim_id=uuid4(), worker_id=WORKER, lease=lease)
     return (await database.run(operation)).jobs
+
+
+async def claim_suspects(database: Database, *, limit: int = 16) -> list[ClaimedJob]:
+    operation = quarantine.claim_suspects(
+        None, limit=limit, claim_id=uuid4(), worker_id=WORKER, lease=60
+    )
+    return await database.run(operation)
 
 
 def lapse(conn: psycopg.Connection) -> None:
@@ -104,16 +115,95 @@ async def test_crashes_have_a_budget_of_their_own(
 ) -> None:
     (job_id,) = await app.aclient.insert([NewJob("t", "{}", max_retries=100)])
     seen = []
-    for _ in range(3):
-        assert await claim(database)
+    for suspect in (False, False, True):
+        assert await (claim_suspects(database) if suspect else claim(database))
+        assert await claim(database) == await claim_suspects(database) == []
         lapse(conn)
-        seen += [r.status for r in await rescue(database)]
-    assert seen == ["pending", "pending", "dead"]
+        seen += [(r.status, r.quarantine) for r in await rescue(database)]
+    assert seen == [("pending", None), ("pending", TOGETHER), ("dead", None)]
     attempts = await app.aclient.attempts(job_id)
     assert [a.outcome for a in attempts] == ["crash"] * 3
     job = await app.aclient.job(job_id)
-    assert "crash 3 of 3" in (job.last_error or "")
+    assert "crash 3 of 3, alone" in (job.last_error or "")
+    assert await app.aclient.retry(job_id)
+    assert conn.execute("select crashes, quarantine from pgqueue.jobs").fetchone() == (0, None)
     await database.close()
+
+
+@pytest.mark.parametrize("max_crashes", [1, 2, 3])
+@pytest.mark.parametrize("max_retries", [1, 10])
+async def test_nobody_is_dead_for_a_crash_in_company(
+    app: App, database: Database, conn: psycopg.Connection, max_crashes: int, max_retries: int
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}", max_retries=max_retries)] * 20)
+    for _ in range(max(max_crashes - 1, 1)):
+        assert len(await claim(database, limit=20)) == 20
+        lapse(conn)
+        assert {r.status for r in await rescue(database, max_crashes)} == {Status.PENDING}
+    assert await claim(database) == []
+    # Sixteen together, then in fours, then one by one; the four that are left are tried first.
+    sizes = []
+    while suspects := await claim_suspects(database):
+        sizes.append(len(suspects))
+        lapse(conn)
+        dead = {r.status for r in await rescue(database, max_crashes)} == {Status.DEAD}
+        assert dead == (len(suspects) == 1)
+    assert sorted(sizes) == [1] * 20 + [4] * 5 + [16]
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+@pytest.mark.parametrize("outcome", [Outcome("retry", 0), Outcome("snooze", 0)])
+async def test_a_run_that_ends_by_itself_clears_a_suspect(
+    app: App, database: Database, conn: psycopg.Connection, outcome: Outcome, by_itself: bool
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}")])
+    conn.execute("update pgqueue.jobs set crashes = 2, quarantine = 4")
+    (job,) = await claim_suspects(database)
+    finished = Finished(job.id, job.claim_id, outcome, 0.1, by_itself=by_itself)
+    assert await database.run(claims.fail([finished]))
+    found = conn.execute("select crashes, quarantine from pgqueue.jobs").fetchone()
+    assert found == ((0, None) if by_itself else (2, 1))
+    assert len(await claim(database)) == by_itself
+
+
+async def test_a_suspect_that_has_company_is_not_blamed(
+    app: App, database: Database, conn: psycopg.Connection
+) -> None:
+    await app.aclient.insert([NewJob("t", "{}")])
+    conn.execute("update pgqueue.jobs set crashes = 2, quarantine = 1")
+    (job,) = await claim_suspects(database)
+    held = [(job.id, job.claim_id)]
+    assert await database.run(quarantine.end_isolation([(job.id, uuid4())])) == []
+    assert await database.run(quarantine.end_isolation(held)) == [job.id]
+    lapse(conn)
+    (rescued,) = await rescue(database)
+    assert (rescued.status, rescued.quarantine) == (Status.PENDING, 1)
+
+
+@pytest.mark.parametrize("paused", ["t", "default", "*", "expired", "later"])
+async def test_suspects_that_may_not_run(
+    app: App, database: Database, conn: psycopg.Connection, paused: str
+) -> None:
+    (job_id,) = await app.aclient.insert([NewJob("t", "{}")])
+    conn.execute("update pgqueue.jobs set quarantine = 1")
+    match paused:
+        case "t":
+            await app.aclient.pause_task("t")
+        case "expired":
+            conn.execute("update pgqueue.jobs set expires_at = clock_timestamp()")
+        case "later":
+            conn.execute("update pgqueue.jobs set run_at = clock_timestamp() + interval '1 h'")
+        case _:
+            await app.aclient.pause(paused)
+    assert await claim_suspects(database) == []
+    assert await database.run(quarantine.suspect_due(None)) is None
+    await app.aclient.resume_task("t")
+    for queue in ("default", "*"):
+        await app.aclient.resume(queue)
+    conn.execute("update pgqueue.jobs set run_at = clock_timestamp(), expires_at = null")
+    assert await database.run(quarantine.suspect_due(["other"])) is None
+    assert await database.run(quarantine.suspect_due(["default"])) == 0
+    assert [job.id for job in await claim_suspects(database)] == [job_id]
 
 
 async def test_a_crash_uses_up_a_retry(

@@ -85,7 +85,7 @@ grant execute on function pgqueue.emit(text, jsonb) to pgqueue_emitter, pgqueue_
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
-grant select, delete, update (status, run_at, attempt, crashes, claim_id, worker_id, claimed_at,
+grant select, delete, update (status, run_at, attempt, crashes, quarantine, claim_id, worker_id, claimed_at,
                               lease_expires_at, finished_at, run_seconds, last_error, progress, result)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
@@ -113,7 +113,7 @@ grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.deliver_events(integer) to pgqueue_worker;
-grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text) to pgqueue_worker;
+grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.hold_again(bigint[])
     to pgqueue_worker;
 grant execute on function pgqueue.find_jobs(text[], text, text, text, float8),
@@ -126,10 +126,10 @@ grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queu
 
 -- operator: sees arguments and errors, but no claim of a running job.
 grant pgqueue_readonly to pgqueue_operator;
-grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, run_at, created_at, claimed_at,
+grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, quarantine, run_at, created_at, claimed_at,
               finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
               unique_key, unique_until, expires_at, progress, result, workflow_id),
-      update (status, args, attempt, crashes, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
+      update (status, args, attempt, crashes, quarantine, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
               expires_at, queue, priority, progress),
       delete on pgqueue.jobs to pgqueue_operator;
 grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds, log),
