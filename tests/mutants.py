@@ -71,11 +71,13 @@ MUTANTS = [
     *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
     *_claims("ended", (" order by e.id", "")),
     *[Mutant(SCHEMA, "refuse_name", old, new) for old, new in (
-        ("insert or update of queue, task", "insert"), ("queue, task on", "queue on"), ("insert or update", "update"),
+        ("insert or update of id, queue, task", "insert"), ("queue, task on", "queue on"), ("new.id < 1 or ", ""), ("insert or update", "update"),
         ("new.queue ~ '[^A-Za-z0-9_.:-]' or ", ""), (" not between 1 and 64", " = 0"),
         ("length(new.queue) not between 1", "length(new.queue) not between 0"),
         (" not between 1 and 200", " = 0"), ("length(new.task) not between 1", "length(new.task) not between 0"))],
     Mutant(SCHEMA, "pgqueue.jobs", "fillfactor = 50", "fillfactor = 85"),
+    *_claims("remove", ("gone.attempt > 1 or ", ""), (" or gone.run_seconds is not null", "")),
+    *_claims("fail", (" and a.attempt = own.attempt", ""), (" and a.outcome = 'snooze'", "")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (SKIP, "for no key update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
         ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for no key update of j"))],

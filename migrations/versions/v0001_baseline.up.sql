@@ -83,7 +83,7 @@ comment on function pgqueue.held_key is 'The key that a job holds as it is, so t
 -- Jobs. One wide table: every transition is one statement on one row.
 create table pgqueue.jobs (
     -- The rounds of the workers begin at 1: a job below would never be rescued.
-    id                bigint generated always as identity primary key constraint jobs_id check (id >= 1),
+    id                bigint generated always as identity primary key,
     run_at            timestamptz not null default clock_timestamp(),
     created_at        timestamptz not null default clock_timestamp(),
     claimed_at        timestamptz,
@@ -100,7 +100,7 @@ create table pgqueue.jobs (
     status            text     not null default 'pending'
         constraint jobs_status check (status in ('blocked', 'pending', 'running', 'succeeded', 'dead', 'cancelled')),
     queue             text     not null default 'default',
-    task              text     not null constraint jobs_task check (length(task) between 1 and 200),
+    task              text     not null,
     args              jsonb    not null default '{}',
     backoff           jsonb,
     last_error        text,
@@ -115,7 +115,6 @@ create table pgqueue.jobs (
     result            jsonb,
     workflow_id       bigint,
     quarantine        smallint
-        constraint jobs_quarantine check (quarantine > 0)
 ) with (
     -- A claim and a completion each write a new version of the row: half of a page is room for them beside it.
     fillfactor = 50,
@@ -174,16 +173,19 @@ create function pgqueue.refuse_name() returns trigger
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    broken constant text := case when length(new.task) between 1 and 200 then 'jobs_queue' else 'jobs_task' end;
+    broken constant text := case when new.id < 1 then 'jobs_id'
+                                 when length(new.task) between 1 and 200 then 'jobs_queue'
+                                 else 'jobs_task' end;
 begin
     raise exception 'new row for relation "jobs" violates check constraint "%"', broken
         using errcode = 'check_violation', schema = tg_table_schema, table = tg_table_name, constraint = broken,
-              hint = case broken when 'jobs_task' then 'The name of a task has 1 to 200 characters.'
+              hint = case broken when 'jobs_id' then 'An id is 1 or more; leave it out, the sequence gives one.'
+                                 when 'jobs_task' then 'The name of a task has 1 to 200 characters.'
                                  else 'The name of a queue has 1 to 64 characters: letters, digits, and _ . : -' end;
 end $$;
-comment on function pgqueue.refuse_name is 'Refuses a job whose queue or task has no proper name';
-create trigger names after insert or update of queue, task on pgqueue.jobs
-    for each row when (new.queue ~ '[^A-Za-z0-9_.:-]' or octet_length(new.queue) not between 1 and 64
+comment on function pgqueue.refuse_name is 'Refuses a job whose queue or task has no proper name, or with an id below 1';
+create trigger names after insert or update of id, queue, task on pgqueue.jobs
+    for each row when (new.id < 1 or new.queue ~ '[^A-Za-z0-9_.:-]' or octet_length(new.queue) not between 1 and 64
                        or length(new.task) not between 1 and 200)
     execute function pgqueue.refuse_name();
 

@@ -52,10 +52,10 @@ gone as (
 -- include: ended
  t where
 -- include: own
-    returning j.id, j.attempt
+    returning j.id, j.attempt, j.run_seconds
 ), logged as (
-    -- The failed attempts of jobs that are removed.
-    delete from pgqueue.attempts a using gone where gone.attempt > 1 and a.job_id = gone.id
+    -- The attempts of jobs that are removed. One that was snoozed or given back has its attempt again, and a run time.
+    delete from pgqueue.attempts a using gone where (gone.attempt > 1 or gone.run_seconds is not null) and a.job_id = gone.id
 )
 
 -- name: claim
@@ -266,6 +266,11 @@ with own as materialized (
            , own.log
       from own
      where own.outcome <> 'snooze' or own.error_type is not null
+), replaced as (
+    -- A job may be snoozed for ever: of the snoozes of one attempt the latest is kept.
+    delete from pgqueue.attempts a using own
+     where own.outcome = 'snooze' and own.error_type is not null
+       and a.job_id = own.id and a.attempt = own.attempt and a.outcome = 'snooze'
 )
 update pgqueue.jobs j
    set status = own.status,

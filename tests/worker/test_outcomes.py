@@ -13,6 +13,30 @@ from pgqueue import App, Backoff, Cancel, Context, Dead, Filter, Job, JobNotFoun
 from tests.support import drain, eventually_async, make_due, statuses
 
 
+@pytest.mark.parametrize("keep", ["1h", 0], ids=["kept", "deleted"])
+async def test_a_job_that_is_snoozed_for_long_leaves_one_row_an_attempt(
+    app: App, conn: psycopg.Connection, keep: Any
+) -> None:
+    runs: list[int] = []
+
+    @app.task(name="poller", max_retries=3, backoff=Backoff.constant("0s"))
+    async def poller(ctx: Context) -> None:
+        runs.append(ctx.attempt)
+        if len(runs) == 4:
+            raise ValueError("not there")
+        if len(runs) < 8:
+            raise Snooze("1h", reason=f"look {len(runs)}")
+
+    await poller.aenqueue()
+    for _ in range(9):
+        await drain(app, keep_succeeded=keep)
+        make_due(conn)
+    assert runs == [1, 1, 1, 1, 2, 2, 2, 2]
+    rows = conn.execute("select attempt, outcome, error from pgqueue.attempts order by id").fetchall()
+    expected = [(1, "snooze", "look 3"), (1, "retry", "not there"), (2, "snooze", "look 7")]
+    assert rows == (expected if keep else [])
+
+
 async def test_retries_until_dead_then_back_by_hand(app: App, conn: psycopg.Connection) -> None:
     runs: list[int] = []
 
