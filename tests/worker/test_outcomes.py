@@ -32,7 +32,9 @@ async def test_a_job_that_is_snoozed_for_long_leaves_one_row_an_attempt(
         await drain(app, keep_succeeded=keep)
         make_due(conn)
     assert runs == [1, 1, 1, 1, 2, 2, 2, 2]
-    rows = conn.execute("select attempt, outcome, error from pgqueue.attempts order by id").fetchall()
+    rows = conn.execute(
+        "select attempt, outcome, error from pgqueue.attempts order by id"
+    ).fetchall()
     expected = [(1, "snooze", "look 3"), (1, "retry", "not there"), (2, "snooze", "look 7")]
     assert rows == (expected if keep else [])
 
