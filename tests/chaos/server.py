@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -30,6 +31,8 @@ class Server:
         self._data = Path(row[0])  # type: ignore[index]
         # The server's own note of how it was started: https://www.postgresql.org/docs/current/storage-file-layout.html
         self._command = shlex.split((self._data / "postmaster.opts").read_text("utf-8"))
+        # Run by root, the server reaches its data by a descriptor of this process.
+        self._descriptors = [int(n) for n in re.findall(r"/proc/self/fd/(\d+)", str(self._data))]
 
     def crash(self) -> None:
         """End it at once, as a power cut would (SIGQUIT, "immediate"), and start it again."""
@@ -48,7 +51,8 @@ class Server:
         """Start it; False while processes of the one that crashed hold its memory."""
         self._again = subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True, **self._owner(),
+            stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+            pass_fds=self._descriptors, **self._owner(),
         )  # fmt: skip
         while self._again.poll() is None:
             try:

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgqueue import App, DatabaseReadOnly, PrivilegeMissing
 from pgqueue.operations.jobs import Filter
-from tests.support import drain, statuses
+from tests.support import drain, statuses, with_password
 
 IMPOSED = {
     "datestyle": "'SQL, DMY'",
@@ -111,7 +111,7 @@ async def test_a_worker_that_sees_no_rows_says_so(
 
     t.enqueue()
     name = f"pgqueue_rls_{uuid4().hex[:8]}"
-    conn.execute(f"create role {name} login".encode())
+    conn.execute(f"create role {name} login {with_password(conn)}".encode())
     try:
         conn.execute(f"grant usage on schema pgqueue to {name}".encode())
         conn.execute(f"grant all on all tables in schema pgqueue to {name}".encode())
@@ -166,7 +166,7 @@ async def test_databases_in_other_encodings(encoded: str) -> None:
         assert len(app.client.jobs(limit=2000, on=own)) == 1003
         own.commit()
     await drain(app)
-    with psycopg.connect(encoded) as conn:
+    with psycopg.connect(encoded, client_encoding="UTF8") as conn:
         assert set(statuses(conn).values()) == {"succeeded"}
     assert {job.args["text"] for job in app.client.jobs(limit=2000)} == {"naïve"}
     assert app.handle(1, t).result("5s") == "naïve"
