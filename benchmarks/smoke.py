@@ -28,8 +28,8 @@ from pgqueue.embedded import embedded_postgres
 from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
+from pgqueue.pinning import pin_async
 from pgqueue.sql import load
-from pgqueue.worker.link import pin
 
 SETTINGS = {"fsync": "on", "shared_buffers": "1GB", "max_wal_size": "4GB"}
 
@@ -65,7 +65,7 @@ def drain(dsn: str, jobs: int, concurrency: int) -> tuple[float, bool]:
 async def bare(dsn: str, batch: int) -> float:
     """Jobs per second of the same statements in the same batches on one connection."""
     connection = await asyncpg.connect(asyncpg_uri(dsn))
-    await pin(connection, load(), limit="1min")
+    await pin_async(connection, "pin_session", limit="1min")
 
     async def run(operation: Operation[Any]) -> list[Any]:
         statement = load()[operation.statement]

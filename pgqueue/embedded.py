@@ -98,9 +98,11 @@ def embedded_postgres(
         (home / "hba").write_text(HBA, "ascii")
         log = stack.enter_context((home / "log").open("wb"))
         if account is not None:
-            if not _may_enter(programs):
+            if not _may_enter(programs, account):
                 programs = _copied(programs, home)
             os.chown(home, account.uid, account.gid)
+            if data is None:  # ours to give away, and so reached by its path
+                os.chown(kept, account.uid, account.gid)
         place = stack.enter_context(_server_folder(kept, account))
         try:
             if not (kept / SERVER_FOLDER / "PG_VERSION").exists():
@@ -164,10 +166,13 @@ def _account() -> Account | None:
     return Account(user.pw_uid, user.pw_gid)
 
 
-def _may_enter(folder: Path) -> bool:
-    """May every user enter this folder?"""
+def _may_enter(folder: Path, account: Account) -> bool:
+    """May this user enter this folder? By its own right, or that of everybody."""
     folder = folder.resolve()
-    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))
+    return all(
+        each.st_mode & (stat.S_IXUSR if each.st_uid == account.uid else stat.S_IXOTH)
+        for each in (path.stat() for path in (folder, *folder.parents))
+    )
 
 
 def _copied(programs: Path, home: Path) -> Path:
@@ -183,7 +188,9 @@ def _copied(programs: Path, home: Path) -> Path:
 
 def _temporary_folder(account: Account | None) -> str | None:
     """Where a folder of ours can be reached by the server; None for where they usually are."""
-    return None if account is None or _may_enter(Path(tempfile.gettempdir())) else "/tmp"
+    if account is None or _may_enter(Path(tempfile.gettempdir()), account):
+        return None
+    return "/tmp"
 
 
 def _own_folder(folder: Path) -> Path:
@@ -207,7 +214,7 @@ def _server_folder(kept: Path, account: Account | None) -> Iterator[Place]:
     try:
         if os.fstat(descriptor).st_uid == 0:
             os.fchown(descriptor, account.uid, account.gid)
-        if _may_enter(kept):
+        if _may_enter(kept, account):
             yield Place(str(folder), ())
         else:  # an open folder can be entered whatever the permissions of those above it
             yield Place(f"/proc/self/fd/{descriptor}", (descriptor,))

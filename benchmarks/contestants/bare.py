@@ -14,8 +14,8 @@ from benchmarks.contestants.pgqueue import enqueue, prepare
 from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished, Lane
 from pgqueue.outcome import SUCCEEDED
+from pgqueue.pinning import pin_async
 from pgqueue.sql import load
-from pgqueue.worker.link import pin
 
 __all__ = ["enqueue", "prepare", "work"]
 
@@ -31,7 +31,7 @@ async def execute(connection: asyncpg.Connection, operation: Operation[Any]) -> 
 
 async def run(batch: int) -> None:
     connection = await asyncpg.connect(URL)
-    await pin(connection, load(), limit="1min")
+    await pin_async(connection, "pin_session", limit="1min")
     lane = Lane("default", 0, BEGINNING, 0)
     common: dict[str, Any] = {"limit": batch, "worker_id": uuid4(), "lease": 60.0}
     while True:

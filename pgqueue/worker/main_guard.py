@@ -45,7 +45,9 @@ def _unguarded() -> int | None:
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     frame = _frame_of(vars(main)) if main is not None else None
-    if file is None or frame is None:
+    # What `python -m package` runs is not imported again: multiprocessing leaves out modules of this name.
+    spec = getattr(main, "__spec__", None)
+    if file is None or frame is None or (spec is not None and spec.name.endswith("__main__")):
         return None
     try:
         tree = ast.parse(Path(file).read_bytes())
