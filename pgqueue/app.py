@@ -223,6 +223,10 @@ class App(Composes, Declares, Awaits, Hooks):
         """
         return [*dict.fromkeys(self.tasks.values()), *self._job_classes.all()]
 
+    def names(self) -> set[str]:
+        """The names of all tasks and job classes that this process knows, earlier ones as well."""
+        return {name for each in self.definitions for name in (each.name, *each.aliases)}
+
     @property
     def task_limits(self) -> dict[str, Limits]:
         """The limits that tasks and job classes declare, by task."""

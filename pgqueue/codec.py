@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
-from pgqueue.errors import ArgumentsError, ConfigError, TaskError
+from pgqueue.errors import ArgumentsError, ConfigError, TaskError, UnknownArguments
 from pgqueue.jsontext import check_stored, check_text, json_of
 from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
 from pgqueue.redact import concealer, scalars
 from pgqueue.reference import ResultOf, may_refer, refuse, written
+from pgqueue.text import nearest
 
+_UNKNOWN_FIELD = "Object contains unknown field"
 _SEALED = f'"{FIELD}"'
 
 
@@ -51,6 +53,8 @@ def _without_input(error: ValueError) -> str:
     if listed is None:
         return str(error)
     found = listed(include_input=False, include_url=False, include_context=False)
+    if found and all(each["type"] == "extra_forbidden" for each in found):
+        return f"{_UNKNOWN_FIELD} `{'.'.join(map(str, found[0]['loc']))}`"
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in found)
 
 
@@ -176,18 +180,46 @@ class Signature:
             task: the name in the job's row, which may be an alias; encrypted arguments are bound to it.
 
         Raises:
+            UnknownArguments: they fit, but for some that this version of the task does not know.
             ArgumentsError: the stored arguments do not fit the signature or do not decrypt.
             KeyMissing: they are encrypted with a key that is not among ``keys``.
         """
         check_stored(text)
         try:
-            values = self._decoder.decode(opened(text, task=task, keys=keys))
+            text = opened(text, task=task, keys=keys)
+            values = self._decoder.decode(text)
         except ArgumentsError:
             raise
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
             reason = concealer(_scalars_of(text, task, keys))(str(error))
+            if (surplus := self._surplus(text, reason)) is not None:
+                raise UnknownArguments(surplus) from None
             raise ArgumentsError(f"the stored arguments do not fit: {reason}") from None
         return dict(zip(self.names, msgspec.structs.astuple(values), strict=True))
+
+    def _surplus(self, text: str, reason: str) -> str | None:
+        """What there is more than this version of the task knows, if all else fits; None if it does not."""
+        try:
+            given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            unknown = sorted(given.keys() - self._known)
+            if not self._required <= given.keys():  # misspelt, or meant for another task
+                return None
+            if not unknown:
+                return reason if _UNKNOWN_FIELD in reason else None
+            for name in unknown:
+                del given[name]
+            self._decoder.decode(msgspec.json.encode(given))
+        except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
+            if _UNKNOWN_FIELD not in str(error):
+                return None
+        shown = ", ".join(map(_short, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        takes = ", ".join(self.names) or "none"
+        meant = nearest(unknown[0], self.names) if len(unknown[0]) <= 100 else ""
+        return f"this version of the task has no argument {shown}, it takes {takes}{meant}"
+
+
+def _short(name: str) -> str:
+    return repr(name) if len(name) <= 60 else f"{name[:60]!r}..."
 
 
 def _refused(task: str, error: Exception, values: Any) -> ArgumentsError:

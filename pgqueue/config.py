@@ -26,6 +26,7 @@ _DURATIONS = {
     "keep_cancelled",
     "keep_events",
     "default_timeout",
+    "newer_worker_wait",
 }
 
 
@@ -43,6 +44,7 @@ class Given(TypedDict, total=False):
     max_crashes: int
     max_rss: int | str | None
     default_timeout: Duration | None
+    newer_worker_wait: Duration | None
     notify: bool
     processes: int
     prefetch: int | None
@@ -66,6 +68,8 @@ class Settings:
         max_rss: resident memory of a process and its pool of processes, in bytes or as "500MB", at
             which it ends and the supervisor starts another; None for no limit.
         default_timeout: longest run of a task that sets none; None for no limit.
+        newer_worker_wait: how long a job with arguments that its task does not know waits for a worker of
+            a newer version before it is dead; None for ever. Longer than a rolling deployment takes.
         notify: listen for new jobs; without it the queue is only polled.
         processes: size of the process pool of ``run="process"`` tasks.
         prefetch: jobs that may wait in the worker so that short ones do not wait for the database;
@@ -83,6 +87,7 @@ class Settings:
     max_crashes: int = 3
     max_rss: int | None = None
     default_timeout: float | None = 3600.0
+    newer_worker_wait: float | None = 3600.0
     notify: bool = True
     processes: int = 2
     prefetch: int | None = None

@@ -14,7 +14,7 @@ from contextlib import (
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from pgqueue.control import Cancel
 from pgqueue.errors import ArgumentsError, ConfigError, PgQueueError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+NOWHERE = UUID(int=0)
 
 
 class Context(Durable):
@@ -43,9 +44,10 @@ class Context(Durable):
         connect: Callable[..., AbstractContextManager[Any]],
         aconnect: Callable[..., AbstractAsyncContextManager[Any]],
         resources: Mapping[type, Any] = MappingProxyType({}),
+        identity: Callable[[], UUID] | None = None,
     ) -> None:
         super().__init__()
-        self._resources = resources
+        self._resources, self._identity = resources, identity
         self._job = job
         self._schema = schema
         self._connect = connect
@@ -94,8 +96,14 @@ class Context(Durable):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this job: hand it to the services you call."""
-        return f"pgqueue-{self._job.id}"
+        """The same for every attempt of this job, and no other job's: hand it to the services you call.
+
+        It is made of the identity of the database's schema, the job's id and the time it was enqueued: so it
+        stays the same in a standby, an upgraded server or a restored copy, and ids that are given again there
+        make other keys.
+        """
+        job, schema = self._job, NOWHERE if self._identity is None else self._identity()
+        return f"pgqueue-{job.id}-{uuid5(schema, f'{job.id} {job.created:.6f}').hex}"
 
     def resource(self, kind: type[T]) -> T:
         """What the app opened for its worker: ``@app.resource``.

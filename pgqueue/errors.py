@@ -5,6 +5,7 @@ PgQueueError
 │   └── DatabaseNotGiven nothing says where the database is
 ├── TaskError           a task or job class cannot be used as declared
 ├── ArgumentsError      a job's arguments do not fit, or cannot be stored
+│   └── UnknownArguments  there are more than this version of the task knows
 ├── KeyMissing          an argument is encrypted with a key that is not here
 ├── ConnectionUnusable  the connection given to .on() cannot be used
 ├── ConnectionTimeout   all connections of this process are in use
@@ -38,6 +39,10 @@ class TaskError(PgQueueError, TypeError):
 
 class ArgumentsError(PgQueueError, ValueError):
     """A job's arguments do not fit its task, or cannot be stored; nothing was written."""
+
+
+class UnknownArguments(ArgumentsError):
+    """A stored job has all arguments that its task needs, and others that this version does not know."""
 
 
 class KeyMissing(PgQueueError):

@@ -123,7 +123,10 @@ class Added(NamedTuple):
 
 
 class ClaimedJob(NamedTuple):
-    """A row as the claim returns it. ``args`` is JSON text, decoded per job, and not part of its ``repr``."""
+    """A row as the claim returns it. ``args`` is JSON text, decoded per job, and not part of its ``repr``.
+
+    ``created``: when it was enqueued, in seconds since the epoch.
+    """
 
     id: int
     task: str
@@ -136,6 +139,7 @@ class ClaimedJob(NamedTuple):
     run_at: datetime
     workflow_id: int | None
     tick: datetime | None
+    created: float
     claim_id: UUID
 
     @property
@@ -153,7 +157,10 @@ class ClaimedJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A whole job, for people to look at. The arguments are not part of its ``repr``."""
+    """A whole job, for people to look at. The arguments are not part of its ``repr``.
+
+    ``waiting_because``: what the workers lack that could have run it; None if nothing is known of that.
+    """
 
     id: int
     task: str
@@ -176,6 +183,7 @@ class JobRow:
     worker_id: UUID | None
     cancel_requested: bool
     last_error: str | None
+    waiting_because: str | None
     args: Any
 
     def __repr__(self) -> str:

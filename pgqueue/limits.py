@@ -143,14 +143,15 @@ def rate_from(rate: str | float) -> float:
         unit = match[2].strip()
         length = _UNITS[unit] if unit in _UNITS else seconds(unit, name="rate")
         result = float(match[1]) / length if length > 0 else 0.0
-    if not 0 < result <= 1e6:
-        raise ConfigError(f"a rate must be above 0 and at most 1,000,000 a second, got {rate!r}")
+    if not 1e-9 <= result <= 1e6:
+        raise ConfigError(f"a rate must be from 1 in 30 years to 1,000,000 a second, got {rate!r}")
     return result
 
 
 def _weights(weights: Mapping[str, int]) -> Mapping[str, int]:
     for key, weight in weights.items():
-        if not isinstance(key, str) or isinstance(weight, bool) or not 1 <= weight <= 1000:
+        whole = isinstance(weight, int) and not isinstance(weight, bool)
+        if not isinstance(key, str) or not whole or not 1 <= weight <= 1000:
             raise ConfigError(
                 f"weights are whole numbers from 1 to 1000 by key, got {key!r}: {weight!r}"
             )

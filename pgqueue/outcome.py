@@ -14,7 +14,7 @@ from pgqueue.control import Cancel, Control, Dead, Retry, Snooze, Suspended, sus
 from pgqueue.durations import LONGEST
 from pgqueue.text import one_line
 
-Kind = Literal["succeeded", "completed", "retry", "snooze", "cancelled", "dead"]
+Kind = Literal["succeeded", "completed", "retry", "snooze", "leave", "cancelled", "dead"]
 
 # What siblings of a failed task end with: no failures of their own.
 _PASSING = (CancelledError, Suspended)
@@ -29,7 +29,8 @@ class Outcome:
     """How an attempt ended. ``delay`` in seconds; None means the job's backoff.
 
     "completed": recorded already, in a transaction of the handler; only what it returned and logged
-    is to be added. ``otherwise``: what is to be recorded if that transaction turns out not to have been
+    is to be added. "leave": this worker cannot run it as it is, another may; with a delay, for so long.
+    ``otherwise``: what is to be recorded if that transaction turns out not to have been
     committed; None if it is known that it was. ``result`` is JSON text.
     """
 

@@ -31,6 +31,7 @@ TESTS = [
     "tests/steps",
     "tests/queues",
     "tests/schema/test_names.py",
+    "tests/deploys",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -67,6 +68,11 @@ MUTANTS = [
     *_claims("ahead", (" or j.xmax = j.xmin", ""), (" or age(j.xmax) not between -1000 and 1000", ""),
              ("not :skip_touched::boolean", "true"), ("(not :skip_touched::boolean or ", "("),
              (SKIP, "for no key update of j"), ("j.status = 'pending' and ", "")),
+    *_claims("fits", ("j.left_until <= now() or ", ""), (" or :worker_id::uuid <> all (j.left_by)", ""),
+             ("and (:only::text[] is null or j.task = any (:only::text[]))", "and true")),
+    *_claims("fail", ("coalesce(j.left_at, now()) + make_interval(secs => t.delay) <= clock_timestamp()", "false"),
+             ("then coalesce(j.left_at, now())\n", "then now()\n"), ("case when cardinality(j.left_by) < 64 then", "case when true then"),
+             ("own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1", "false then j.attempt - 1")),
     *_claims("sweep", (SKIP, "for no key update of j")),
     *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
     *_claims("ended", (" order by e.id", "")),
@@ -104,8 +110,15 @@ MUTANTS = [
         ("head.max_running - coalesce((busy ->> at_key)::integer, 0)", "room"),
         ("elsif not busy ? at_key then", "else"), ("head.ordered = 'strict' or ", ""),
         ("and (j.expires_at is null or j.expires_at > now())", ""),
-        ("continue when head.id is null or head.paused_at is not null;", "continue when head.id is null;"),
-        ("set tokens = b.tokens - c.n", "set tokens = b.tokens"))],
+        ("head.paused_at is not null or head.task <> all (only_tasks);", "head.task <> all (only_tasks);"),
+        (" or head.task <> all (only_tasks);", ";"), ("if head.fits then", "if true then"),
+        ("and (only_tasks is null or j.task = any (only_tasks))", ""),
+        (" or claim_limited.worker_id <> all (j.left_by)", ""),
+        ("set tokens = b.tokens - c.n", "set tokens = b.tokens"), ("and b.tokens < 1 then", "then"))],
+    Mutant(SCHEMA, "tokens", "case when b.waiting then rate end", "null::float8"),
+    Mutant(SCHEMA, "tokens", "case when b.waiting then rate end", "rate"),
+    Mutant(SCHEMA, "key_of", "replace(task, '%', '%25')", "task"),
+    Mutant(SCHEMA, "key_of", "replace(replace(task, '%', '%25'), ':', '%3A')", "task"),
     *[Mutant("pgqueue/sql/maintenance.sql", "expire", old, new) for old, new in (
         ("(case when j.status = 'pending' then j.expires_at end) < now()", "j.expires_at < now()"),
         (" and (case when j.status = 'pending' then j.expires_at end) < now()", ""))],

@@ -46,6 +46,18 @@ as $$
 $$;
 comment on function pgqueue.is_backoff is 'Whether a backoff is one that enqueue() takes; null is';
 
+create function pgqueue.is_weights(weights jsonb) returns boolean
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select weights is null or jsonb_typeof(weights) = 'object' and not exists (
+        select from jsonb_each(case when jsonb_typeof(weights) = 'object' then weights end) as part
+         where not case when jsonb_typeof(part.value) = 'number'
+                        then part.value::numeric between 1 and 1000 and part.value::numeric = trunc(part.value::numeric)
+                        else false end)
+$$;
+comment on function pgqueue.is_weights is 'Whether these are weights of keys: whole numbers from 1 to 1000; null is';
+
 -- A job inserted without enqueue() may carry any JSON here: what is no number counts as not given,
 -- and clamping comes before the conversion. An error would make failures impossible to record.
 create function pgqueue.backoff(attempt integer, policy jsonb default null) returns interval
@@ -80,6 +92,12 @@ as $$
 $$;
 comment on function pgqueue.held_key is 'The key that a job holds as it is, so that no other may hold it; null if it holds none';
 
+create function pgqueue.key_of(task text, key text) returns text
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$ select replace(replace(task, '%', '%25'), ':', '%3A') || ':' || key $$;
+comment on function pgqueue.key_of is 'A key among those of all tasks: the first colon ends the name of the task';
+
 -- Jobs. One wide table: every transition is one statement on one row.
 create table pgqueue.jobs (
     -- The rounds of the workers begin at 1: a job below would never be rescued.
@@ -111,6 +129,10 @@ create table pgqueue.jobs (
     unique_expires_at timestamptz,
     expires_at        timestamptz,
     limit_key         text,
+    left_by           uuid[],
+    left_at           timestamptz,
+    left_until        timestamptz,
+    left_because      text,
     progress          jsonb,
     result            jsonb,
     workflow_id       bigint,
@@ -139,6 +161,10 @@ comment on column pgqueue.jobs.unique_until is
 comment on column pgqueue.jobs.unique_expires_at is 'With until expired: when a new job may take the key';
 comment on column pgqueue.jobs.expires_at is 'It is not started after this';
 comment on column pgqueue.jobs.limit_key is 'Jobs with one are claimed under the limits of their task, key by key in turn';
+comment on column pgqueue.jobs.left_by is 'Workers that could not run it as they are, and left it for others; null: none, or another has run it since';
+comment on column pgqueue.jobs.left_at is 'When the first of them left it';
+comment on column pgqueue.jobs.left_until is 'When they look at it again';
+comment on column pgqueue.jobs.left_because is 'What the last of them lacked';
 comment on column pgqueue.jobs.progress is '{"done": n, "total": n, "message": text} as the handler last said';
 comment on column pgqueue.jobs.result is 'What the handler returned, for tasks that keep it';
 comment on column pgqueue.jobs.workflow_id is 'The workflow that it belongs to';
@@ -213,7 +239,7 @@ create table pgqueue.queues (
     name           text primary key constraint queues_name check (name ~ '^([A-Za-z0-9_.:-]{1,64}|[*])$'),
     paused_at      timestamptz,
     max_running    integer constraint queues_max_running check (max_running >= 0),
-    rate           float8 constraint queues_rate check (rate > 0 and rate < 'infinity'),
+    rate           float8 constraint queues_rate check (rate between 1e-9 and 1e6),
     burst          integer constraint queues_burst check (burst >= 1),
     declared       jsonb,
     max_pending    integer constraint queues_max_pending check (max_pending >= 1),
@@ -252,10 +278,10 @@ create table pgqueue.tasks (
     name        text primary key constraint tasks_name check (length(name) between 1 and 200),
     paused_at   timestamptz,
     max_running integer constraint tasks_max_running check (max_running >= 0),
-    rate        float8 constraint tasks_rate check (rate > 0 and rate < 'infinity'),
+    rate        float8 constraint tasks_rate check (rate between 1e-9 and 1e6),
     burst       integer constraint tasks_burst check (burst >= 1),
     ordered     text constraint tasks_ordered check (ordered in ('strict', 'skip')),
-    weights     jsonb constraint tasks_weights check (jsonb_typeof(weights) = 'object'),
+    weights     jsonb constraint tasks_weights check (pgqueue.is_weights(weights)),
     declared    jsonb
 );
 comment on table pgqueue.tasks is 'Settings of a task; a task needs no row here to be used';
@@ -275,6 +301,7 @@ create table pgqueue.workers (
     version    text not null,
     queues     text[],
     state      text not null default 'running' check (state in ('running', 'stopping')),
+    tasks      text[],
     started_at timestamptz not null default clock_timestamp(),
     seen_at    timestamptz not null default clock_timestamp(),
     held_jobs  bigint[]    not null default '{}',
@@ -284,6 +311,34 @@ comment on table pgqueue.workers is 'Who is alive; of what is here only held_job
 comment on column pgqueue.workers.state is 'stopping: it claims no more, and ends when the jobs that it runs have';
 comment on column pgqueue.workers.held_jobs is
     'Jobs it holds whose rows others have locked, so that their leases cannot be renewed there: they are held until held_until';
+comment on column pgqueue.workers.queues is 'Those it works on; null: all';
+comment on column pgqueue.workers.tasks is 'Those it knows';
+
+-- What tells the jobs of this schema from those of any other. A copy of the database has the same.
+create table pgqueue.identity (
+    id      uuid primary key default gen_random_uuid(),
+    made_at timestamptz not null default clock_timestamp(),
+    one     boolean not null default true constraint identity_one check (one) unique
+);
+comment on table pgqueue.identity is 'One row: with a job''s id and time of enqueueing it makes the idempotency key of the job';
+insert into pgqueue.identity default values;
+
+-- Made anew where the row is gone, as after a dump without data.
+create function pgqueue.schema_id() returns uuid
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_id uuid;
+begin
+    select i.id into found_id from pgqueue.identity i;
+    if found_id is null then
+        insert into pgqueue.identity default values on conflict do nothing;
+        select i.id into found_id from pgqueue.identity i;
+    end if;
+    return found_id;
+end $$;
+comment on function pgqueue.schema_id is 'The identity of this schema';
 
 -- Enqueueing.
 
@@ -422,6 +477,7 @@ begin
             update pgqueue.jobs as j
                set args = job.args, queue = job.queue, priority = job.priority, max_retries = job.max_retries,
                    backoff = job.backoff, expires_at = job.expires_at, limit_key = job.limit_key,
+                   left_by = null, left_at = null,
                    run_at = case when on_conflict = 'reschedule' then job.run_at else j.run_at end
              where j.unique_key is not null
                and pgqueue.held_key(j.unique_key, j.unique_until, j.status, j.claimed_at) = held
@@ -460,12 +516,12 @@ begin
     job.max_retries := max_retries;
     job.backoff := backoff;
     job.expires_at := job.run_at + expires;
-    job.limit_key := task || ':' || limit_key;
+    job.limit_key := pgqueue.key_of(task, limit_key);
     if unique_key is null then
         placed := 'inserted';
         id := pgqueue.insert_job(job);
     else
-        job.unique_key := task || ':' || unique_key;
+        job.unique_key := pgqueue.key_of(task, unique_key);
         job.unique_until := case when unique_for is null then unique_until else 'expired' end;
         job.unique_expires_at := clock_timestamp() + unique_for;
         select p.id, p.placed into id, placed from pgqueue.place_job(job, on_conflict) p;
@@ -625,7 +681,7 @@ begin
     update pgqueue.jobs as j
        set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
            finished_at = null, cancel_requested = false, run_seconds = null, expires_at = null, progress = null,
-           args = coalesce(retry_keyed.args, j.args)
+           left_by = null, left_at = null, args = coalesce(retry_keyed.args, j.args)
      where j.id = job_id and j.status in ('dead', 'cancelled');
     return found;
 exception when unique_violation then
@@ -664,8 +720,10 @@ comment on function pgqueue.hold_again is
 create table pgqueue.buckets (
     name    text primary key,
     tokens  float8 not null,
-    at      timestamptz not null
+    at      timestamptz not null,
+    waiting boolean not null default false
 ) with (fillfactor = 50);
+comment on column pgqueue.buckets.waiting is 'Due jobs were left when it was last taken from: the time since is no quiet time';
 comment on table pgqueue.buckets is 'Token buckets of rates: a queue, or queue/limit_key';
 
 -- What a bucket holds now. https://en.wikipedia.org/wiki/Token_bucket
@@ -675,17 +733,40 @@ create function pgqueue.tokens(name text, rate float8, burst integer) returns fl
 as $$
     insert into pgqueue.buckets as b (name, tokens, at) values (name, greatest(burst, 1), clock_timestamp())
     on conflict on constraint buckets_pkey do update
-       set tokens = least(greatest(burst, 1), b.tokens + rate * greatest(extract(epoch from clock_timestamp() - b.at), 0)),
-           at = greatest(b.at, clock_timestamp())
+       set tokens = least(greatest(burst, 1, case when b.waiting then rate end),
+                          b.tokens + rate * greatest(extract(epoch from clock_timestamp() - b.at), 0)),
+           at = clock_timestamp()
     returning tokens
 $$;
-comment on function pgqueue.tokens is 'Jobs that a rate lets start now, as a fraction: at most burst, growing by rate a second';
+comment on function pgqueue.tokens is
+    'Jobs that a rate lets start now, as a fraction, growing by rate a second: at most burst, or those of a second while jobs wait';
+
+create function pgqueue.any_due(queue text, besides bigint[]) returns boolean
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    with recursive lane(priority) as (
+        (select j.priority from pgqueue.jobs j
+          where j.status = 'pending' and j.queue = any_due.queue order by j.priority desc limit 1)
+        union all
+        select (select j.priority from pgqueue.jobs j
+                 where j.status = 'pending' and j.queue = any_due.queue and j.priority < l.priority
+                 order by j.priority desc limit 1)
+          from lane l where l.priority is not null
+    )
+    select exists (
+        select from lane l
+         where exists (select from pgqueue.jobs j
+                        where j.status = 'pending' and j.queue = any_due.queue and j.priority = l.priority
+                          and j.run_at <= now() and j.id <> all (besides)))
+$$;
+comment on function pgqueue.any_due is 'Whether jobs of a queue are due, besides these';
 
 -- One claim of a queue at a time, and each statement after the lock has a snapshot of its own, so the
 -- counts see every claim before this one: in one statement with the lock they would be older than it.
 create function pgqueue.claim_limited(
     of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8, after_key text,
-    suspects boolean default false
+    suspects boolean default false, only_tasks text[] default null
 )
     returns table (last_key text, wait float8, id bigint, task text, args text, priority smallint, attempt integer,
                    max_retries integer, crashes integer, run_at timestamptz)
@@ -705,11 +786,11 @@ declare
     around boolean := false;
     at_key text := coalesce(after_key, '');
     next_key text;
-    until_token float8;
     keys text[] := '{}';
     allows integer[] := '{}';
     weights integer[] := '{}';
-    rates jsonb := '{}';
+    buckets text[] := '{}';
+    rates float8[] := '{}';
     first_in_order bigint[] := '{}';
     chosen bigint[] := '{}';
 begin
@@ -717,7 +798,8 @@ begin
     select q.* into here from pgqueue.queues q where q.name = of_queue for no key update of q skip locked;
     if here.name is null or here.paused_at is not null
        or exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null) then
-        return query select after_key, null::float8, null::bigint, null::text, null::text, null::smallint,
+        -- Another is claiming from it, and may leave some: a moment later it is this one's turn.
+        return query select after_key, case when here.name is null then 0.02::float8 end, null::bigint, null::text, null::text, null::smallint,
                             null::integer, null::integer, null::integer, null::timestamptz;
         return;
     end if;
@@ -727,8 +809,9 @@ begin
               from pgqueue.jobs j where j.worker_id is not null and j.queue = of_queue group by 1) r;
     if here.rate is not null then
         there := pgqueue.tokens(of_queue, here.rate, here.burst);
-        until_token := case when there < 1 then (1 - there) / here.rate end;
-        room := least(room, floor(there + 1e-9)::integer);
+        buckets := array[of_queue];
+        rates := array[here.rate];
+        room := least(room, floor(least(there, 1e9) + 1e-9)::integer);
     end if;
     while room > 0 and visited < 500 and cardinality(keys) + cardinality(first_in_order) < room loop
         if suspects then
@@ -748,22 +831,20 @@ begin
         end if;
         at_key := next_key;
         visited := visited + 1;
-        select j.id, t.max_running, t.rate, t.burst, t.ordered, t.paused_at,
-               greatest(coalesce((t.weights ->> substr(j.limit_key, length(j.task) + 2))::integer, 1), 1) as weight
+        select j.id, j.task, t.max_running, t.rate, t.burst, t.ordered, t.paused_at,
+               greatest(coalesce((t.weights ->> substr(j.limit_key, strpos(j.limit_key, ':') + 1))::numeric::integer, 1), 1) as weight
           into head
           from pgqueue.jobs j left join pgqueue.tasks t on t.name = j.task
          where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = at_key
            and j.run_at <= now()
          order by j.priority desc, j.run_at, j.id limit 1;
-        continue when head.id is null or head.paused_at is not null;
+        continue when head.id is null or head.paused_at is not null or head.task <> all (only_tasks);
         allowed := least(room, head.max_running - coalesce((busy ->> at_key)::integer, 0));
         if head.rate is not null then
             there := pgqueue.tokens(of_queue || '/' || at_key, head.rate, head.burst);
-            allowed := least(allowed, floor(there + 1e-9)::integer);
-            if there < 1 then
-                until_token := least(until_token, (1 - there) / head.rate);
-            end if;
-            rates := rates || jsonb_build_object(at_key, true);
+            allowed := least(allowed, floor(least(there, 1e9) + 1e-9)::integer);
+            buckets := buckets || (of_queue || '/' || at_key);
+            rates := rates || head.rate;
         end if;
         continue when allowed <= 0;
         if head.ordered is null then
@@ -771,12 +852,15 @@ begin
             allows := allows || allowed;
             weights := weights || head.weight;
         elsif not busy ? at_key then
-            select j.id, j.run_at, j.quarantine into head from pgqueue.jobs j
+            select j.id, j.run_at <= now() and suspects = (j.quarantine is not null)
+                   and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) as fits
+              into head from pgqueue.jobs j
              where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key || '' end) = at_key
                and j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
                and (head.ordered = 'strict' or j.run_at <= now())
+               and (j.expires_at is null or j.expires_at > now())
              order by j.id limit 1;
-            if head.run_at <= now() and suspects = (head.quarantine is not null) then
+            if head.fits then
                 first_in_order := first_in_order || head.id;
             end if;
         end if;
@@ -790,6 +874,7 @@ begin
                           where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
                             and j.run_at <= now() and suspects = (j.quarantine is not null)
                             and (j.expires_at is null or j.expires_at > now())
+                            and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
                           order by j.priority desc, j.run_at, j.id
                           limit least(k.allowed, greatest(k.weight, 2 * room / cardinality(keys) + 1))) x) found
             union all
@@ -802,6 +887,8 @@ begin
              where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
                and suspects = (j.quarantine is not null)
                and (j.expires_at is null or j.expires_at > now())
+               and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+               and (only_tasks is null or j.task = any (only_tasks))
                and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
              order by j.priority desc, j.run_at, j.id
              limit greatest(room, 0)
@@ -831,13 +918,26 @@ begin
          where j.id = pick.id
         returning j.*
     ), costs as materialized (
-        select of_queue as name, count(*) as n from taken
-        union all
-        select of_queue || '/' || t.limit_key, count(*) from taken t where rates ? t.limit_key group by 1
+        select u.name, u.rate, coalesce(t.n, 0) as n
+          from unnest(buckets, rates) as u(name, rate)
+          left join (select of_queue as name, count(*) as n from taken
+                     union all
+                     select of_queue || '/' || k.limit_key, count(*) from taken k where k.limit_key is not null group by 1) t
+            on t.name = u.name
     ), spent as (
-        update pgqueue.buckets b set tokens = b.tokens - c.n from costs c where b.name = c.name
+        update pgqueue.buckets b
+           set tokens = b.tokens - c.n,
+               waiting = case when b.name = of_queue then pgqueue.any_due(of_queue, chosen[1:greatest(room, 0)])
+                              else exists (select from pgqueue.jobs j
+                                            where j.limit_key is not null and j.queue = of_queue
+                                              and (case when j.status = 'pending' then j.limit_key end)
+                                                  = substr(b.name, length(of_queue) + 2)
+                                              and j.run_at <= now() and j.id <> all (chosen[1:greatest(room, 0)])) end
+          from costs c
+         where b.name = c.name
+        returning case when b.waiting and b.tokens < 1 then (1 - b.tokens) / c.rate end as until
     )
-    select at_key, until_token, null::bigint, null::text, null::text, null::smallint, null::integer, null::integer,
+    select at_key, (select min(s.until) from spent s), null::bigint, null::text, null::text, null::smallint, null::integer, null::integer,
            null::integer, null::timestamptz
     union all
     select null, null, t.id, t.task, left(t.args::text, 2097153), t.priority, t.attempt, t.max_retries, t.crashes,
@@ -1121,7 +1221,7 @@ begin
         overriding system value
         select g.id, g.task, coalesce(g.args, '{}'), coalesce(g.queue, 'default'), coalesce(g.priority, 0),
                coalesce(g.max_retries, 10), g.backoff, t.run_at, t.run_at + make_interval(secs => g.expires),
-               g.task || ':' || g.limit_key, new_id, case when g.waits then 'blocked' else 'pending' end
+               pgqueue.key_of(g.task, g.limit_key), new_id, case when g.waits then 'blocked' else 'pending' end
           from given g
          cross join lateral (select coalesce(g.run_at, clock_timestamp() + make_interval(secs => coalesce(g.delay, 0)))) t(run_at)
         returning queue, status, run_at
@@ -1328,7 +1428,7 @@ begin
         update pgqueue.jobs j
            set status = case when c.parent is null then 'pending' else 'blocked' end, attempt = 0, crashes = 0,
                quarantine = null, run_at = clock_timestamp(), finished_at = null, cancel_requested = false, run_seconds = null,
-               claimed_at = null, expires_at = null, progress = null
+               claimed_at = null, expires_at = null, progress = null, left_by = null, left_at = null
           from members c
          where j.id = c.job_id and j.status in ('dead', 'cancelled')
         returning j.queue, j.status
@@ -1780,9 +1880,9 @@ revoke execute on function
     pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
     pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text),
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
-    pgqueue.room(text), pgqueue.with_defaults(jsonb),
+    pgqueue.schema_id(), pgqueue.room(text), pgqueue.with_defaults(jsonb),
     pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb), pgqueue.hold_again(bigint[]),
-    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean),
+    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]), pgqueue.any_due(text, bigint[]),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
     pgqueue.settle(bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),

@@ -120,10 +120,16 @@ def _print_jobs(view: Viewer, rows: list[JobRow], as_json: bool, none: str) -> N
         ["#id", "task", "queue", "#status", "#runs", "#when", "last error"],
         [
             [j.id, j.task, j.queue, j.status, f"{j.attempt}/{j.max_retries + 1}",
-             _when(j), error_cell(j.last_error)]
+             _when(j), error_cell(_why(j))]
             for j in jobs
         ],
     )  # fmt: skip
+
+
+def _why(job: JobRow) -> str | None:
+    if job.waiting_because is not None:
+        return f"waits: {job.waiting_because}"
+    return job.last_error
 
 
 def _when(job: JobRow) -> str:
@@ -188,7 +194,7 @@ def job_command(
         return
     for name in ("id", "task", "queue", "status", "priority", "attempt", "max_retries", "crashes",
                  "created_at", "run_at", "claimed_at", "finished_at", "run_seconds", "worker_id",
-                 "expires_at", "unique_key", "workflow_id", "progress", "last_error"):  # fmt: skip
+                 "expires_at", "unique_key", "workflow_id", "progress", "last_error", "waiting_because"):  # fmt: skip
         value = getattr(job, name)
         if value is None:
             continue
@@ -197,7 +203,8 @@ def job_command(
         shown = (
             f"{value:%Y-%m-%d %H:%M:%S %Z} ({ago(value)})" if hasattr(value, "tzinfo") else value
         )
-        click.echo(f"{name:12} {printable(shown)}")
+        label = "waits" if name == "waiting_because" else name
+        click.echo(f"{label:12} {printable(shown)}")
     if show_args:
         click.echo(f"{'args':12} {printable(to_json(job.args, indent=None))}")
         end = app.client.ends([job_id])[job_id]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, TypedDict, Unpack
+from typing import Literal, NamedTuple, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob, Status
@@ -57,12 +57,13 @@ class Lane:
 
 
 class Taking(TypedDict):
-    """How many jobs to claim, by which token and worker, for how many seconds."""
+    """How many jobs to claim, by which token and worker, for how many seconds; ``only`` of these tasks."""
 
     limit: int
     claim_id: UUID
     worker_id: UUID
     lease: float
+    only: NotRequired[list[str] | None]
 
 
 def claim(
@@ -77,7 +78,7 @@ def claim(
     Args:
         without: tasks whose jobs are left to others.
     """
-    values = _ahead(lanes, skip_touched, without) | taking
+    values = _ahead(lanes, skip_touched, without) | {"only": None} | taking
     return Operation("claim", values, lambda rows: _claimed(rows, taking["claim_id"]))
 
 
@@ -128,6 +129,7 @@ def sweep(
         "until_ids": [each.until[1] for each in slices],
         "lanes": MOST_LANES,
         "without": list(without),
+        "only": None,
         **taking,
     }
     return Operation("sweep", values, decode)
@@ -155,7 +157,7 @@ def trade(
         claimed = [tuple(row[1:]) for row in rows if not row[0]]
         return recorded, _claimed(claimed, taking["claim_id"])
 
-    values = _ended(done) | _ahead(lanes, skip_touched, without) | taking
+    values = _ended(done) | _ahead(lanes, skip_touched, without) | {"only": None} | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode, patient=False)
 
 

@@ -251,7 +251,7 @@ def _jobs(rows: Sequence[Row]) -> list[JobRow]:
 
 def _job(row: Row) -> JobRow:
     fields: list[Any]
-    *fields, progress, workflow_id, worker_id, cancel_requested, last_error, args = row
+    *fields, progress, workflow_id, worker_id, cancel_requested, last_error, waiting, args = row
     fields[3] = Status(fields[3])
     return JobRow(
         *fields,  # type: ignore[call-arg]
@@ -260,6 +260,7 @@ def _job(row: Row) -> JobRow:
         _uuid(worker_id),
         cancel_requested,
         last_error,
+        waiting,
         _args(args),
     )
 

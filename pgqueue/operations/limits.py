@@ -50,7 +50,7 @@ def claim(
         jobs = [ClaimedJob._make((*row[2:], taking["claim_id"])) for row in claimed]
         return Limited(jobs, last_key, wait)
 
-    values = {"queue": queue, "after_key": after_key, "suspects": suspects, **taking}
+    values = {"queue": queue, "after_key": after_key, "suspects": suspects, "only": None, **taking}
     return Operation("claim_limited", values, decode)
 
 

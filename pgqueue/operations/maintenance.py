@@ -55,6 +55,7 @@ class WorkerRow:
     version: str
     queues: list[str] | None
     state: WorkerState
+    tasks: list[str] | None
     started_at: datetime
     seen_at: datetime
 
@@ -121,6 +122,7 @@ def worker_seen(
     version: str,
     queues: Sequence[str] | None,
     state: WorkerState,
+    tasks: Sequence[str],
     forget: float,
 ) -> Operation[None]:
     """Say that a worker is alive; forget others unseen for ``forget`` seconds."""
@@ -131,6 +133,7 @@ def worker_seen(
         "version": version,
         "queues": None if queues is None else list(queues),
         "state": state,
+        "tasks": list(tasks),
         "forget": forget,
     }
     return Operation("worker_seen", values, lambda rows: None)
@@ -162,6 +165,11 @@ def paused() -> Operation[list[Paused]]:
 def worker_lacks() -> Operation[list[str]]:
     """The privileges a worker needs that this connection's role has not."""
     return Operation("worker_lacks", {}, lambda rows: [row[0] for row in rows])
+
+
+def schema_id() -> Operation[UUID]:
+    """What tells the jobs of the schema from those of any other."""
+    return Operation("schema_id", {}, lambda rows: UUID(rows[0][0]))
 
 
 def worker_gone(worker_id: UUID) -> Operation[None]:

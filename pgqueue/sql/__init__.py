@@ -25,7 +25,8 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 # PostgreSQL's functions that statements call. Unqualified, a name is looked up on the caller's search_path, where whoever
 # may create functions in public could put one that fits the argument types better.
 FUNCTIONS = (
-    "age", "array_agg", "array_cat", "clock_timestamp", "concat_ws", "count", "current_setting", "format", "generate_series",
+    "age", "array_agg", "array_cat", "cardinality", "clock_timestamp", "concat_ws", "count", "current_setting", "date_part",
+    "format", "generate_series",
     "has_column_privilege", "has_function_privilege", "has_schema_privilege", "has_sequence_privilege",
     "has_table_privilege", "jsonb_agg", "jsonb_array_elements", "jsonb_build_object", "jsonb_object_agg",
     "jsonb_strip_nulls", "jsonb_to_record", "jsonb_to_recordset", "jsonb_typeof", "lag", "lead", "left", "length",

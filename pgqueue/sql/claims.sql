@@ -1,3 +1,8 @@
+-- part: fits
+-- Not one that this worker has left for others lately; and once it has met tasks that it does not know, only those it knows.
+            and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
+            and (:only::text[] is null or j.task = any (:only::text[]))
+
 -- part: ahead
 -- The due jobs of each lane from its cursor on, without those of some tasks. With skip_touched, rows that another transaction has locked or written
 -- lately (xmax) are passed by without a try for their lock; a lock of the row's own writer (xmin) is gone, since the
@@ -18,6 +23,7 @@ pick as materialized (
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
             and j.task <> all (:without::text[])
+-- include: fits
           order by j.run_at, j.id
           limit :limit::integer
           for no key update of j skip locked) found
@@ -34,8 +40,7 @@ update pgqueue.jobs j
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
           j.crashes, greatest(j.run_at, timestamptz 'epoch'),
-          j.workflow_id,
-          j.tick
+          j.workflow_id, j.tick, date_part('epoch', j.created_at)
 
 -- part: ended
 -- The finished jobs, in the order in which all statements lock rows; the worker's settings leave only nested loops, which
@@ -138,6 +143,7 @@ with recursive slice as materialized (
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
             and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
             and j.task <> all (:without::text[])
+-- include: fits
           order by j.run_at, j.id
           limit :limit::integer
           for no key update of j skip locked) found
@@ -149,7 +155,7 @@ with recursive slice as materialized (
 )
 select (select array_agg(told.queue) from told) as queues, (select array_agg(told.priority) from told) as priorities,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, now() as run_at, null as workflow_id, null as tick
+       null as max_retries, null as crashes, now() as run_at, null as workflow_id, null as tick, null as created
 union all
 select null, null, claimed.* from claimed;
 
@@ -219,8 +225,7 @@ update pgqueue.jobs j
 returning t.done, j.id, case when not t.done then j.task end, case when not t.done then left(j.args::text, 2097153) end,
           case when not t.done then j.queue end, j.priority, j.attempt, j.max_retries, j.crashes,
           greatest(j.run_at, timestamptz 'epoch'),
-          j.workflow_id,
-          j.tick
+          j.workflow_id, j.tick, date_part('epoch', j.created_at)
 
 -- name: trade_and_delete
 -- As trade, for keep_succeeded=0.
@@ -232,21 +237,23 @@ with
 -- include: take
 )
 select true as done, gone.id, null as task, null as args, null as queue, null as priority, null as attempt,
-       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick
+       null as max_retries, null as crashes, null as run_at, null as workflow_id, null as tick, null as created
   from gone
 union all
 select false, claimed.* from claimed;
 
 -- name: fail
--- Record every other outcome of running jobs, each fenced by its claim, and log the attempt. Rows locked by others are left
--- for the next time.
+-- Record every other outcome of running jobs, each fenced by its claim, and log the attempt. What a worker leaves for
+-- others keeps its place and uses up no attempt; for one that has been left for longer than its delay it is the end.
+-- Rows locked by others are left for the next time.
 with own as materialized (
-    select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds, t.ended,
-           t.log,
+    select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds, t.ended, t.log,
            j.attempt, j.claim_id, j.worker_id, j.claimed_at,
-           case when t.outcome in ('retry', 'snooze') and j.cancel_requested then 'cancelled'
+           case when t.outcome in ('retry', 'snooze', 'leave') and j.cancel_requested then 'cancelled'
                 when t.outcome = 'retry' and j.attempt > j.max_retries then 'dead'
-                when t.outcome in ('retry', 'snooze') then 'pending'
+                when t.outcome = 'leave'
+                     and coalesce(j.left_at, now()) + make_interval(secs => t.delay) <= clock_timestamp() then 'dead'
+                when t.outcome in ('retry', 'snooze', 'leave') then 'pending'
                 else t.outcome end as status
       from unnest(:ids::bigint[], :claim_ids::uuid[], :outcomes::text[], :delays::float8[],
                   :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[], :logs::text[],
@@ -258,14 +265,11 @@ with own as materialized (
      for no key update of j skip locked
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
-                                  traceback, started_at, run_seconds
-                                  , log
-                                  )
-    select own.id, own.attempt, own.claim_id, own.worker_id, own.outcome, own.error_type, own.error,
-           own.traceback, own.claimed_at, own.run_seconds
-           , own.log
+                                  traceback, started_at, run_seconds, log)
+    select own.id, own.attempt, own.claim_id, own.worker_id, case own.outcome when 'leave' then own.status else own.outcome end,
+           own.error_type, own.error, own.traceback, own.claimed_at, own.run_seconds, own.log
       from own
-     where own.outcome <> 'snooze' or own.error_type is not null
+     where case own.outcome when 'leave' then own.status = 'dead' when 'snooze' then own.error_type is not null else true end
 ), replaced as (
     -- A job may be snoozed for ever: of the snoozes of one attempt the latest is kept.
     delete from pgqueue.attempts a using own
@@ -274,18 +278,30 @@ with own as materialized (
 )
 update pgqueue.jobs j
    set status = own.status,
-       -- Given back at once, a job keeps its place in the queue.
-       run_at = case when own.status = 'pending' and not (own.outcome = 'snooze' and own.delay = 0)
+       -- Given back at once, a job keeps its place in the queue; one that many have left is looked at less often.
+       run_at = case when own.outcome = 'leave' then
+                          case when cardinality(j.left_by) >= 64 then clock_timestamp() + interval '1 minute' else j.run_at end
+                     when own.status = 'pending' and not (own.outcome = 'snooze' and own.delay = 0)
                      then clock_timestamp()
                           + coalesce(make_interval(secs => own.delay), pgqueue.backoff(j.attempt, j.backoff))
                      else j.run_at end,
        finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
-       attempt = case when own.outcome = 'snooze' then j.attempt - 1 else j.attempt end,
+       attempt = case when own.outcome = 'snooze' or own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1
+                      else j.attempt end,
        -- A run that ended by itself took no worker with it.
        crashes = case when own.ended then 0 else j.crashes end,
        quarantine = case when own.ended then null else j.quarantine end,
-       last_error = case when own.outcome = 'snooze' then j.last_error
+       last_error = case when own.outcome = 'snooze' or own.outcome = 'leave' and own.status <> 'dead' then j.last_error
                          else left(concat_ws(': ', own.error_type, nullif(own.error, '')), 1000) end,
+       left_by = case when own.outcome = 'leave' and own.status = 'pending' then
+                           case when cardinality(j.left_by) < 64 then j.left_by || own.worker_id else array[own.worker_id] end
+                      when own.outcome = 'snooze' and own.delay = 0 and own.error_type is null then j.left_by end,
+       left_at = case when own.outcome = 'leave' and own.status = 'pending' then coalesce(j.left_at, now())
+                      when own.outcome = 'snooze' and own.delay = 0 and own.error_type is null then j.left_at end,
+       left_until = case when own.outcome = 'leave' then
+                              coalesce(coalesce(j.left_at, now()) + make_interval(secs => own.delay), now() + interval '5 minutes')
+                         else j.left_until end,
+       left_because = case when own.outcome = 'leave' then left(own.error, 1000) else j.left_because end,
        run_seconds = own.run_seconds, claim_id = null, worker_id = null, lease_expires_at = null
   from own
  where j.id = own.id

@@ -1,3 +1,11 @@
+-- part: waits
+       case when j.status = 'pending' then
+           case when j.left_at is not null then j.left_because
+                when j.run_at <= now() and exists (select from pgqueue.workers)
+                     and not exists (select from pgqueue.workers w
+                                      where (w.tasks is null or j.task = any (w.tasks)) and (w.queues is null or j.queue = any (w.queues)))
+                then 'none of the workers that are alive has this task and works on this queue' end end as waiting_because,
+
 -- name: enqueue
 -- Insert jobs in the order given; wake the workers of their queues when asked and due.
 with added as (
@@ -48,7 +56,9 @@ select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
        j.expires_at, j.unique_key, j.progress::text,
        j.workflow_id,
-       j.worker_id::text, j.cancel_requested, j.last_error, j.args::text
+       j.worker_id::text, j.cancel_requested, j.last_error,
+-- include: waits
+       j.args::text
 
 -- part: matches
        (:queue::text is null or j.queue = :queue::text)
@@ -145,7 +155,7 @@ with chosen as materialized (
     update pgqueue.jobs j
        set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
            finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null, expires_at = null, progress = null,
-           args = coalesce(:args::text::jsonb, j.args)
+           left_by = null, left_at = null, args = coalesce(:args::text::jsonb, j.args)
       from chosen
      where j.id = chosen.id and not chosen.keyed
     returning j.id, j.queue

@@ -90,7 +90,8 @@ select coalesce(k.queue, q.name), k.queue is not null or coalesce(q.max_running,
 -- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.
 select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
        (select j.workflow_id from pgqueue.jobs j where j.id = c.id),
-       (select j.tick from pgqueue.jobs j where j.id = c.id)
+       (select j.tick from pgqueue.jobs j where j.id = c.id),
+       (select date_part('epoch', j.created_at) from pgqueue.jobs j where j.id = c.id)
   from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
-                             :after_key::text, :suspects::boolean) c
+                             :after_key::text, :suspects::boolean, :only::text[]) c
  order by c.id nulls first;

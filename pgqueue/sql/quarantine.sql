@@ -21,6 +21,7 @@ with first as materialized (
     select j.id, j.quarantine from pgqueue.jobs j
      where
 -- include: due
+      and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
       and j.limit_key is null and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
      order by j.run_at, j.id
      limit 1
@@ -29,6 +30,7 @@ with first as materialized (
     select j.id from pgqueue.jobs j
      where
 -- include: due
+      and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
       and j.limit_key is null and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
       and j.quarantine >= (select first.quarantine from first)
      order by j.run_at, j.id
@@ -43,7 +45,8 @@ update pgqueue.jobs j
   from pick
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
-          j.crashes, greatest(j.run_at, timestamptz 'epoch'), j.workflow_id, j.tick;
+          j.crashes, greatest(j.run_at, timestamptz 'epoch'), j.workflow_id, j.tick,
+          date_part('epoch', j.created_at);
 
 -- name: end_isolation
 -- Running suspects are not alone any more: a crash from now on is not blamed on one of them.

@@ -5,10 +5,14 @@ with gone as (
      where w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)
        and w.id <> (:id::text)::uuid
 )
-insert into pgqueue.workers (id, host, pid, version, queues, state)
-values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :state::text)
-on conflict (id) do update set seen_at = clock_timestamp(), state = excluded.state
+insert into pgqueue.workers (id, host, pid, version, queues, tasks, state)
+values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :state::text)
+on conflict (id) do update set seen_at = clock_timestamp(), tasks = excluded.tasks, state = excluded.state
 returning id;
+
+-- name: schema_id
+-- What tells the jobs of this schema from those of any other.
+select pgqueue.schema_id()::text;
 
 -- name: worker_gone
 -- This worker has stopped.
@@ -16,7 +20,7 @@ delete from pgqueue.workers w where w.id = (:id::text)::uuid returning w.id;
 
 -- name: list_workers
 -- Workers alive, oldest first.
-select w.id::text, w.host, w.pid, w.version, w.queues, w.state, w.started_at, w.seen_at
+select w.id::text, w.host, w.pid, w.version, w.queues, w.state, w.tasks, w.started_at, w.seen_at
   from pgqueue.workers w order by w.started_at;
 
 -- name: channels
@@ -38,9 +42,10 @@ select format('%s on %s', w.privilege, w.relation)
 union all
 select format('update (%s) on %s', w.field, w.relation)
   from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'quarantine', 'claim_id', 'worker_id',
-               'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error'])
+               'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error', 'left_by'])
         union all select 'pgqueue.workers', pg_catalog.unnest(array['seen_at', 'state', 'held_jobs', 'held_until'])) as w(relation, field)
  where not has_column_privilege(w.relation, w.field, 'update')
 union all
-select 'execute on pgqueue.complete_job'
- where not has_function_privilege('pgqueue.complete_job(bigint, uuid)', 'execute');
+select 'execute on ' || split_part(w.signature, '(', 1)
+  from unnest(array['pgqueue.complete_job(bigint, uuid)', 'pgqueue.schema_id()']) as w(signature)
+ where not has_function_privilege(w.signature, 'execute');

@@ -95,6 +95,7 @@ def context(
         datetime.fromtimestamp(0, UTC),
         None,
         tick,
+        0.0,
         uuid4(),
     )
     return DirectContext(

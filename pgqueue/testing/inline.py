@@ -44,6 +44,7 @@ class Inline:
         self._app = app
         self._last = 0
         self._ends: dict[int, End] = {}
+        self._identity = uuid4()
 
     def way(self, gateway: Gateway) -> Gateway:
         return gateway
@@ -126,7 +127,7 @@ class Inline:
         self._last -= 1
         return ClaimedJob(
             self._last, new.task, new.args, new.queue, new.priority_or_usual, 1, new.retries_or_usual, 0,
-            new.run_at or datetime.fromtimestamp(0, UTC), workflow_id, None, uuid4(),
+            new.run_at or datetime.fromtimestamp(0, UTC), workflow_id, None, 0.0, uuid4(),
         )  # fmt: skip
 
     def _call(self, new: NewJob) -> _Call:
@@ -136,7 +137,11 @@ class Inline:
         definition, arguments = prepared(self._app, job)
         connections = self._app.connections
         context = DirectContext(
-            job, schema=self._app.schema, connect=connections.sync, aconnect=connections.aio
+            job,
+            schema=self._app.schema,
+            connect=connections.sync,
+            aconnect=connections.aio,
+            identity=lambda: self._identity,
         )
         return _Call(job, definition, arguments, context)
 

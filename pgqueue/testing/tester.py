@@ -14,7 +14,15 @@ from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError
 from pgqueue.instead import Instead
 from pgqueue.job import ClaimedJob, JobRow, Status
-from pgqueue.operations import Operation, claims, limits, schedules, testing, workflows
+from pgqueue.operations import (
+    Operation,
+    claims,
+    limits,
+    maintenance,
+    schedules,
+    testing,
+    workflows,
+)
 from pgqueue.operations.claims import Taking
 from pgqueue.operations.jobs import Filter
 from pgqueue.outcome import Outcome
@@ -192,10 +200,12 @@ class QueueTester(_Tester):
         except ArgumentsError as error:
             self._record(job, unreadable(error), began, drained)
             return
+        identity = self._run(maintenance.schema_id())
         context = Context(
             job,
             schema=self.app.schema,
             resources=self.resources,
+            identity=lambda: identity,
             connect=lambda **_: psycopg_of(self.connection),
             aconnect=no_async,
         )
@@ -305,10 +315,12 @@ class AsyncQueueTester(_Tester):
         except ArgumentsError as error:
             await self._record(job, unreadable(error), began, drained)
             return
+        identity = await self._run(maintenance.schema_id())
         context = Context(
             job,
             schema=self.app.schema,
             resources=self.resources,
+            identity=lambda: identity,
             connect=no_sync,
             aconnect=lambda **_: asyncpg_of(self.connection),
         )

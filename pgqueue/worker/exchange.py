@@ -25,6 +25,7 @@ from pgqueue.worker.turns import Turns
 from pgqueue.worker.unanswered import Unanswered
 
 FIRST_IDLE_WAIT = 0.01
+RATE_WAIT = 0.02  # nothing is lost meanwhile: tokens gather while jobs wait
 MANY = 100  # jobs; for fewer the wait for the commit is most of a statement, and many can wait together
 REST = 0.005
 WHILE_BEHIND = 0.05
@@ -53,6 +54,7 @@ class Exchange(Service):
         known: Queues,
         turns: Turns,
         processes: Processes,
+        only: Callable[[], list[str] | None],
     ) -> None:
         super().__init__()
         self._database, self._executor = database, executor
@@ -60,7 +62,7 @@ class Exchange(Service):
         self._lease, self._poll = lease, poll
         self.recorder = recorder
         self._learned = learned
-        self._known, self._processes = known, processes
+        self._known, self._processes, self._only = known, processes, only
         self._turns, self._expected = turns, 0
         self._keys: dict[str, str | None] = {}
         self._turn = 0
@@ -188,7 +190,7 @@ class Exchange(Service):
         found = await self._database.run(limits.claim(queue, self._keys.get(queue), **taking))
         self._keys[queue] = found.last_key
         if found.wait is not None:
-            self._wait = min(self._wait, max(found.wait, FIRST_IDLE_WAIT))
+            self._wait = min(self._wait, max(found.wait, RATE_WAIT))
         return found.jobs
 
     async def _claim(
@@ -200,6 +202,7 @@ class Exchange(Service):
             "claim_id": uuid4(),
             "worker_id": self._worker_id,
             "lease": self._lease,
+            "only": self._only(),
         }
         try:
             jobs = await take(taking)

@@ -21,7 +21,7 @@ from typing import Any
 
 from pgqueue.context import Context
 from pgqueue.definition import Definition, completed
-from pgqueue.errors import ArgumentsError, KeyMissing
+from pgqueue.errors import ArgumentsError, KeyMissing, UnknownArguments
 from pgqueue.hooks import AroundRun
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import MESSAGE_LIMIT, RELEASED, Outcome, clean, describe
@@ -52,6 +52,7 @@ class Handlers:
         threads: ThreadPoolExecutor,
         processes: Processes,
         privacy: Privacy,
+        unknown: Unknown,
         results: Callable[[int | None, list[str]], Awaitable[dict[str, Any]]],
         around: Sequence[AroundRun] = (),
     ) -> None:
@@ -62,34 +63,19 @@ class Handlers:
         self._threads = threads
         self._processes = processes
         self._privacy = privacy
-        self._unknown = Unknown()
+        self._unknown = unknown
         self._loop = asyncio.get_running_loop()
 
     async def outcome(self, run: Run) -> Outcome | None:
         """Run the handler; None when the job is recorded already, or no longer ours."""
-        job = run.job
-        definition = run.definition = self._definition(job.task)
+        definition = run.definition = self._definition(run.job.task)
         if definition is None:
-            return self._unknown.met(job.task, f"no task {job.task!r} in this worker")
+            return self._unknown.task(run.job.task)
         run.started_at = time.monotonic()
-        try:
-            if wanted := job.wants:
-                job = job.filled(await self._results(job.workflow_id, wanted))
-                if run.reason is not None:  # cancelled or stopped meanwhile: nothing has begun
-                    return interrupted(run.reason, None)
-                run.started_at = time.monotonic()
-            arguments = self._arguments(definition, job)
-        except DatabaseTrouble:
-            run.started_at = 0.0
-            return Outcome("snooze", RESULTS_AGAIN)
-        except asyncio.CancelledError:
-            if run.reason is None:
-                raise
-            return interrupted(run.reason, None)
-        except KeyMissing as error:
-            return self._unknown.met(job.task, f"arguments of task {job.task!r}: {error}")
-        except ArgumentsError as error:
-            return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
+        read = await self._read(run, definition)
+        if not isinstance(read, tuple):
+            return read
+        job, arguments = read
         context = run.context = self._make_context(job)
         timeout = definition.timeout or self._longest(job.queue)
         timer = Deadline(self._loop, run, timeout) if timeout else None
@@ -110,6 +96,8 @@ class Handlers:
                     outcome = self._interrupted(run, context, timeout)
                 elif type(raised) is HandlerFailed:
                     outcome = raised.outcome
+                elif definition.run == "process" and isinstance(raised, UnknownArguments):
+                    outcome = self._unknown.arguments(job.task, raised)
                 else:
                     outcome = self._judge(None, raised, definition, context, arguments, job)
             finally:
@@ -151,6 +139,34 @@ class Handlers:
         say(log, logging.WARNING, run, "succeeded late: %s", text)
         error = "; ".join(filter(None, (f"{LATE}: {text}", outcome.error)))
         return replace(outcome, error=error)
+
+    async def _read(
+        self, run: Run, definition: Definition
+    ) -> tuple[ClaimedJob, dict[str, Any]] | Outcome | None:
+        """The job with the results that it takes, and its arguments; or its outcome, when they cannot be had."""
+        job = run.job
+        try:
+            if wanted := job.wants:
+                job = job.filled(await self._results(job.workflow_id, wanted))
+                if run.reason is not None:  # cancelled or stopped meanwhile: nothing has begun
+                    return interrupted(run.reason, None)
+                run.started_at = time.monotonic()
+            return job, self._arguments(definition, job)
+        except DatabaseTrouble:
+            run.started_at = 0.0
+            return Outcome("snooze", RESULTS_AGAIN)
+        except asyncio.CancelledError:
+            if run.reason is None:
+                raise
+            return interrupted(run.reason, None)
+        except KeyMissing as error:
+            run.started_at = 0.0
+            return self._unknown.key(job.task, error)
+        except UnknownArguments as error:
+            run.started_at = 0.0
+            return self._unknown.arguments(job.task, error)
+        except ArgumentsError as error:
+            return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
 
     def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
         return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)

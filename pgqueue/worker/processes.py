@@ -23,12 +23,12 @@ from itertools import count
 from multiprocessing.connection import Connection
 from struct import Struct
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from pgqueue.connections import Connections
-from pgqueue.context import Context
+from pgqueue.context import NOWHERE, Context
 from pgqueue.databases import CURRENT
 from pgqueue.definition import Definition
 from pgqueue.dispatch import Job
@@ -86,6 +86,7 @@ class Processes:
     def __init__(self, size: int, *, dsn: str, schema: str, privacy: Privacy) -> None:
         self._size, self._dsn, self._schema = size, dsn, schema
         self._privacy = privacy
+        self.identity = NOWHERE  # of the schema
         self._loop = asyncio.get_running_loop()
         self._pool: ProcessPool | None = None
         self._sent: dict[int, _Sent] = {}
@@ -183,7 +184,7 @@ class Processes:
                 run_here,
                 args=(
                     definition.module, definition.qualname, job, self._dsn, self._schema,
-                    self._privacy, number, self._mark(number),
+                    self._privacy, self.identity, number, self._mark(number),
                 ),
             )  # fmt: skip
         except (OSError, RuntimeError) as error:  # the pool is broken, or it cannot be started
@@ -349,7 +350,8 @@ def may_begin(number: int, mark: str) -> bool:
 
 
 def run_here(
-    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, number: int, mark: str,
+    module: str, qualname: str, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, identity: UUID,
+    number: int, mark: str,
 ) -> Outcome:  # fmt: skip
     """Run one job in this process, in a context of its own; returns its outcome.
 
@@ -358,15 +360,22 @@ def run_here(
         mark: a file that exists when the worker has taken the job back.
     """
     run = copy_context().run
-    return run(_run_here, find(module, qualname), job, dsn, schema, privacy, number, mark)
+    return run(_run_here, find(module, qualname), job, dsn, schema, privacy, identity, number, mark)
 
 
 def _run_here(
-    definition: Definition, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, number: int, mark: str
+    definition: Definition, job: ClaimedJob, dsn: str, schema: str, privacy: Privacy, identity: UUID,
+    number: int, mark: str,
 ) -> Outcome:  # fmt: skip
     CURRENT.set(dsn)
     connections = Connections(dsn, size=1)
-    context = Context(job, schema=schema, connect=connections.sync, aconnect=connections.aio)
+    context = Context(
+        job,
+        schema=schema,
+        connect=connections.sync,
+        aconnect=connections.aio,
+        identity=lambda: identity,
+    )
     arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
     if not may_begin(number, mark):
         return RELEASED

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from pgqueue.job import ClaimedJob
+from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations import claims
 from pgqueue.operations.claims import Finished, Lane, Recorded, Taking
 from pgqueue.outcome import SUCCEEDED, Outcome
@@ -244,7 +244,9 @@ class Recorder:
                 others = await self._without_locked(finished, set(ended))
                 self._count_missing(others, set(ended))
                 await self.hold_again(
-                    f.id for f in others if f.outcome.kind == "snooze" and not f.run_seconds
+                    f.id
+                    for f in others
+                    if f.outcome.kind in ("snooze", "leave") and not f.run_seconds
                 )
                 self._failed(others, ended)
 
@@ -297,7 +299,7 @@ class Recorder:
         self._ended(finished)
         for each in finished:
             recorded = ended.get(each.id)
-            if recorded and each.job and each.outcome.error_type is not None:
+            if recorded and each.job and _is_news(each, recorded):
                 report(each.job, each.outcome, recorded)
                 self._hooking.failed(each, recorded)
 
@@ -334,6 +336,12 @@ def _adds(outcome: Outcome) -> bool:
     """Is there anything to record besides the completion?"""
     remark = outcome.error is not None and outcome.error_type is None
     return outcome.result is not None or outcome.log is not None or remark
+
+
+def _is_news(each: Finished, recorded: Recorded) -> bool:
+    """Is it an end of an attempt that people and hooks are told of, no job given back or left for others?"""
+    left = each.outcome.kind == "leave" and recorded.status is Status.PENDING
+    return each.outcome.error_type is not None and not left
 
 
 def _doubtful(finished: list[Finished]) -> list[Finished]:

@@ -46,6 +46,7 @@ from pgqueue.worker.slots import Slots
 from pgqueue.worker.supervisor import AT_WORK, tell
 from pgqueue.worker.threads import DaemonThreads, in_thread
 from pgqueue.worker.turns import of_process
+from pgqueue.worker.unknown import Unknown
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -71,11 +72,9 @@ class Runtime:
         ends_process: bool = False,
         apart: Apart | None = None,
     ) -> None:
-        self.app, self.settings, self._drain = app, settings, drain
+        self.app, self.settings, self._queues, self._drain = app, settings, queues, drain
         self._apart = apart or Apart()
-        self.id = uuid4()
-        self._loop = asyncio.get_running_loop()
-        self._queues = queues
+        self.id, self._loop = uuid4(), asyncio.get_running_loop()
         self._outage = Outage(app.dsn)
         self.shutdown = Shutdown(
             lambda: self._pairs,
@@ -87,9 +86,7 @@ class Runtime:
             changed=lambda: self.heartbeat.say_now(),
         )
         self.database = Database(app.dsn, app.schema, outage=self._outage)
-        total = sum(queues.values())
-        app.connections.fit(total)
-        self._threads = DaemonThreads(total, "pgqueue-job")
+        self._threads = DaemonThreads(sum(queues.values()), "pgqueue-job")
         self._own_threads = DaemonThreads(2, "pgqueue-own")
         self._processes = Processes(
             settings.processes, dsn=app.dsn, schema=app.schema, privacy=app.privacy
@@ -107,6 +104,7 @@ class Runtime:
         )
         self.settler = Settler(database=self.database, released=self._look_anew)
         self.known = Queues.of_app(app, self.database, delete=settings.keep_succeeded == 0)
+        self.unknown = Unknown(app.names, patience=settings.newer_worker_wait)
         self.handlers = self._handlers()
         self.watch = self._watch()
         ordinary = [] if self._apart.only else [self._pool(*pool) for pool in queues.items()]
@@ -185,9 +183,11 @@ class Runtime:
             "known": self.known,
             "turns": of_process(),
             "processes": self._processes,
+            "only": lambda: self.unknown.only,
         }
 
     def _handlers(self) -> Handlers:
+        self.app.connections.fit(sum(self._queues.values()))
         return Handlers(
             longest=lambda queue: self.known.timeout(queue) or self.settings.default_timeout,
             definition=self.app.definition,
@@ -197,10 +197,12 @@ class Runtime:
                 connect=self.app.connections.sync,
                 aconnect=self.app.connections.aio,
                 resources=self.resources.opened,
+                identity=lambda: self._processes.identity,
             ),
             threads=self._threads,
             processes=self._processes,
             privacy=self.app.privacy,
+            unknown=self.unknown,
             around=self.app.around_runs,
             results=lambda *wanted: self.database.run(workflows.results(*wanted)),
         )
@@ -244,6 +246,7 @@ class Runtime:
                 pid=os.getpid(),
                 version=version(DISTRIBUTION),
                 queues=names,
+                tasks=sorted(self.app.names()),
                 state="stopping" if self.shutdown.ending else "running",
                 forget=FORGET_WORKERS,
             )
@@ -388,6 +391,7 @@ class Runtime:
                 await admit(self.database, self.app.schema)
                 if self._drain and await self.database.run(maintenance.read_only()):
                     raise read_only()
+                self._processes.identity = await self.database.run(maintenance.schema_id())
                 await self.known.look()
                 return
             except DatabaseAway as away:

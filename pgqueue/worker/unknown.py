@@ -1,35 +1,69 @@
-"""Jobs this worker lacks the task or a key for: left for one that has it, looked at ever more rarely."""
+"""Jobs that this worker cannot run as they are: it leaves them for one that can."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Collection
 
-from pgqueue.outcome import Outcome
+from pgqueue.durations import duration_text
+from pgqueue.outcome import MESSAGE_LIMIT, Outcome, clean
 
 log = logging.getLogger("pgqueue.job")
 
-SHORTEST = 10.0
-LONGEST = 300.0
+LATELY = 300.0
 REPORT_EVERY = 60.0
+ELSEWHERE = "its jobs are left for a worker that has it"
 
 
 class Unknown:
-    """Remembers since when each task has been met without what it needs, and when it was reported."""
+    """Turns what a worker lacks into outcomes, and tells claims what to pass by.
 
-    def __init__(self) -> None:
-        self._since: dict[str, float] = {}
+    Once it has met a task that it does not know, it claims only jobs of those it knows, for five minutes: a list
+    that its own tasks bound, however many names others use.
+
+    Args:
+        names: the tasks that the worker knows.
+        patience: for how many seconds a job with arguments that its task does not know is left for a worker
+            of a newer version; None for ever.
+    """
+
+    def __init__(self, names: Callable[[], Collection[str]], *, patience: float | None) -> None:
+        self._names, self._patience = names, patience
+        self._met_until = 0.0
         self._reported: dict[str, float] = {}
 
-    def met(self, task: str, why: str) -> Outcome:
-        """A snooze, so that no attempt is used up; reported at most once a minute."""
+    @property
+    def only(self) -> list[str] | None:
+        """The tasks whose jobs are claimed; None for all."""
+        if time.monotonic() >= self._met_until:
+            return None
+        return sorted(self._names())
+
+    def task(self, task: str) -> Outcome:
+        """No task of this name is known here."""
+        self._met_until = time.monotonic() + LATELY
+        return self._left(task, f"no task {task!r} in this worker; {ELSEWHERE}")
+
+    def key(self, task: str, error: Exception) -> Outcome:
+        """An argument is encrypted with a key that is not here."""
+        return self._left(task, f"arguments of task {task!r}: {error}; {ELSEWHERE}")
+
+    def arguments(self, task: str, error: Exception) -> Outcome:
+        """There are arguments that the task does not have in this version.
+
+        Or in that of a process of the pool: one that was started after a deployment has read other code.
+        """
+        why = f"arguments of task {task!r}: {error}"
+        if self._patience is None:
+            return self._left(task, why)
+        why = f"{why}; left for a worker of a newer version, for {duration_text(self._patience)} at most"
+        return self._left(task, why, self._patience)
+
+    def _left(self, task: str, why: str, delay: float | None = None) -> Outcome:
         now = time.monotonic()
         if now - self._reported.get(task, -REPORT_EVERY) >= REPORT_EVERY:
             self._reported[task] = now
-            log.warning("%s: its jobs are left for a worker that has it", why)
-        return Outcome("snooze", wait(now - self._since.setdefault(task, now)))
-
-
-def wait(known_for: float) -> float:
-    """Seconds until the next look: as long as this has lasted, so the wait doubles."""
-    return min(max(known_for, SHORTEST), LONGEST)
+            log.warning("%s", why)
+        error_type = None if delay is None else "UnknownArguments"
+        return Outcome("leave", delay, error_type, clean(why, MESSAGE_LIMIT))

@@ -91,7 +91,7 @@ def _with_results(these: Jobs) -> list[Finished]:
 
 def _completed(these: Jobs) -> list[Finished]:
     jobs = [
-        ClaimedJob(i, "t", "{}", these.queue, 0, 1, 3, 0, START, None, None, these.claim)
+        ClaimedJob(i, "t", "{}", these.queue, 0, 1, 3, 0, START, None, None, 0.0, these.claim)
         for i in these.ids
     ]
     return [
@@ -102,7 +102,7 @@ def _completed(these: Jobs) -> list[Finished]:
 
 def _held(these: Jobs) -> list[ClaimedJob]:
     return [
-        ClaimedJob(i, "t", "{}", these.queue, 0, 1, 3, 0, START, None, None, these.claim)
+        ClaimedJob(i, "t", "{}", these.queue, 0, 1, 3, 0, START, None, None, 0.0, these.claim)
         for i in these.ids
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -15,7 +17,7 @@ from pgqueue.limits import Limits, rate_from
 from pgqueue.operations import claims, limits
 from tests.cli.support import Cli
 from tests.model.machine import perform
-from tests.support import drain, make_due, statuses
+from tests.support import drain, eventually_async, make_due, statuses, working
 
 
 class Claimer:
@@ -333,10 +335,13 @@ async def test_a_worker_runs_them_all(app: App, conn: psycopg.Connection) -> Non
         ({"per": "key"}, "give limit="),
         ({"burst": 3}, "burst goes with rate"),
         ({"rate": "fast"}, "a rate looks like"),
-        ({"rate": 0}, "above 0"),
+        ({"rate": 0}, "from 1 in 30 years"),
         ({"limit": 1, "per": "a", "order_by": "b"}, "name different arguments"),
         ({"weights": {"a": 1}}, "weights go with fair_by"),
         ({"fair_by": "a", "weights": {"a": 0}}, "weights are whole numbers"),
+        ({"fair_by": "a", "weights": {"a": 2.5}}, "weights are whole numbers"),
+        ({"fair_by": "a", "weights": {"a": "3"}}, "weights are whole numbers"),
+        ({"fair_by": "a", "weights": {"a": True}}, "weights are whole numbers"),
         ({"order_by": "a", "ordered": "maybe"}, "ordered must be"),
     ],
 )
@@ -389,3 +394,196 @@ def test_from_sql(conn: psycopg.Connection) -> None:
     assert conn.execute("select limit_key from pgqueue.jobs").fetchall() == [("t:a",)]
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="limit_key must have"):
         conn.execute("select pgqueue.enqueue('t', limit_key => '')")
+
+
+@pytest.mark.parametrize("limited", ["key", "queue", "both"])
+def test_a_rate_is_reached_however_seldom_claims_come(
+    app: App, conn: psycopg.Connection, limited: str
+) -> None:
+    """While jobs wait, what a late claim could not start is made up for, also without a burst."""
+    if limited != "queue":
+        keyed(app, rate="500/s")
+    if limited != "key":
+        app.queue("default", rate="500/s")
+    claimer = Claimer(app, conn)
+    key = None if limited == "queue" else "*"
+    conn.execute(
+        "select pgqueue.enqueue('t', '{\"key\": \"a\"}', limit_key => %s) from generate_series(1, 400)",
+        (key,),
+    )
+    begun = time.monotonic()
+    started = len(claimer.claim(100))
+    assert started == 1
+    for number in range(1, 11):
+        later(conn, "25 ms")
+        jobs = claimer.claim(100)
+        started += len(jobs)
+        claimer.complete(jobs)
+        assert 12 * number <= started <= 1 + 500 * (0.025 * number + time.monotonic() - begun)
+    assert claimer.wait is not None
+    assert claimer.wait <= 0.002
+
+
+def later(conn: psycopg.Connection, interval: str) -> None:
+    """Let time pass for the rates: they count from here on, whatever the test took."""
+    conn.execute("update pgqueue.buckets set at = clock_timestamp() - %s::interval", (interval,))
+
+
+def test_after_a_quiet_time_no_more_than_the_burst(app: App, conn: psycopg.Connection) -> None:
+    t = keyed(app, rate="500/s")
+    t.enqueue("a")
+    claimer = Claimer(app, conn)
+    assert len(claimer.claim(100)) == 1
+    app.enqueue_many([t.call("a")] * 50)
+    later(conn, "1 hour")
+    assert len(claimer.claim(100)) == 1, "nothing waited meanwhile"
+    later(conn, "1 hour")
+    assert len(claimer.claim(100)) == 49
+    app.enqueue_many([t.call("a")] * 2000)
+    later(conn, "1 hour")
+    claimer.claim(1)
+    later(conn, "1 hour")
+    assert len(claimer.claim(2000)) == 500, "of one second at most"
+
+
+def test_a_limit_that_is_reached_is_not_waited_for_as_a_rate(
+    app: App, conn: psycopg.Connection
+) -> None:
+    t = keyed(app, limit=1, rate="5/s", burst=5)
+    app.enqueue_many([t.call("a")] * 3)
+    claimer = Claimer(app, conn)
+    assert len(claimer.claim(10)) == 1
+    assert claimer.claim(10) == []
+    assert claimer.wait is None, (
+        "there are tokens: the end of the job that runs is what it waits for"
+    )
+
+
+def test_who_finds_the_queue_being_claimed_from_looks_again_soon(
+    app: App, conn: psycopg.Connection, dsn: str
+) -> None:
+    t = keyed(app, rate="500/s")
+    t.enqueue("a")
+    claimer = Claimer(app, conn)
+    conn.execute("insert into pgqueue.queues (name) values ('default') on conflict do nothing")
+    with psycopg.connect(dsn) as other:
+        other.execute("select from pgqueue.queues where name = 'default' for update")
+        assert claimer.claim(9) == []
+        assert claimer.wait == 0.02
+
+
+def test_a_clock_that_was_ahead_holds_up_no_rate(app: App, conn: psycopg.Connection) -> None:
+    t = keyed(app, rate="1/s")
+    app.enqueue_many([t.call("a")] * 3)
+    claimer = Claimer(app, conn)
+    claimer.claim(1)
+    conn.execute("update pgqueue.buckets set at = 'infinity'")
+    assert claimer.claim(1) == []
+    later(conn, "1 s")
+    assert len(claimer.claim(1)) == 1
+
+
+@pytest.mark.parametrize(
+    "rate", ["0", "-1", "5e-324", "9e-10", "1000001", "1.7e308", "infinity", "nan"]
+)
+def test_rates_from_sql_are_in_bounds(conn: psycopg.Connection, rate: str) -> None:
+    for table in ("queues", "tasks"):
+        with pytest.raises(psycopg.errors.CheckViolation, match=f"{table}_rate"):
+            conn.execute(
+                f"insert into pgqueue.{table} (name, rate) values ('t', %s)".encode(), (rate,)
+            )
+
+
+@pytest.mark.parametrize("rate", ["1e-9", "1e6"])
+@pytest.mark.parametrize("burst", [None, 1, 2147483647])
+def test_no_number_that_the_tables_take_stops_the_claims(
+    app: App, conn: psycopg.Connection, rate: str, burst: int | None
+) -> None:
+    t = keyed(app, fair_by="key", weights={"a": 1000})
+    app.enqueue_many([t.call(key) for key in "aabb"])
+    claimer = Claimer(app, conn)
+    for table in ("queues", "tasks"):
+        conn.execute(
+            f"update pgqueue.{table} set rate = %s::float8, burst = %s, max_running = 2147483647".encode(),
+            (rate, burst),
+        )
+    claimer.claim(1)
+    later(conn, "100 years")
+    claimer.claim(1000)
+    conn.execute("update pgqueue.buckets set tokens = 'NaN'")
+    claimer.claim(1000)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ['{"a": 2.5}', '{"a": 0}', '{"a": -1}', '{"a": 1001}', '{"a": "3"}', '{"a": null}', '{"a": [1]}',
+     '{"a": 1e400}', '{"a": true}', '[1]', '"a"', '{"b": 1, "a": {}}'],
+)  # fmt: skip
+def test_weights_from_sql_are_whole_numbers(conn: psycopg.Connection, weights: str) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match="tasks_weights"):
+        conn.execute("insert into pgqueue.tasks (name, weights) values ('t', %s)", (weights,))
+
+
+def test_weights_written_with_a_point(app: App, conn: psycopg.Connection) -> None:
+    t = keyed(app, fair_by="key")
+    app.enqueue_many([t.call(key) for key in "aabb"])
+    claimer = Claimer(app, conn)
+    conn.execute("update pgqueue.tasks set weights = '{\"a\": 2.0}'")
+    assert keys(claimer.claim(3)) == "aab"
+
+
+async def test_one_that_expired_in_order_is_passed_and_cancelled(
+    app: App, conn: psycopg.Connection
+) -> None:
+    ran: list[int] = []
+
+    @app.task(name="t", order_by="key")
+    async def t(key: str, n: int) -> None:
+        ran.append(n)
+
+    app.enqueue_many([t.with_expires("1h").call("a", n) for n in range(20)] + [t.call("a", 20)])
+    conn.execute(
+        "update pgqueue.jobs set expires_at = now() - interval '1 s' where expires_at is not null"
+    )
+    claimer = Claimer(app, conn)
+    assert [job.id for job in claimer.claim(100)] == [21]
+    conn.execute("update pgqueue.jobs set status = 'pending', worker_id = null where id = 21")
+    async with working(app):
+        await eventually_async(
+            lambda: list(statuses(conn).values()) == ["cancelled"] * 20 + ["succeeded"]
+        )
+    assert ran == [20]
+
+
+@pytest.mark.parametrize("ordered", ["strict", "skip"])
+def test_expired_ones_of_either_order(app: App, conn: psycopg.Connection, ordered: str) -> None:
+    t = keyed(app, order_by="key", ordered=ordered)
+    app.enqueue_many([t.with_expires("1h").call("a"), t.with_expires("1h").call("a")])
+    conn.execute("update pgqueue.jobs set expires_at = now() - interval '1 s' where id = 1")
+    claimer = Claimer(app, conn)
+    assert [job.id for job in claimer.claim(100)] == [2]
+
+
+def test_keys_of_tasks_whose_names_have_colons(app: App, conn: psycopg.Connection) -> None:
+    """Neither a limit nor a unique key is shared between a:b with c and a with b:c."""
+    for task, key in (("a:b", "c"), ("a", "b:c"), ("a%3Ab", "c"), ("a", "b:c:"), ("a:b:", "c")):
+        conn.execute("select pgqueue.enqueue(%s, limit_key => %s)", (task, key))
+        conn.execute("select pgqueue.enqueue(%s, unique_key => %s)", (task, key))
+        workflow = json.dumps([{"task": task, "limit_key": key}])
+        conn.execute("select * from pgqueue.enqueue_workflow(%s)", (workflow,))
+    found = conn.execute("select limit_key, count(*) from pgqueue.jobs group by 1").fetchall()
+    assert {key: n for key, n in found if key} == dict.fromkeys((key for key, _ in found if key), 2)
+    assert len(found) == 6
+    assert conn.execute(
+        "select count(*) from pgqueue.jobs where unique_key is not null"
+    ).fetchone() == (5,)
+
+
+def test_a_weight_of_a_task_whose_name_has_a_colon(app: App, conn: psycopg.Connection) -> None:
+    @app.task(name="x:t", fair_by="key", weights={"a:b": 3})
+    async def t(key: str) -> None: ...
+
+    app.enqueue_many([t.call(key) for key in ("a:b", "c") * 20])
+    claimer = Claimer(app, conn)
+    found = [json.loads(job.args)["key"] for job in claimer.claim(8)]
+    assert (found.count("a:b"), found.count("c")) == (6, 2)

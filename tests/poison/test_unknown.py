@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from pgqueue import App, Worker
-from pgqueue.worker import unknown
 from tests.support import drain, eventually_async, make_due, statuses
 
 
@@ -27,6 +26,9 @@ async def test_the_old_version_leaves_them_for_the_new(
     assert conn.execute(
         "select distinct status, attempt, last_error from pgqueue.jobs where task = 'new'"
     ).fetchall() == [("pending", 0, None)]
+    assert conn.execute(
+        "select distinct left_because from pgqueue.jobs where left_at is not null"
+    ).fetchall() == [("no task 'new' in this worker; its jobs are left for a worker that has it",)]
     assert conn.execute("select count(*) from pgqueue.attempts").fetchone() == (0,)
     assert caplog.text.count("no task 'new' in this worker") == 3  # once per worker, not per job
 
@@ -57,29 +59,8 @@ async def test_a_queue_full_of_them_is_looked_at_once(app: App, conn: psycopg.Co
 
     conn.execute("select pgqueue.enqueue('new') from generate_series(1, 500)")
     await good.aenqueue(1)
-    await drain(app)  # ends, though they are due again and again
+    await drain(app)  # ends, though they are due
     assert ran == [1]
     assert conn.execute(
-        "select count(*) from pgqueue.jobs where task = 'new' and run_at > clock_timestamp()"
-    ).fetchone() == (500,)
-
-
-def test_the_wait_grows_with_the_time_it_has_been_unknown(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(unknown.time, "monotonic", lambda: now)
-    met = unknown.Unknown()
-    looks, waits = 0, []
-    while now < 1000 + 3600:
-        outcome = met.met("new", "no task 'new' in this worker")
-        assert (outcome.kind, outcome.error_type) == ("snooze", None)
-        assert outcome.delay is not None
-        waits.append(outcome.delay)
-        now += outcome.delay
-        looks += 1
-    assert waits[0] == 10
-    assert waits == sorted(waits)
-    assert waits[-1] == 300
-    assert looks < 20
-    assert caplog.text.count("no task 'new'") <= 20
+        "select count(*) from pgqueue.jobs where task = 'new' and run_at < clock_timestamp()"
+    ).fetchone() == (500,), "they keep their place"

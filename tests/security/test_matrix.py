@@ -29,7 +29,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "claim": WORKER, "sweep": WORKER, "last_places": WORKER | OPERATOR, "last_id": EVERYBODY, "complete": WORKER, "complete_and_delete": WORKER,
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "hold_again": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
-    "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER,
+    "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER, "schema_id": WORKER,
     "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER,
     "suspect_due": WORKER | OPERATOR, "claim_suspects": WORKER, "end_isolation": WORKER, "declare_limits": WORKER | OPERATOR,
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,
@@ -67,10 +67,10 @@ ID = uuid4()
 VALUES: dict[str, Any] = {
     "jobs": '[{"task": "t", "args": {}, "queue": "q", "priority": 0, "max_retries": 1}]',
     "notify": True, "channel": "c", "count": 2, "queues": ["q"], "priorities": [0], "after_at": ["2000-01-01"],
-    "after_ids": [0], "skip_touched": True, "lanes": 9, "limit": 5, "claim_id": ID, "worker_id": ID, "lease": 60.0, "claim_ids": [ID],
+    "after_ids": [0], "skip_touched": True, "only": None, "lanes": 9, "limit": 5, "claim_id": ID, "worker_id": ID, "lease": 60.0, "claim_ids": [ID],
     "run_seconds": [0.1], "outcomes": ["retry"], "delays": [None], "error_types": ["E"],
     "errors": ["e"], "tracebacks": ["t"], "max_crashes": 3, "together": 16, "ended": [True], "suspects": False, "until": 9, "slice_queues": ["q"], "slice_priorities": [0], "until_at": ["2000-01-01"], "until_ids": [0], "age": 1e6, "host": "h", "pid": 1,
-    "version": "0", "forget": 300.0, "state": "stopping", "queue": "q", "task": None, "error": None, "since": None,
+    "version": "0", "forget": 300.0, "state": "stopping", "tasks": ["t"], "queue": "q", "task": None, "error": None, "since": None,
     "before": None, "args": None, "backoff": None, "run_at": None, "delay": None, "priority": 0,
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old_args": "{}", "new_args": "{}", "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'

@@ -20,7 +20,7 @@ def place(number: int) -> tuple[datetime, int]:
 
 
 def job(number: int) -> ClaimedJob:
-    return ClaimedJob(number, "t", "{}", "q", 0, 1, 3, 0, START, None, None, UUID(int=0))
+    return ClaimedJob(number, "t", "{}", "q", 0, 1, 3, 0, START, None, None, 0.0, UUID(int=0))
 
 
 def trail(marks: int) -> Trail:

@@ -102,7 +102,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 def job(number: int, priority: int = 0, queue: str = "q") -> ClaimedJob:
     at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
-    return ClaimedJob(number, "t", "{}", queue, priority, 1, 3, 0, at, None, None, UUID(int=0))
+    return ClaimedJob(number, "t", "{}", queue, priority, 1, 3, 0, at, None, None, 0.0, UUID(int=0))
 
 
 def test_cursors_move_forward_and_sweeps_bring_them_back() -> None:

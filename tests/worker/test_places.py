@@ -51,7 +51,19 @@ async def test_a_job_whose_lease_ran_out_while_the_process_was_frozen_is_not_sta
     async with working(app, lease=60, notify=False) as runtime:
         await eventually_async(lambda: runtime.exchanges[0].empty)
         stale = ClaimedJob(
-            0, "t", '{"text": "stale"}', "default", 0, 1, 10, 0, _now(conn), None, None, uuid4()
+            0,
+            "t",
+            '{"text": "stale"}',
+            "default",
+            0,
+            1,
+            10,
+            0,
+            _now(conn),
+            None,
+            None,
+            0.0,
+            uuid4(),
         )
         executor = runtime.executors[0]
         executor.submit([stale], time.monotonic() - 61)

@@ -131,7 +131,7 @@ async def test_a_refused_result_does_not_stop_the_claims(
 
 
 def test_the_done_and_the_claimed_are_told_apart() -> None:
-    row = (7, "t", "{}", "default", 0, 1, 3, 0, datetime(2026, 1, 1, tzinfo=UTC), None, None)
+    row = (7, "t", "{}", "default", 0, 1, 3, 0, datetime(2026, 1, 1, tzinfo=UTC), None, None, 0.0)
     operation = claims.trade([], START, delete=False, **taking())
     others = [None] * (len(row) - 1)
     assert operation.decode([(True, 1, *others), (True, 2, *others)]) == ([1, 2], [])

@@ -86,10 +86,11 @@ grant execute on function pgqueue.emit(text, jsonb) to pgqueue_emitter, pgqueue_
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
 grant select, delete, update (status, run_at, attempt, crashes, quarantine, claim_id, worker_id, claimed_at,
-                              lease_expires_at, finished_at, run_seconds, last_error, progress, result)
+                              lease_expires_at, finished_at, run_seconds, last_error, progress, result,
+                              left_by, left_at, left_until, left_because)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
-grant select, insert, delete, update (seen_at, state, held_jobs, held_until) on pgqueue.workers to pgqueue_worker;
+grant select, insert, delete, update (tasks, seen_at, state, held_jobs, held_until) on pgqueue.workers to pgqueue_worker;
 grant select on pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
 grant insert (schedule, tick) on pgqueue.jobs to pgqueue_worker;
 grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
@@ -102,8 +103,8 @@ grant insert (name, max_running, rate, burst, max_pending, keep_succeeded, keep_
       update (max_running, rate, burst, max_pending, keep_succeeded, keep_dead, keep_cancelled, priority,
               max_retries, backoff, expires, timeout, declared)
     on pgqueue.queues to pgqueue_worker;
--- A check of the table queues calls it.
-grant execute on function pgqueue.is_backoff(jsonb) to pgqueue_worker, pgqueue_operator;
+-- Checks of the tables queues and tasks call them.
+grant execute on function pgqueue.is_backoff(jsonb), pgqueue.is_weights(jsonb) to pgqueue_worker, pgqueue_operator;
 grant insert (name, max_running, rate, burst, ordered, weights, declared),
       update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
 grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;
@@ -113,9 +114,9 @@ grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.deliver_events(integer) to pgqueue_worker;
-grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean) to pgqueue_worker;
-grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.hold_again(bigint[])
-    to pgqueue_worker;
+grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]) to pgqueue_worker;
+grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.schema_id(),
+    pgqueue.hold_again(bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.find_jobs(text[], text, text, text, float8),
     pgqueue.latest_jobs(text, text, text, text, float8, bigint, integer) to pgqueue_worker, pgqueue_operator;
 
@@ -128,9 +129,9 @@ grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queu
 grant pgqueue_readonly to pgqueue_operator;
 grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, quarantine, run_at, created_at, claimed_at,
               finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
-              unique_key, unique_until, expires_at, progress, result, workflow_id),
+              unique_key, unique_until, expires_at, progress, result, workflow_id, left_at, left_because),
       update (status, args, attempt, crashes, quarantine, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
-              expires_at, queue, priority, progress),
+              expires_at, queue, priority, progress, left_by, left_at),
       delete on pgqueue.jobs to pgqueue_operator;
 grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds, log),
       delete on pgqueue.attempts to pgqueue_operator;

@@ -1,0 +1,1 @@
+"""Rolling deployments, and several apps in one schema."""
