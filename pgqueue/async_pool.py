@@ -42,6 +42,7 @@ class AsyncPool:
         self._dsn, self._size, self._ours = dsn, size, ours
         self._pool = asyncpg.create_pool(min_size=0, max_size=size, connect=self._connect)
         self._spare: Any = None
+        self._free = asyncio.Semaphore(size)
         self._waiting = 0
         self._end: Any = None
         self._pid = os.getpid()
@@ -56,6 +57,21 @@ class AsyncPool:
 
     async def lend(self) -> Any:
         """A connection that is of use, to be taken back."""
+        if self._free.locked():
+            try:
+                async with asyncio.timeout(WAIT):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise ConnectionTimeout(self._size, WAIT, ours=self._ours) from None
+        else:
+            await self._free.acquire()
+        try:
+            return await self._useful()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def _useful(self) -> Any:
         while True:
             connection = await self._take()
             try:
@@ -89,11 +105,14 @@ class AsyncPool:
             elif isinstance(error, asyncpg.PostgresError) and error.sqlstate == READ_ONLY:
                 await self._pool.expire_connections()
         finally:
-            if keep:
-                self._spare = connection
-            else:
-                # With a limit: it asks the server, which may be gone.
-                await self._pool.release(connection, timeout=CLOSE_WITHIN)
+            try:
+                if keep:
+                    self._spare = connection
+                else:
+                    # With a limit: it asks the server, which may be gone.
+                    await self._pool.release(connection, timeout=CLOSE_WITHIN)
+            finally:
+                self._free.release()
 
     async def _take(self) -> Any:
         spare, self._spare = self._spare, None
@@ -103,13 +122,8 @@ class AsyncPool:
             await self._pool
             await self._until_the_loop_ends()
         self._waiting += 1
-        begun = time.monotonic()
         try:
-            return await self._pool.acquire(timeout=WAIT)
-        except TimeoutError:
-            if time.monotonic() - begun < WAIT:  # that of a connection attempt
-                raise
-            raise ConnectionTimeout(self._size, WAIT, ours=self._ours) from None
+            return await self._pool.acquire()
         finally:
             self._waiting -= 1
 

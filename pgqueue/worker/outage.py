@@ -54,7 +54,9 @@ class Outage:
         """May a connection attempt be made now? Services take turns while the database is away."""
         with self._lock:
             now = time.monotonic()
-            if self._away and now >= self._trusted_until and now < self._probe_at:
+            if not self._away or now < self._trusted_until:
+                return True
+            if now < self._probe_at:
                 return False
             self._probe_at = now + PROBE_EVERY * random.uniform(0.5, 1.0)
             return True

@@ -49,6 +49,7 @@ async def beating(dsn: str, run: Run | None, lease: float) -> AsyncIterator[None
         dsn=dsn,
         schema="pgqueue",
         outage=Outage(dsn),
+        worker_id=uuid4(),
         lease=lease,
         held=lambda: [] if run is None else [run],
         alive=lambda: ALIVE,
@@ -208,7 +209,7 @@ async def test_a_worker_goes_on_after_the_silence(
     @app.task
     async def noop() -> None: ...
 
-    with psycopg.connect(conn.info.dsn, autocommit=True) as direct:
+    with psycopg.connect(conn.info.dsn, password=conn.info.password, autocommit=True) as direct:
         async with working(app, poll=60) as runtime:
             noop.on(direct).enqueue()
             await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"])

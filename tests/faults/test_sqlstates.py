@@ -7,6 +7,7 @@ import logging
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgqueue import App
 from pgqueue.job import NewJob
@@ -72,20 +73,23 @@ async def test_a_lost_connection_may_have_carried_out_the_statement(
     await database.close()
 
 
-async def test_a_read_only_server_is_noticed_when_idle(
-    dsn: str, conn: psycopg.Connection, impatient: None
-) -> None:
-    database = Database(dsn, "pgqueue")
-    await database.run(STATS)
-    name = conn.info.dbname
-    conn.execute(f"alter database {name} set default_transaction_read_only = on".encode())
-    await database.close()
+async def test_a_read_only_server_is_noticed_when_idle(dsn: str, impatient: None) -> None:
+    """What a role or a database makes read-only is switched off; what the server or a DSN does, is not."""
+    database = Database(
+        make_conninfo(dsn, options="-c default_transaction_read_only=on"), "pgqueue"
+    )
     await database.run(STATS)
     database._used = 0.0
     with pytest.raises(DatabaseAway, match="read-only"):
         await database.check()
     assert database._link is None
-    conn.execute(f"alter database {name} set default_transaction_read_only = off".encode())
+    await database.close()
+    name = conninfo_to_dict(dsn)["dbname"]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+    database = Database(dsn, "pgqueue")
+    await database.run(STATS)
+    database._used = 0.0
     await database.check()
     await database.close()
 
@@ -133,7 +137,7 @@ async def test_results_and_jobs_outlast_the_errors(
         ran.append(number)
         await go.wait()
 
-    with psycopg.connect(conn.info.dsn, autocommit=True) as direct:
+    with psycopg.connect(conn.info.dsn, password=conn.info.password, autocommit=True) as direct:
         for number in range(5):
             wait.on(direct).enqueue(number)
         async with working(app, poll=0.05) as runtime:

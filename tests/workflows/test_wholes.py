@@ -141,7 +141,7 @@ def test_a_batch_takes_many_workflows_and_goes_on_in_the_last(
     prune = workflows.prune(Status.SUCCEEDED, age=1.0, limit=4)
     assert app.client._run(prune, None) == [others[0]] * 3 + [others[1]]
     assert [w.id for w in app.client.workflows()] == [others[2], others[1], first]
-    with psycopg.connect(conn.info.dsn) as other:
+    with psycopg.connect(conn.info.dsn, password=conn.info.password) as other:
         other.execute("select from pgqueue.workflows where id = %s for update", [others[1]])
         assert app.client._run(prune, None) == [others[2]] * 3, "a locked one holds up no other"
     conn.execute("delete from pgqueue.workflow_jobs where workflow_id = %s", [others[1]])
