@@ -11,7 +11,7 @@ with lapsed as materialized (
            case when j.quarantine is not null then greatest(j.quarantine / 4, 1)
                 when counted.crashes >= :max_crashes::integer - 1 or j.attempt > j.max_retries then :together::smallint
                 end as quarantine,
-           format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s%s)',
+           format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s)%s',
                   j.worker_id, counted.crashes, :max_crashes::integer,
                   case when j.quarantine = 1 then ', alone' when j.quarantine > 1 then ', beside other suspects' end) as reason
       from pgqueue.jobs j

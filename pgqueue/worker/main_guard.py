@@ -43,6 +43,11 @@ def _text(what: str) -> str:
 def _unguarded() -> int | None:
     """The line of the main module that is being run, if it is run whenever that module is imported."""
     main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name.endswith(
+        ".__main__"
+    ):  # of a package: it is not imported again
+        return None
     file = getattr(main, "__file__", None)
     frame = _frame_of(vars(main)) if main is not None else None
     # What `python -m package` runs is not imported again: multiprocessing leaves out modules of this name.

@@ -64,7 +64,7 @@ def test_a_killer_among_many(workers: Workers, ledger: psycopg.Connection) -> No
         "select task, crashes, last_error from pgqueue.jobs where status = 'dead'"
     ).fetchall()
     assert [row[:2] for row in dead] == [("bad_thread", 3)]
-    assert "crash 3 of 3, alone" in dead[0][2]
+    assert "(crash 3 of 3), alone" in dead[0][2]
     assert len(pids(ledger)) == 1000
 
 

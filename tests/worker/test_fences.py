@@ -124,7 +124,7 @@ async def test_crashes_have_a_budget_of_their_own(
     attempts = await app.aclient.attempts(job_id)
     assert [a.outcome for a in attempts] == ["crash"] * 3
     job = await app.aclient.job(job_id)
-    assert "crash 3 of 3, alone" in (job.last_error or "")
+    assert "(crash 3 of 3), alone" in (job.last_error or "")
     assert await app.aclient.retry(job_id)
     assert conn.execute("select crashes, quarantine from pgqueue.jobs").fetchone() == (0, None)
     await database.close()
