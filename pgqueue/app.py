@@ -190,6 +190,7 @@ class App(Composes, Declares, Awaits, Hooks):
             if not callable(function) or isinstance(function, type):
                 raise TaskError(f"@app.task takes a function, got {function!r}")
             definition = define(function)
+            definition.check_early()
             for each in (definition.name, *definition.aliases):
                 if each in self.tasks or each in self._job_classes:
                     raise TaskError(f"two tasks are named {each}: give one of them another name=")
@@ -226,6 +227,15 @@ class App(Composes, Declares, Awaits, Hooks):
     def names(self) -> set[str]:
         """The names of all tasks and job classes that this process knows, earlier ones as well."""
         return {name for each in self.definitions for name in (each.name, *each.aliases)}
+
+    def check(self) -> None:
+        """See whether a worker can read the arguments of every task; workers and commands that load the app do.
+
+        Raises:
+            TaskError: an annotation does not resolve, or an argument cannot be stored.
+        """
+        for each in self.definitions:
+            each.check()
 
     @property
     def task_limits(self) -> dict[str, Limits]:

@@ -5,20 +5,31 @@ from __future__ import annotations
 import inspect
 import json
 import secrets
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from pgqueue.annotations import CANNOT_RESOLVE, hints_of, parameters_of
 from pgqueue.errors import ArgumentsError, ConfigError, TaskError, UnknownArguments
 from pgqueue.jsontext import check_stored, check_text, json_of
 from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
+from pgqueue.models import (
+    UNKNOWN_FIELD,
+    canonical,
+    check_same,
+    dump,
+    is_pydantic,
+    is_readable,
+    readable,
+    validate,
+)
 from pgqueue.redact import concealer, scalars
 from pgqueue.reference import ResultOf, may_refer, refuse, written
 from pgqueue.text import nearest
 
-_UNKNOWN_FIELD = "Object contains unknown field"
+_SIMPLE = frozenset({str, int, float, bool, type(None)})
+_UNTYPED = (Any, object, dict, list, tuple)
 _SEALED = f'"{FIELD}"'
 
 
@@ -29,33 +40,29 @@ class _Refers(Exception):
 def from_pydantic(value: Any) -> Any:
     if type(value) is ResultOf:
         raise _Refers
-    dump = getattr(value, "model_dump", None)
-    if dump is not None:
-        return dump(mode="json")
-    raise NotImplementedError(f"objects of type {type(value).__name__} cannot be stored as JSON")
+    if is_pydantic(type(value)):
+        return dump(value)
+    if hasattr(value, "model_dump"):  # written like one
+        return value.model_dump(mode="json")
+    name = type(value).__name__
+    if hasattr(value, "get_secret_value"):
+        raise NotImplementedError(
+            f"a {name} cannot be stored: declare a plain type and mark it pgqueue.Secret[...], which stores it"
+            " encrypted"
+        )
+    raise NotImplementedError(f"objects of type {name} cannot be stored as JSON")
 
 
 def to_pydantic(kind: type, value: Any) -> Any:
-    validate = getattr(kind, "model_validate", None)
-    if validate is not None:
-        try:
-            return validate(value)
-        except ValueError as error:
-            raise ValueError(_without_input(error)) from None
+    if is_readable(kind):
+        return validate(kind, value)
     if isinstance(value, kind):
         return value
     raise NotImplementedError(f"arguments of type {kind.__name__} cannot be read from JSON")
 
 
-def _without_input(error: ValueError) -> str:
-    """What pydantic found wrong, without the values it found."""
-    listed = getattr(error, "errors", None)
-    if listed is None:
-        return str(error)
-    found = listed(include_input=False, include_url=False, include_context=False)
-    if found and all(each["type"] == "extra_forbidden" for each in found):
-        return f"{_UNKNOWN_FIELD} `{'.'.join(map(str, found[0]['loc']))}`"
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in found)
+class Unresolved(TaskError):
+    """An annotation names what is not there, or not yet."""
 
 
 class Signature:
@@ -67,6 +74,7 @@ class Signature:
         hints: Mapping[str, Any],
         encrypted: frozenset[str] = frozenset(),
     ) -> None:
+        hints = {name: readable(kind) for name, kind in hints.items()}
         self._signature = inspect.Signature(list(parameters.values()))
         self.encrypted = encrypted
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
@@ -81,6 +89,7 @@ class Signature:
         self._positional = [
             name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD
         ]
+        self._nameless = any(p.kind is p.POSITIONAL_ONLY for p in parameters.values())
         self.defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
         self._required = parameters.keys() - self.defaults.keys()
         self._struct = msgspec.defstruct(
@@ -91,6 +100,7 @@ class Signature:
             forbid_unknown_fields=True,
         )
         self._decoder = msgspec.json.Decoder(self._struct, dec_hook=to_pydantic)
+        self._fields = {name: f"p{i}" for i, name in enumerate(parameters)}
         self._kinds = {name: hints.get(name, Any) for name in parameters}
 
     def encode(
@@ -108,7 +118,7 @@ class Signature:
             plain = msgspec.to_builtins(bound, enc_hook=from_pydantic, str_keys=True)
             text = json_of(plain)
             check_text(text)
-            self._decoder.decode(text)
+            self._check_same(bound, self._decoder.decode(text))
             if _SEALED in text:
                 _refuse_sealed(plain)
             if may_refer(text):
@@ -127,10 +137,35 @@ class Signature:
             raise _refused(task, error, [args, kwargs]) from None
         return self._sealed(task, plain, keys) if self.encrypted else text
 
+    def _check_same(self, bound: Mapping[str, Any], struct: Any) -> None:
+        for name, value in bound.items():
+            if type(value) not in _SIMPLE:
+                back = getattr(struct, self._fields[name])
+                check_same(name, value, back, untyped=self._kinds[name] in _UNTYPED)
+
+    def canonical(self, text: str, names: Sequence[str]) -> dict[str, Any]:
+        """These arguments of a call, from its JSON text: plain values that are the same for equal arguments."""
+        given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        found = {}
+        for name in names:
+            if name not in given:
+                found[name] = canonical(self.defaults.get(name))
+                continue
+            try:
+                value = msgspec.json.decode(
+                    given[name], type=self._kinds[name], dec_hook=to_pydantic
+                )
+            except (msgspec.MsgspecError, ValueError, NotImplementedError):
+                value = msgspec.json.decode(
+                    given[name]
+                )  # of SQL, or a result that is not known yet
+            found[name] = canonical(value)
+        return found
+
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if not kwargs and len(args) == len(self.names) == len(self._positional):
             return dict(zip(self.names, args, strict=True))
-        if len(args) <= len(self._positional):
+        if len(args) <= len(self._positional) and not self._nameless:
             bound = dict(zip(self._positional, args, strict=False)) | kwargs
             each_once = len(bound) == len(args) + len(kwargs)
             if each_once and self._required <= bound.keys() <= self._known:
@@ -146,7 +181,9 @@ class Signature:
                 one = msgspec.to_builtins(value, enc_hook=_marking(marks), str_keys=True)
                 refuse(one)
                 if not marks:
-                    msgspec.json.decode(json_of(one), type=self._kinds[name], dec_hook=to_pydantic)
+                    kind = self._kinds[name]
+                    back = msgspec.json.decode(json_of(one), type=kind, dec_hook=to_pydantic)
+                    check_same(name, value, back, untyped=kind in _UNTYPED)
                 elif name in self.encrypted:
                     raise ArgumentsError(f"{name} is encrypted, so no result can be put into it")
                 plain[name] = written(one, marks)
@@ -205,12 +242,12 @@ class Signature:
             if not self._required <= given.keys():  # misspelt, or meant for another task
                 return None
             if not unknown:
-                return reason if _UNKNOWN_FIELD in reason else None
+                return reason if UNKNOWN_FIELD in reason else None
             for name in unknown:
                 del given[name]
             self._decoder.decode(msgspec.json.encode(given))
         except (msgspec.MsgspecError, ValueError, NotImplementedError, RecursionError) as error:
-            if _UNKNOWN_FIELD not in str(error):
+            if UNKNOWN_FIELD not in str(error):
                 return None
         shown = ", ".join(map(_short, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         takes = ", ".join(self.names) or "none"
@@ -320,21 +357,33 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0) -> Signature:
         TaskError: it has ``*args``, ``**kwargs`` or a type that JSON cannot carry.
     """
     name = getattr(function, "__qualname__", repr(function))
-    parameters = dict(list(inspect.signature(function).parameters.items())[skip:])
+    parameters = dict(list(parameters_of(function).items())[skip:])
     parameters = {name: p for name, p in parameters.items() if p.default is not GIVEN}
-    for parameter in parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    for each in parameters.values():
+        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise TaskError(
-                f"{name} takes {parameter}: a job's arguments are stored by name, so give each"
+                f"{name} takes {each}: a job's arguments are stored by name, so give each"
                 " one a parameter of its own (a list or a dict is fine)"
             )
-    try:
-        hints = typing.get_type_hints(function)
-        marked = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise TaskError(f"{name}: its annotations do not resolve: {error}") from None
+    hints: dict[str, Any] = {}
+    marked: dict[str, Any] = {}
+    for parameter in parameters:
+        try:
+            hints |= hints_of(function, [parameter])
+            marked |= hints_of(function, [parameter], extras=True)
+        except CANNOT_RESOLVE as error:
+            raise Unresolved(
+                f"{name}: the annotation of {parameter} does not resolve: {error}; a worker needs the type"
+                " of each argument, so import it outside `if TYPE_CHECKING:`"
+            ) from None
     try:
         encrypted = frozenset(p for p in parameters if is_encrypted(marked.get(p)))
         return Signature(parameters, hints, encrypted)
     except TypeError as error:
-        raise TaskError(f"{name}: {error}") from None
+        way = ""
+        if "union" in str(error):
+            way = (
+                "; what can be told apart are pydantic models, and msgspec Structs with a tag (class A(Struct,"
+                " tag=True)); else give each class a task or a parameter of its own"
+            )
+        raise TaskError(f"{name}: {error}{way}") from None

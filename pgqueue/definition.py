@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from pgqueue.codec import GIVEN, Signature, signature_of
+from pgqueue.annotations import CANNOT_RESOLVE, hint_of, hints_of, parameters_of
+from pgqueue.codec import GIVEN, Signature, Unresolved, signature_of
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, TaskError
@@ -68,6 +70,23 @@ class Definition:
         self.redact = tuple(redact)
         Redaction().plus(redact)
 
+    def check(self) -> None:
+        """Is everything there that a worker needs to know of it?
+
+        Raises:
+            TaskError: an annotation does not resolve, or its type cannot be stored; or it is limited by an
+                argument that it has not.
+        """
+        signature, name = self.signature, self.name
+        self.given  # noqa: B018  resolves them
+        if self.options.gate is not None:
+            self.options.gate.check(signature, name)
+
+    def check_early(self) -> None:
+        """The same as far as it is known when it is declared: an annotation may name what is defined below."""
+        with suppress(Unresolved):
+            self.check()
+
     @cached_property
     def takes_context(self) -> bool:
         """Is the first parameter the context?"""
@@ -80,16 +99,18 @@ class Definition:
     @cached_property
     def given(self) -> dict[str, type]:
         """The parameters that resources fill, with their types."""
-        named = [
-            n for n, p in inspect.signature(self.function).parameters.items() if p.default is GIVEN
-        ]
-        hints = get_type_hints(self.function) if named else {}
-        return {name: hints[name] for name in named}
+        named = [n for n, p in parameters_of(self.function).items() if p.default is GIVEN]
+        try:
+            return hints_of(self.function, named)
+        except CANNOT_RESOLVE as error:
+            raise TaskError(
+                f"{self.name}: the type of a resource does not resolve: {error}"
+            ) from None
 
     @property
     def required(self) -> list[str]:
         """The names of arguments without a default."""
-        parameters = list(inspect.signature(self.function).parameters.values())
+        parameters = list(parameters_of(self.function).values())
         own = parameters[int(self.takes_context) :]
         return [p.name for p in own if p.default is p.empty]
 
@@ -97,17 +118,25 @@ class Definition:
         """Call the handler; an async one returns its coroutine."""
         if self.given and context is not None:
             arguments = arguments | {n: context.resource(kind) for n, kind in self.given.items()}
+        if self._nameless:
+            first = [context] if self.takes_context else []
+            first += [arguments[name] for name in self._nameless]
+            rest = {name: arguments[name] for name in arguments if name not in self._nameless}
+            return self.function(*first, **rest)
         if self.takes_context:
             return self.function(context, **arguments)
         return self.function(**arguments)
 
     @cached_property
+    def _nameless(self) -> tuple[str, ...]:
+        """The parameters before a ``/``, which cannot be given by name; without the context."""
+        own = list(parameters_of(self.function).values())[int(self.takes_context) :]
+        return tuple(p.name for p in own if p.kind is p.POSITIONAL_ONLY)
+
+    @cached_property
     def returns(self) -> Any:
         """The type of what it returns; Any if it does not say or it does not resolve."""
-        try:
-            return get_type_hints(self.function).get("return", Any)
-        except NameError:
-            return Any
+        return hint_of(self.function, "return", Any)
 
     def judge(
         self,
@@ -154,7 +183,7 @@ class Definition:
         result = error = None
         try:
             if self.result or (context.workflow_id is not None and value is not None):
-                result = result_text(value)
+                result = result_text(value, self.returns)
             elif context.stepped:
                 # One with steps has a row that is kept until it is pruned, and its steps with it.
                 result = "null"
@@ -293,13 +322,12 @@ def run_in(function: Callable[..., Any], run: RunIn | None, name: str) -> RunIn:
 
 
 def first_is_context(function: Callable[..., Any], *, skip: int) -> bool:
-    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    parameters = list(parameters_of(function).values())[skip:]
     if not parameters:
         return False
-    annotation = parameters[0].annotation
-    if isinstance(annotation, str):
-        try:
-            annotation = get_type_hints(function).get(parameters[0].name)
-        except NameError:
-            annotation = Context if annotation.rpartition(".")[2] == "Context" else None
-    return annotation is Context
+    written = getattr(parameters[0].annotation, "__forward_arg__", parameters[0].annotation)
+    if not isinstance(written, str):
+        return written is Context
+    # Imported for type checkers only, it does not resolve.
+    unresolved = Context if written.rpartition(".")[2] == "Context" else None
+    return hint_of(function, parameters[0].name, unresolved) is Context

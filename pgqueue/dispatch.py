@@ -119,6 +119,7 @@ class ClassDefinition(Definition):
         self._takes_context = first_is_context(handle, skip=1)
         self._fields = tuple(f.name for f in dataclasses.fields(cls) if f.init)  # type: ignore[arg-type]
         self._class_signature: Signature | None = None
+        self.check_early()
 
     @property
     def names(self) -> tuple[str, ...]:

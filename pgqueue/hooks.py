@@ -15,6 +15,7 @@ from contextlib import (
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from pgqueue.annotations import hint_of
 from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.errors import ConfigError
@@ -139,7 +140,7 @@ def _check_manager(manager: Callable[..., Any]) -> None:
 
 def _yielded(factory: Callable[..., Any]) -> type:
     if inspect.isgeneratorfunction(factory) or inspect.isasyncgenfunction(factory):
-        returned = typing.get_type_hints(factory).get("return")
+        returned = hint_of(factory, "return", None)
         if typing.get_origin(returned) in (Iterator, AsyncIterator):
             kind: type = typing.get_args(returned)[0]
             return kind

@@ -59,7 +59,7 @@ class Gate:
         """The key of a call, from its arguments as JSON text; its task's name comes before it."""
         if self.per is None:
             return "*"
-        value = json.loads(args).get(self.per, signature.defaults.get(self.per))
+        value = signature.canonical(args, [self.per])[self.per]
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         return text[:MOST_CHARACTERS] or "''"
 

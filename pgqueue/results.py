@@ -9,21 +9,34 @@ import msgspec
 from pgqueue.codec import argument_text, from_pydantic, to_pydantic
 from pgqueue.errors import ArgumentsError, JobFailed, ResultMissing
 from pgqueue.job import Status
+from pgqueue.models import check_same, fields_of, readable
 from pgqueue.operations.jobs import End
 
 
-def result_text(value: Any) -> str:
-    """JSON text of what a handler returned; raises ArgumentsError as ``argument_text`` does."""
+def result_text(value: Any, kind: Any = Any) -> str:
+    """JSON text of what a handler returned.
+
+    Args:
+        kind: the type that it says it returns.
+
+    Raises:
+        ArgumentsError: as ``argument_text`` does, or it would not come back as it is.
+    """
     try:
         plain = msgspec.to_builtins(value, enc_hook=from_pydantic, str_keys=True)
+        text = argument_text(plain)
+        if fields_of(value) is not None and kind is not Any:
+            check_same("the result", value, result_value(text, kind))
+    except ArgumentsError:
+        raise
     except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
         raise ArgumentsError(f"what it returned cannot be stored as JSON: {error}") from None
-    return argument_text(plain)
+    return text
 
 
 def result_value(text: str, kind: Any) -> Any:
     """What a handler returned, from its JSON text."""
-    return msgspec.json.decode(text, type=kind, dec_hook=to_pydantic)
+    return msgspec.json.decode(text, type=readable(kind), dec_hook=to_pydantic)
 
 
 def value_of(end: End, task: str, kind: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import typing
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ParamSpec, TypeVar, overload
 
+from pgqueue.annotations import hint_of
 from pgqueue.control import Suspended
 from pgqueue.drivers import async_driver, sync_driver, translate
 from pgqueue.durations import LONGEST, Duration, seconds
@@ -74,12 +74,14 @@ class Durable:
             return self._astep(name, kind, lambda: function(*args, **kwargs))
         _no_loop("step", "an async function as a step")
         if (text := self._stored_here().get(name)) is None:
-            text = self._do(steps.save(self._job, name, result_text(function(*args, **kwargs))))
+            text = self._do(
+                steps.save(self._job, name, result_text(function(*args, **kwargs), kind))
+            )
         return result_value(text, kind)
 
     async def _astep(self, name: str, kind: Any, call: Callable[[], Awaitable[Any]]) -> Any:
         if (text := (await self._astored_here()).get(name)) is None:
-            text = await self._ado(steps.save(self._job, name, result_text(await call())))
+            text = await self._ado(steps.save(self._job, name, result_text(await call(), kind)))
         return result_value(text, kind)
 
     def transaction_step(
@@ -97,7 +99,7 @@ class Durable:
         _no_loop("transaction_step", "an async function as a step")
         if (text := self._stored_here().get(name)) is None:
             with self._connect() as connection, connection.transaction():
-                value = result_text(function(connection, *args, **kwargs))
+                value = result_text(function(connection, *args, **kwargs), kind)
                 text = self._do(steps.save(self._job, name, value), connection)
         return result_value(text, kind)
 
@@ -106,7 +108,7 @@ class Durable:
     ) -> Any:
         if (text := (await self._astored_here()).get(name)) is None:
             async with self._aconnect() as connection, interruptible(connection):
-                value = result_text(await call(connection))
+                value = result_text(await call(connection), kind)
                 text = await self._ado(steps.save(self._job, name, value), connection)
         return result_value(text, kind)
 
@@ -190,10 +192,7 @@ class Durable:
 
 
 def _returned(function: Callable[..., Any]) -> Any:
-    try:
-        return typing.get_type_hints(function).get("return", Any)
-    except (NameError, TypeError):  # not resolvable, or a callable object
-        return Any
+    return hint_of(function, "return", Any)
 
 
 def _suspend(left: float) -> None:

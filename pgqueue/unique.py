@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-import msgspec
-
-from pgqueue.codec import Signature, from_pydantic
+from pgqueue.codec import Signature
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError, TaskError
 
@@ -86,17 +84,9 @@ class Unique:
         """The key of a call, from its arguments as JSON text: a digest, so it tells nothing of them."""
         if self.by == ():
             return "*"
-        given = json.loads(args)
-        chosen = {
-            name: given[name] if name in given else _plain(signature.defaults.get(name))
-            for name in (signature.names if self.by is None else self.by)
-        }
+        chosen = signature.canonical(args, signature.names if self.by is None else self.by)
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _plain(value: object) -> object:
-    return msgspec.to_builtins(value, enc_hook=from_pydantic, str_keys=True)
 
 
 UniqueLike: TypeAlias = bool | str | Sequence[str] | Unique

@@ -42,6 +42,7 @@ def load_app(path: str | None) -> App:
 
     Raises:
         ConfigError: there is no such app.
+        TaskError: one of its tasks cannot be used as it is declared.
     """
     path = path or config.load().app
     if path is None:
@@ -62,6 +63,7 @@ def load_app(path: str | None) -> App:
         found = getattr(found, step, None)
     if not isinstance(found, App):
         raise ConfigError(f"--app {path}: {name or 'app'} is not a pgqueue App in {module_name}")
+    found.check()
     return found
 
 

@@ -88,6 +88,8 @@ class Worker:
         Raises:
             SchemaError: the database's schema is missing, older or newer.
             PrivilegeMissing: the database role may not do what a worker does.
+            TaskError: the arguments of a task cannot be read.
+            ConfigError: the main module runs it as it is imported, and there are process tasks.
         """
         from pgqueue.worker.exits import run_to_end
 
@@ -164,6 +166,7 @@ class Worker:
         from pgqueue.worker.several import Several
         from pgqueue.worker.signals import Signals
 
+        self.app.check()
         check_main_guard([each.name for each in self.app.definitions if each.run == "process"])
         self._apart = self._apart or Apart()  # for all databases
         dsns = self.app.dsns
