@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from pgqueue.cli.application import load_app
 from pgqueue.cli.options import databases_option, schema_option
 from pgqueue.connect import NONE_GIVEN, is_given
 from pgqueue.errors import ConfigError
-from pgqueue.text import nearest
 from pgqueue.worker import Worker, logs
 from pgqueue.worker.admission import admit
 from pgqueue.worker.database import Database, DatabaseAway
-from pgqueue.worker.pools import declared
+from pgqueue.worker.pools import pools, say_tasks
 from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervised
 
 log = logging.getLogger("pgqueue.worker")
@@ -78,14 +76,13 @@ def work_command(
         log.warning("%s; trying what libpq does without", NONE_GIVEN)
     settings = {name: value for name, value in given.items() if value is not None}
     wanted = parse_queues(queues)
-    if not supervised():
-        say_tasks(app, wanted)
     worker = Worker(app, wanted, drain=drain, max_jobs=max_jobs, **settings)
     command = [sys.executable, "-m", "pgqueue", *sys.argv[1:]]
     if supervised():
         exit_with_supervisor()
     elif workers > 1 or watch:
         asyncio.run(check(app))
+        say_tasks(app, pools(wanted, 1))
         supervisor = Supervisor(
             command,
             workers,
@@ -94,19 +91,6 @@ def work_command(
         )
         sys.exit(supervisor.run())
     worker.run_as_process(command)
-
-
-def say_tasks(app: App, queues: Iterable[str] | None) -> None:
-    """Log what the app can run; warn of queues that nothing in its code names."""
-    names = sorted(each.name for each in app.definitions)
-    if names:
-        log.info("%s: %s", "1 task" if len(names) == 1 else f"{len(names)} tasks", ", ".join(names))
-    else:
-        log.warning("the app has no tasks: import the modules that define them where it is made")
-    known = declared(app) | set(app.queue_settings)
-    for queue in queues or ():
-        if queue not in known:
-            log.warning("--queue %s: no task of the app names it%s", queue, nearest(queue, known))
 
 
 def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:

@@ -1,13 +1,17 @@
-"""Which queues share how many slots of a worker. Pure."""
+"""Which queues share how many slots of a worker, and what it says of them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from pgqueue.app import App
 from pgqueue.config import Settings
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
+from pgqueue.text import nearest
+
+log = logging.getLogger("pgqueue.worker")
 
 Queues = Mapping[str, int] | Sequence[str] | None
 Pools = Mapping[tuple[str, ...] | None, int]
@@ -48,3 +52,16 @@ def summary(pools: Pools) -> str:
 def declared(app: App) -> set[str]:
     """The queues that tasks and job classes of this process name."""
     return {"default"} | {definition.options.queue for definition in app.definitions}
+
+
+def say_tasks(app: App, pools: Pools) -> None:
+    """Log what the app can run; warn of queues that nothing in its code names."""
+    names = sorted(each.name for each in app.definitions)
+    if names:
+        log.info("%s: %s", "1 task" if len(names) == 1 else f"{len(names)} tasks", ", ".join(names))
+    else:
+        log.warning("the app has no tasks: import the modules that define them where it is made")
+    known = declared(app) | set(app.queue_settings)
+    for queue in (name for names in pools for name in names or ()):
+        if queue not in known:
+            log.warning("queue %s: no task of the app names it%s", queue, nearest(queue, known))

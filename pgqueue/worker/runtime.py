@@ -31,7 +31,7 @@ from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.maintaining import maintaining
 from pgqueue.worker.notifier import Notifier
 from pgqueue.worker.outage import Outage
-from pgqueue.worker.pools import Pools, declared, summary
+from pgqueue.worker.pools import Pools, declared, say_tasks, summary
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.quarantine import Apart, SuspectExchange, Watch
 from pgqueue.worker.queues import Queues
@@ -43,7 +43,7 @@ from pgqueue.worker.service import Keeper, Service
 from pgqueue.worker.settler import Settler
 from pgqueue.worker.shutdown import Shutdown, either
 from pgqueue.worker.slots import Slots
-from pgqueue.worker.supervisor import AT_WORK, tell
+from pgqueue.worker.supervisor import AT_WORK, supervised, tell
 from pgqueue.worker.threads import DaemonThreads, in_thread
 from pgqueue.worker.turns import of_process
 from pgqueue.worker.unknown import Unknown
@@ -337,6 +337,8 @@ class Runtime:
         if not self.shutdown.stopping.is_set():
             what = "suspects of " if self._apart.only else ""
             log.info("worker %s: %s%s", self.id, what, summary(self._queues))
+            if not supervised():  # else the supervisor has said so
+                say_tasks(self.app, self._queues)
         try:
             async with asyncio.TaskGroup() as group:
                 for service in self.services:

@@ -135,7 +135,7 @@ def test_pause_and_resume_for_machines(cli: Cli) -> None:
 
 
 def test_tracebacks_of_all_attempts(cli: Cli, dead: list[int], conn: psycopg.Connection) -> None:
-    conn.execute("insert into pgqueue.attempts select (jsonb_populate_record(a, '{\"attempt\": 0}')).*"
+    conn.execute("insert into pgqueue.attempts overriding user value select (jsonb_populate_record(a, '{\"attempt\": 0}')).*"
                  " from pgqueue.attempts a")  # fmt: skip
     conn.execute(
         "update pgqueue.attempts set ended_at = ended_at - interval '1h' where attempt = 0"

@@ -77,7 +77,7 @@ def test_tasks(cli: Cli, tmp_path: Path) -> None:
 def test_work_lists_its_tasks_and_doubts_its_queues(cli: Cli, tmp_path: Path) -> None:
     log = cli("work", "--app", APP, "--drain", "--queue", "defualt").stderr
     assert "tests.schedules.declaring.nightly, tests.schedules.declaring.report" in log
-    assert "--queue defualt: no task of the app names it; did you mean default?" in log
+    assert "queue defualt: no task of the app names it; did you mean default?" in log
     two = cli("work", "--app", APP, "--drain", "--workers", "2").stderr
     assert two.count("declaring.nightly, ") == 1
     (tmp_path / "empty_app.py").write_text("from pgqueue import App\napp = App()\n")
