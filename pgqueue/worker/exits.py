@@ -66,8 +66,17 @@ class _Factory:
         self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
     ) -> asyncio.Future[Any]:
         context = options.get("context")
-        if IN_JOB.get() if context is None else context.get(IN_JOB, False):
-            coro = _without_exits(coro)
+        in_job = IN_JOB.get() if context is None else context.get(IN_JOB, False)
+        if not in_job:
+            return self._make(loop, coro, options)
+        made = self._make(loop, _without_exits(coro), options)
+        # One that is cancelled before its first step never begins to await the coroutine, which would be said.
+        made.add_done_callback(lambda _: coro.close())
+        return made
+
+    def _make(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]
+    ) -> asyncio.Future[Any]:
         if self.before is None:
             return asyncio.Task(coro, loop=loop, **options)
         made: asyncio.Future[Any] = self.before(loop, coro, **options)

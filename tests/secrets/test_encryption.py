@@ -292,12 +292,12 @@ async def test_rotation_reaches_what_waits_for_others_and_schedules(
 
 
 def test_a_declared_schedule_is_the_same_however_often_it_is_encrypted(
-    app: App, conn: psycopg.Connection
+    app: App, dsn: str, conn: psycopg.Connection
 ) -> None:
     """But another when its secret or the key is: the row must not keep an old one."""
 
     def declare(secret: str, keys: Keys) -> list[str]:
-        mine = App(conn.info.dsn, keys=keys)
+        mine = App(dsn, keys=keys)
 
         @mine.task(name="login")
         def login(password: Secret[str]) -> None: ...
