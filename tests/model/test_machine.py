@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import Queue
 
 
+@pytest.mark.timeout(600)
 def test_the_queue_does_what_the_model_says(conn: psycopg.Connection) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Queue(conn),
