@@ -111,9 +111,8 @@ def test_migrate_without_the_right_to_create(empty_dsn: str, server: str) -> Non
 
 
 def test_a_server_that_takes_no_writes(dsn: str, conn: psycopg.Connection) -> None:
-    name = conninfo_to_dict(dsn)["dbname"]
-    conn.execute(f"alter database {name} set default_transaction_read_only = on".encode())
-    cli = Cli(dsn)
+    conn.execute("select pgqueue.enqueue('t')")
+    cli = Cli(make_conninfo(dsn, options="-c default_transaction_read_only=on"))
     cli("list")
     for command in (
         ["retry", "1"],
