@@ -118,7 +118,7 @@ def test_a_server_that_takes_no_writes(dsn: str, conn: psycopg.Connection) -> No
         ["retry", "1"],
         ["cancel", "1"],
         ["clear", "--yes"],
-        ["pause", "mail"],
+        ["pause", "default"],
         ["migrate", "--to", "base", "--yes"],
     ):
         refused = cli(*command, code=1).stderr
