@@ -191,7 +191,7 @@ class Queue(RuleBasedStateMachine):
         got = perform(
             self.conn, claims.heartbeat([(job_id, claim)], worker_id=uuid4(), lease=LEASE)
         )
-        assert got == ({job_id: held.cancel} if held else {})
+        assert got == ({job_id: (held.cancel, False, True)} if held else {})
         if held:
             assert job_id not in self.ids("lease_expires_at < clock_timestamp()")
 
