@@ -371,7 +371,13 @@ def outcomes_without(outcome: Outcome, reason: str) -> list[Outcome]:
         traceback=_ascii(outcome.traceback),
         log=_ascii(outcome.log),
     )
-    return [said, Outcome(outcome.kind, outcome.delay, said.error_type, _ascii(note))]
+    return [
+        said,
+        *(
+            Outcome(outcome.kind, outcome.delay, error_type, _ascii(note))
+            for error_type in (said.error_type, GIVEN_UP)
+        ),
+    ]
 
 
 def _ascii(text: str | None) -> str | None:
