@@ -98,7 +98,7 @@ async def test_a_secret_is_taken_out_of_what_is_stored(
     with caplog.at_level(logging.DEBUG):
         await drain(app)
     stored = repr(conn.execute("select last_error, error, traceback from pgqueue.jobs join"
-                               " pgqueue.attempts on job_id = id").fetchall())  # fmt: skip
+                               " pgqueue.attempts on job_id = jobs.id").fetchall())  # fmt: skip
     assert MASK in stored
     assert "77" in stored
     for secret in ("hunter2", "k-123456", "only-a-local"):

@@ -183,13 +183,7 @@ def test_names_that_cannot_be(options: tuple[str, ...], says: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_producer_from_before_queues_were_data_needs_no_new_grant(own_roles: Roles) -> None:
-    """The migration gives who may insert jobs what a declared queue needs."""
-    names, dsn = own_roles.names, own_roles.dsn("migrator")
-    assert run(dsn, "migrate", "--to", "7", "--yes").returncode == 0
-    with own_roles.connect("admin") as conn:
-        conn.execute(f"revoke select on pgqueue.queues from {names['producer']}".encode())
-    assert run(dsn, "migrate").returncode == 0
+def test_a_producer_meets_the_bounds_of_a_declared_queue(own_roles: Roles) -> None:
     with App(own_roles.dsn("producer")) as app:
         app.queue("mail", max_pending=1)
 
