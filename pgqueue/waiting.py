@@ -140,9 +140,10 @@ class SyncWaiting:
             threading.Thread(target=self._look, name="pgqueue-waiting", daemon=True).start()
         if not ended.wait(timeout):
             self._waiters.discard(waiter)
-            if waiter.looked:
-                raise late(job_id, timeout)
-            return self._look_once(job_id, timeout)
+            if not told:  # else it was told between the two
+                if waiter.looked:
+                    raise late(job_id, timeout)
+                return self._look_once(job_id, timeout)
         if isinstance(told[0], Exception):
             raise told[0]
         return told[0]
@@ -178,9 +179,11 @@ class AsyncWaiting:
             async with asyncio.timeout(timeout):
                 what = await told
         except TimeoutError:
-            if waiter.looked:
-                raise late(job_id, timeout) from None
-            return await self._look_once(job_id, timeout)
+            if not told.done() or told.cancelled():  # else it was told as the time ran out
+                if waiter.looked:
+                    raise late(job_id, timeout) from None
+                return await self._look_once(job_id, timeout)
+            what = told.result()
         finally:
             self._waiters.discard(waiter)
         if isinstance(what, Exception):
