@@ -213,7 +213,8 @@ async def test_a_worker_ends_though_a_handler_holds_a_dead_connection(
     worker.stop()
     async with asyncio.timeout(40):
         await running
-    assert list(statuses(conn).values()) == ["pending"]
+    # Given back, or left to its lease where no new connection came in the time that a worker has to end.
+    assert statuses(conn)[1] in ("pending", "running")
 
 
 async def test_the_kernel_watches_over_statements_that_wait(far: App) -> None:
