@@ -170,7 +170,7 @@ async def test_a_job_that_killed_its_workers_is_heard_of(
 
     job = t.enqueue().id
     conn.execute(
-        "update pgqueue.jobs set status = 'running', crashes = 2, worker_id = gen_random_uuid(),"
+        "update pgqueue.jobs set status = 'running', crashes = 2, quarantine = 1, worker_id = gen_random_uuid(),"
         " claim_id = gen_random_uuid(), lease_expires_at = '2020-01-01'"
     )
     async with working(app):
