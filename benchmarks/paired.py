@@ -1,7 +1,7 @@
 """Drain rate and CPU of this code beside another revision's: ``python -m benchmarks.paired REVISION [--rounds 7]``.
 
-One worker drains the same no-op jobs with each code by turns, each in a process of its own on a database that
-its own code has migrated, on one server in one run. The CPU is that of the worker's process and of the server.
+One worker drains the same no-op jobs with each code by turns, each in a process and an environment of its own, on a
+database that its own code has migrated, on one server in one run. The CPU is that of the worker's process and of the server.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def server_seconds(dsn: str) -> float:
 
 
 def run(code: Path, *arguments: str) -> str:
-    """Run this file, or ``-c`` and so on, with the code of a checkout."""
+    """Run this file, or ``-c`` and so on, with the code of a checkout and what that needs."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=code, env={**os.environ, "PYTHONPATH": str(code)},
+        [code / ".venv/bin/python", *arguments], cwd=code, env={**os.environ, "PYTHONPATH": str(code)},
         check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     return done.stdout
@@ -123,6 +123,8 @@ def main() -> int:
         subprocess.run([*git, "add", "-q", "--detach", before, chosen.revision], check=True)
         try:
             codes = {"before": before, "now": ROOT}
+            for code in codes.values():
+                subprocess.run(["make", "-C", code, ".venv/ready"], check=True, stdout=sys.stderr)
             print(json.dumps(measure(codes, chosen.jobs, chosen.concurrency, chosen.rounds)))
         finally:
             subprocess.run([*git, "remove", "--force", before], check=True)
