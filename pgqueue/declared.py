@@ -45,6 +45,11 @@ class Declares:
             for each in made
         ]
 
+    @property
+    def schedule_names(self) -> list[str]:
+        """The names of the schedules declared in code, in order."""
+        return sorted(self._declared)
+
     def cron(
         self,
         expression: str,
@@ -109,8 +114,12 @@ class Declares:
         self._add(task.name, new_schedule(task.name, stub, when), task.call)
 
     def write_schedules(self) -> list[str]:
-        """Write the declared schedules now, also over changes by hand; the names of those changed."""
+        """Write the declared schedules now, also over changes by hand; the names of those changed.
+
+        They tick from now on, whether or not a worker declares them yet; those paused by hand stay paused.
+        """
         written = self._way(None).run(schedules.declare(self.schedules, force=True), None)
+        self._way(None).run(schedules.keep(self.schedule_names), None)
         return [each.name for each in written if each.written]
 
     def put_schedule(self, schedule: NewSchedule, on: object) -> Schedule:

@@ -72,7 +72,11 @@ class NewSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule with its last run, for people to look at."""
+    """A schedule with its last run, for people to look at.
+
+    ``source`` is "code" or "hand". ``pause_reason`` is "hand", or "undeclared" for one that no live worker declares;
+    None while it is not paused. ``undeclared_at``: since when no live worker declares it; None for one of source "hand".
+    """
 
     name: str
     expression: str
@@ -85,6 +89,8 @@ class Schedule:
     overlap: str
     source: str
     paused_at: datetime | None
+    pause_reason: str | None
+    undeclared_at: datetime | None
     last_tick: datetime
     next_tick: datetime | None
     error: str | None

@@ -65,7 +65,10 @@ class ScheduleClient:
         exists(self._run(schedules.pause(name), on), name)
 
     def resume_schedule(self, name: str, *, on: object = None) -> None:
-        """Let it tick again; its catch_up decides about the ticks missed. Raises ScheduleNotFound."""
+        """Let it tick again; its catch_up decides about the ticks missed. Raises ScheduleNotFound.
+
+        One that was paused because no live worker declares it goes on without one.
+        """
         exists(self._run(schedules.resume(name), on), name)
 
     def run_schedule(self, name: str, *, on: object = None) -> int:
@@ -125,7 +128,10 @@ class AsyncScheduleClient:
         exists(await self._run(schedules.pause(name), on), name)
 
     async def resume_schedule(self, name: str, *, on: object = None) -> None:
-        """Let it tick again; its catch_up decides about the ticks missed. Raises ScheduleNotFound."""
+        """Let it tick again; its catch_up decides about the ticks missed. Raises ScheduleNotFound.
+
+        One that was paused because no live worker declares it goes on without one.
+        """
         exists(await self._run(schedules.resume(name), on), name)
 
     async def run_schedule(self, name: str, *, on: object = None) -> int:

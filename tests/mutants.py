@@ -65,6 +65,18 @@ MUTANTS = [
         ("t.tick > c.seen and ", ""), (" and t.tick <= clock_timestamp()", ""),
         ("greatest(s.last_tick, c.last_tick)", "c.last_tick"), ("where not c.busy", "where true"),
         ("for no key update of s skip locked", ""))],
+    *[Mutant("pgqueue/sql/schedules.sql", "review_schedules", old, new) for old, new in (
+        ("s.source = 'code'\n       and ", ""), (" where w.live_until > clock_timestamp()", ""), (" or s.kept", ""),
+        ("not s.kept and ", ""), ("s.paused_at is null and s.undeclared_at", "s.undeclared_at"),
+        (" and s.undeclared_at <= clock_timestamp() - make_interval(secs => :patience::float8)", ""),
+        ("when f.declared and f.pause_reason = 'undeclared'", "when f.declared"), ("for no key update of s skip locked", ""),
+        ("kept = false", "kept = s.kept"), ("unnest(:own::text[])", "unnest('{}'::text[])"))],
+    Mutant("pgqueue/sql/schedules.sql", "keep_schedules", "case when s.pause_reason = 'undeclared' then null else s.paused_at end",
+           "null"),
+    *[Mutant(SCHEMA, "resume_schedule", old, new) for old, new in (
+        ("s.kept or s.undeclared_at is not null", "s.kept"), ("s.kept or s.undeclared_at", "s.undeclared_at"))],
+    Mutant(SCHEMA, "add_schedule", "s.pause_reason is distinct from 'undeclared' then s.paused_at end", "true then s.paused_at end"),
+    Mutant(SCHEMA, "add_schedule", "source = 'hand', updated_at", "updated_at"),
     *_claims("ahead", (" or j.xmax = j.xmin", ""), (" or age(j.xmax) not between -1000 and 1000", ""),
              ("not :skip_touched::boolean", "true"), ("(not :skip_touched::boolean or ", "("),
              (SKIP, "for no key update of j"), ("j.status = 'pending' and ", "")),

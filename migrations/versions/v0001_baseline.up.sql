@@ -302,17 +302,21 @@ create table pgqueue.workers (
     queues     text[],
     state      text not null default 'running' check (state in ('running', 'stopping')),
     tasks      text[],
+    schedules  text[]      not null default '{}',
     started_at timestamptz not null default clock_timestamp(),
     seen_at    timestamptz not null default clock_timestamp(),
+    live_until timestamptz not null default clock_timestamp(),
     held_jobs  bigint[]    not null default '{}',
     held_until timestamptz
 );
-comment on table pgqueue.workers is 'Who is alive; of what is here only held_jobs decides anything';
+comment on table pgqueue.workers is 'Who is alive; held_jobs decide what is rescued, schedules what ticks';
+comment on column pgqueue.workers.live_until is 'A lease after seen_at: one that was not seen again by then is taken for dead';
 comment on column pgqueue.workers.state is 'stopping: it claims no more, and ends when the jobs that it runs have';
 comment on column pgqueue.workers.held_jobs is
     'Jobs it holds whose rows others have locked, so that their leases cannot be renewed there: they are held until held_until';
 comment on column pgqueue.workers.queues is 'Those it works on; null: all';
 comment on column pgqueue.workers.tasks is 'Those it knows';
+comment on column pgqueue.workers.schedules is 'Those its code declares';
 
 -- What tells the jobs of this schema from those of any other. A copy of the database has the same.
 create table pgqueue.identity (
@@ -964,6 +968,9 @@ create table pgqueue.schedules (
         constraint schedules_catch_up check (catch_up in ('none', 'latest', 'all')),
     overlap        text        not null default 'allow' constraint schedules_overlap check (overlap in ('allow', 'skip')),
     paused_at      timestamptz,
+    pause_reason   text constraint schedules_pause_reason check (pause_reason in ('hand', 'undeclared')),
+    undeclared_at  timestamptz,
+    kept           boolean     not null default false,
     last_tick      timestamptz not null default clock_timestamp(),
     next_tick      timestamptz not null default '-infinity',
     error          text,
@@ -981,6 +988,12 @@ comment on column pgqueue.schedules.expression is 'Five cron fields, six with se
 comment on column pgqueue.schedules.tz is 'The time zone of the fields, of the IANA database';
 comment on column pgqueue.schedules.catch_up is 'Which ticks that nobody saw are made up for: none, latest, all (100 at most)';
 comment on column pgqueue.schedules.overlap is 'While the run before is pending or running: allow or skip the next';
+comment on column pgqueue.schedules.pause_reason is
+    'hand (also null): somebody paused it; undeclared: a worker did, because no live worker declares it, and one that does resumes it';
+comment on column pgqueue.schedules.undeclared_at is
+    'Since when no live worker declares it, of those that code declared; null: one does, or nobody has looked';
+comment on column pgqueue.schedules.kept is
+    'It ticks though no live worker declares it: resumed by hand, or written by pgqueue cron sync';
 comment on column pgqueue.schedules.last_tick is 'Ticks up to here are dealt with; never goes back, so that no tick gives two jobs';
 comment on column pgqueue.schedules.next_tick is 'When a worker looks at it again; -infinity: at once';
 comment on column pgqueue.schedules.error is 'Why it does not tick: workers cannot read the expression or time zone';
@@ -1059,11 +1072,13 @@ begin
        set expression = excluded.expression, tz = excluded.tz, task = excluded.task, args = excluded.args,
            queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries,
            backoff = excluded.backoff, catch_up = excluded.catch_up, overlap = excluded.overlap,
-           source = 'hand', updated_at = clock_timestamp();
+           source = 'hand', updated_at = clock_timestamp(), undeclared_at = null, kept = false,
+           paused_at = case when s.pause_reason is distinct from 'undeclared' then s.paused_at end,
+           pause_reason = case when s.pause_reason = 'hand' then 'hand' end;
     return add_schedule.name;
 end $$;
 comment on function pgqueue.add_schedule is
-    'Add a schedule, or change the one of this name; workers see it within five seconds';
+    'Add a schedule, or change the one of this name, which is no longer the code''s then; workers see it within five seconds';
 
 create function pgqueue.remove_schedule(name text) returns boolean
     language sql volatile security definer
@@ -1079,7 +1094,7 @@ create function pgqueue.pause_schedule(name text) returns boolean
     set search_path = pg_catalog, pg_temp
 as $$
     with paused as (
-        update pgqueue.schedules s set paused_at = coalesce(s.paused_at, clock_timestamp())
+        update pgqueue.schedules s set paused_at = coalesce(s.paused_at, clock_timestamp()), pause_reason = 'hand'
          where s.name = pause_schedule.name returning 1)
     select exists (select from paused)
 $$;
@@ -1090,12 +1105,14 @@ create function pgqueue.resume_schedule(name text) returns boolean
     set search_path = pg_catalog, pg_temp
 as $$
     with resumed as (
-        update pgqueue.schedules s set paused_at = null, next_tick = '-infinity'
+        update pgqueue.schedules s
+           set paused_at = null, pause_reason = null, next_tick = '-infinity',
+               kept = s.kept or s.undeclared_at is not null, undeclared_at = null
          where s.name = resume_schedule.name returning 1)
     select exists (select from resumed)
 $$;
 comment on function pgqueue.resume_schedule is
-    'Let a paused schedule tick again; its catch_up decides about the ticks meanwhile; false if there is none';
+    'Let a paused schedule tick again, also one that no worker declares; its catch_up decides about the ticks meanwhile; false if there is none';
 
 create function pgqueue.run_schedule(name text) returns bigint
     language plpgsql volatile security definer
@@ -1745,7 +1762,8 @@ comment on view pgqueue.jobs_public is 'Jobs without arguments, error texts and 
 
 create view pgqueue.schedule_list as
 select s.name, s.expression, s.tz, s.task, s.queue, s.priority, s.max_retries, s.catch_up, s.overlap, s.source,
-       s.paused_at, s.last_tick, case when isfinite(s.next_tick) then s.next_tick end as next_tick, s.error, s.skipped,
+       s.paused_at, case when s.paused_at is not null then coalesce(s.pause_reason, 'hand') end as pause_reason,
+       s.undeclared_at, s.last_tick, case when isfinite(s.next_tick) then s.next_tick end as next_tick, s.error, s.skipped,
        s.recent_job_ids[1] as last_job_id, j.status as last_status, j.created_at as last_run_at,
        s.created_at, s.updated_at
   from pgqueue.schedules s

@@ -51,7 +51,10 @@ def cron_command() -> None:
 @on_database
 @json_option
 def list_command(app: App, as_json: bool) -> None:
-    """List schedules with their next runs, in their own time zone, and their last run."""
+    """List schedules with their next runs, in their own time zone, and their last run.
+
+    One that was declared in code, and that no live worker declares any more, is paused by the workers.
+    """
     found = app.client.schedules()
     if as_json:
         print_json([_plain(each) for each in found])
@@ -80,7 +83,8 @@ def _times(schedule: Schedule) -> Text:
 
 def _next(schedule: Schedule) -> Text:
     if schedule.paused_at is not None:
-        return Text(f"paused {ago(schedule.paused_at)}")
+        why = "\nno live worker declares it" if schedule.pause_reason == "undeclared" else ""
+        return Text(f"paused {ago(schedule.paused_at)}{why}")
     try:
         runs = schedule.next_runs(2)
     except ConfigError as error:
@@ -197,7 +201,10 @@ def pause_command(names: tuple[str, ...], app: App) -> None:
 @names_argument
 @on_database
 def resume_command(names: tuple[str, ...], app: App) -> None:
-    """Let paused schedules tick again; catch_up decides about the ticks meanwhile."""
+    """Let paused schedules tick again; catch_up decides about the ticks meanwhile.
+
+    Those that were paused because no live worker declares them go on without one.
+    """
     for name in names:
         with named(app, name):
             app.client.resume_schedule(name)

@@ -123,9 +123,11 @@ def worker_seen(
     queues: Sequence[str] | None,
     state: WorkerState,
     tasks: Sequence[str],
+    declares: Sequence[str],
+    lease: float,
     forget: float,
 ) -> Operation[None]:
-    """Say that a worker is alive; forget others unseen for ``forget`` seconds."""
+    """Say that a worker is alive, for ``lease`` seconds; forget others unseen for ``forget`` seconds."""
     values = {
         "id": str(worker_id),
         "host": host,
@@ -134,6 +136,8 @@ def worker_seen(
         "queues": None if queues is None else list(queues),
         "state": state,
         "tasks": list(tasks),
+        "declares": list(declares),
+        "lease": lease,
         "forget": forget,
     }
     return Operation("worker_seen", values, lambda rows: None)

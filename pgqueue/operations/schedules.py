@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pgqueue.job import Status
 from pgqueue.operations import Operation, Row
@@ -32,6 +32,18 @@ class Declared:
     name: str
     written: bool
     kept: str | None
+
+
+Became = Literal["undeclared", "paused", "declared", "resumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """What became of a schedule of the code: no live worker declares it (any more), or one does again."""
+
+    name: str
+    became: Became
+    undeclared_at: datetime | None
 
 
 def look(*, limit: int) -> Operation[Look]:
@@ -78,6 +90,22 @@ def _declared(rows: Sequence[Row]) -> list[Declared]:
     return found
 
 
+def review(own: Sequence[str], *, patience: float) -> Operation[list[Reviewed]]:
+    """Compare the schedules that code declared with what live workers declare; returns those that changed.
+
+    Args:
+        own: the names that the caller declares.
+        patience: for how many seconds one must have been undeclared before it is paused.
+    """
+    values = {"own": list(own), "patience": patience}
+    return Operation("review_schedules", values, lambda rows: [Reviewed(*row) for row in rows])
+
+
+def keep(names: Sequence[str]) -> Operation[None]:
+    """Let schedules of the code tick without a worker that declares them, until one has."""
+    return Operation("keep_schedules", {"names": list(names)}, lambda rows: None)
+
+
 def find(name: str | None = None) -> Operation[list[Schedule]]:
     """Every schedule, or the one of a name."""
     return Operation("list_schedules", {"name": name}, lambda rows: [_schedule(r) for r in rows])
@@ -85,7 +113,7 @@ def find(name: str | None = None) -> Operation[list[Schedule]]:
 
 def _schedule(row: Row) -> Schedule:
     fields = list(row)
-    fields[16] = None if fields[16] is None else Status(fields[16])
+    fields[18] = None if fields[18] is None else Status(fields[18])
     return Schedule(*fields)
 
 

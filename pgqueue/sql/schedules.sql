@@ -89,10 +89,54 @@ select d.name, w.name is not null, s.source = 'hand', s.declaration is distinct 
   left join pgqueue.schedules s on s.name = d.name
  order by d.name;
 
+-- name: review_schedules
+-- Compare the schedules that code declared with what live workers, and this one, declare. One that none declares is marked,
+-- and paused when that was so already for a while; one that is declared again loses the mark, and goes on if that is why it
+-- was paused. What was paused, resumed or written by hand stays as it is.
+with declared as materialized (
+    select name from unnest(:own::text[]) as name
+    union
+    select unnest(w.schedules) from pgqueue.workers w where w.live_until > clock_timestamp()
+), found as materialized (
+    select s.name, s.undeclared_at, s.paused_at, s.pause_reason, d.name is not null as declared
+      from pgqueue.schedules s
+      left join declared d on d.name = s.name
+     where s.source = 'code'
+       and case when d.name is not null then s.undeclared_at is not null or s.kept or s.pause_reason = 'undeclared'
+                else not s.kept and (s.undeclared_at is null
+                     or s.paused_at is null and s.undeclared_at <= clock_timestamp() - make_interval(secs => :patience::float8))
+                end
+     order by s.name
+     for no key update of s skip locked
+), judged as (
+    select f.name,
+           case when f.declared and f.pause_reason = 'undeclared' then 'resumed' when f.declared then 'declared'
+                when f.undeclared_at is null then 'undeclared' else 'paused' end as became
+      from found f
+)
+update pgqueue.schedules s
+   set undeclared_at = case when j.became in ('undeclared', 'paused') then coalesce(s.undeclared_at, clock_timestamp()) end,
+       kept = false,
+       paused_at = case j.became when 'paused' then clock_timestamp() when 'resumed' then null else s.paused_at end,
+       pause_reason = case j.became when 'paused' then 'undeclared' when 'resumed' then null else s.pause_reason end
+  from judged j
+ where s.name = j.name
+returning s.name, j.became, s.undeclared_at;
+
+-- name: keep_schedules
+-- Let schedules of the code tick whether or not a live worker declares them, until one has.
+update pgqueue.schedules s
+   set kept = true, undeclared_at = null,
+       paused_at = case when s.pause_reason = 'undeclared' then null else s.paused_at end,
+       pause_reason = case when s.pause_reason = 'undeclared' then null else s.pause_reason end
+ where s.name = any (:names::text[])
+   and (not s.kept or s.undeclared_at is not null or s.pause_reason = 'undeclared')
+returning s.name;
+
 -- name: list_schedules
 -- Schedules with their last run, by name.
 select v.name, v.expression, v.tz, v.task, v.queue, v.priority, v.max_retries, v.catch_up, v.overlap, v.source,
-       v.paused_at, v.last_tick, v.next_tick, v.error, v.skipped, v.last_job_id, v.last_status, v.last_run_at,
+       v.paused_at, v.pause_reason, v.undeclared_at, v.last_tick, v.next_tick, v.error, v.skipped, v.last_job_id, v.last_status, v.last_run_at,
        v.created_at, v.updated_at, clock_timestamp()
   from pgqueue.schedule_list v
  where :name::text is null or v.name = :name::text

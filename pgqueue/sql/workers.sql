@@ -5,9 +5,12 @@ with gone as (
      where w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)
        and w.id <> (:id::text)::uuid
 )
-insert into pgqueue.workers (id, host, pid, version, queues, tasks, state)
-values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :state::text)
-on conflict (id) do update set seen_at = clock_timestamp(), tasks = excluded.tasks, state = excluded.state
+insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, state, live_until)
+values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :declares::text[],
+        :state::text, clock_timestamp() + make_interval(secs => :lease::float8))
+on conflict (id) do update
+   set seen_at = clock_timestamp(), live_until = excluded.live_until, tasks = excluded.tasks, schedules = excluded.schedules,
+       state = excluded.state
 returning id;
 
 -- name: schema_id
@@ -43,7 +46,9 @@ union all
 select format('update (%s) on %s', w.field, w.relation)
   from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'quarantine', 'claim_id', 'worker_id',
                'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error', 'left_by'])
-        union all select 'pgqueue.workers', pg_catalog.unnest(array['seen_at', 'state', 'held_jobs', 'held_until'])) as w(relation, field)
+        union all select 'pgqueue.workers', pg_catalog.unnest(array['tasks', 'schedules', 'seen_at', 'live_until', 'state', 'held_jobs',
+               'held_until'])
+        union all select 'pgqueue.schedules', pg_catalog.unnest(array['paused_at', 'pause_reason', 'undeclared_at', 'kept'])) as w(relation, field)
  where not has_column_privilege(w.relation, w.field, 'update')
 union all
 select 'execute on ' || split_part(w.signature, '(', 1)

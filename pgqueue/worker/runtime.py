@@ -247,6 +247,8 @@ class Runtime:
                 version=version(DISTRIBUTION),
                 queues=names,
                 tasks=sorted(self.app.names()),
+                declares=self.app.schedule_names,
+                lease=self.settings.lease,
                 state="stopping" if self.shutdown.ending else "running",
                 forget=FORGET_WORKERS,
             )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import shlex
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar
 
 from pgqueue.errors import ConfigError
 from pgqueue.operations import schedules
+from pgqueue.operations.schedules import Reviewed
 from pgqueue.schedule import DueSchedule, Firing, NewSchedule, fire
 from pgqueue.worker.database import Database
 from pgqueue.worker.outage import Seldom
@@ -16,6 +19,8 @@ from pgqueue.worker.service import Service
 
 BATCH = 100
 LOOK_EVERY = 5.0
+REVIEW_EVERY = 10.0
+UNDECLARED_FOR = 10.0
 LOOK_AGAIN = timedelta(seconds=60)
 SHORTEST = 0.01
 SPREAD = 0.05
@@ -28,13 +33,15 @@ KEPT = {
 class Scheduler(Service):
     """Writes the schedules of the code once, then looks for what is due and sleeps until the next is.
 
+    Now and then it also looks for schedules of code that no live worker declares any more: they would give jobs that nobody
+    knows. One is paused when a second look, ten seconds later or more, finds it so still: a worker may be starting.
+
     Args:
         declared: the schedules of the app.
         fired: called when there are new jobs.
     """
 
     name: ClassVar[str] = "scheduler"
-    since: ClassVar[int] = 3  # the schema
 
     def __init__(
         self,
@@ -46,11 +53,16 @@ class Scheduler(Service):
         super().__init__()
         self._database = database
         self._declared = list(declared)
+        self._own = [schedule.name for schedule in declared]
+        self._review_at = 0.0
         self._fired = fired
         self._seldom_broken = Seldom()
 
     async def run_once(self) -> float:
         await self._declare()
+        if time.monotonic() >= self._review_at:
+            await self.review()
+            self._review_at = time.monotonic() + REVIEW_EVERY
         look = await self._database.run(schedules.look(limit=BATCH))
         if look.now is None:
             return LOOK_EVERY
@@ -71,6 +83,24 @@ class Scheduler(Service):
                 self.log.warning("schedule %r %s; this code's is written by: pgqueue cron sync",
                                  each.name, KEPT[each.kept])  # fmt: skip
         self._declared = []
+
+    async def review(self) -> None:
+        """Pause the schedules of code that no live worker declares; resume those that one declares again."""
+        for each in await self._database.run(schedules.review(self._own, patience=UNDECLARED_FOR)):
+            self._say(each)
+
+    def _say(self, each: Reviewed) -> None:
+        name = each.name
+        if each.became == "paused":
+            self.log.warning(
+                "schedule %r is paused: no live worker has declared it since %s; remove it: pgqueue cron remove %s,"
+                " or keep it: pgqueue cron resume %s",
+                name, f"{each.undeclared_at:%Y-%m-%d %H:%M:%S %Z}", shlex.quote(name), shlex.quote(name),
+            )  # fmt: skip
+        elif each.became == "resumed":
+            self.log.info("schedule %r goes on: a worker declares it again", name)
+        else:
+            self.log.debug("schedule %r: %s by live workers", name, each.became)
 
     def _decide(self, schedule: DueSchedule, now: datetime) -> Firing:
         try:

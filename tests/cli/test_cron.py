@@ -5,7 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from pgqueue.operations import schedules
 from tests.cli.test_cli import Cli
+from tests.model.machine import perform
 
 APP = "tests.schedules.declaring:app"
 
@@ -70,6 +72,34 @@ def test_a_broken_one_is_shown(cli: Cli, conn: psycopg.Connection) -> None:
     assert "never: cron '99 * * * *'" in " ".join(cli("cron", "list").stdout.split())
     (found,) = cli.json("cron", "list")
     assert "the minute '99'" in found["error"]
+
+
+def test_one_that_no_live_worker_declares(cli: Cli, conn: psycopg.Connection) -> None:
+    cli("cron", "sync", "--app", APP)
+    operations = [schedules.review(["poll", "sales", "stock"], patience=10.0)]
+    conn.execute("update pgqueue.schedules set kept = false")  # as if a worker had declared them
+    for _ in range(2):
+        for operation in operations:
+            perform(conn, operation)
+        conn.execute(
+            "update pgqueue.schedules set undeclared_at = undeclared_at - interval '1 minute'"
+        )
+    name = "tests.schedules.declaring.nightly"
+    found = {each["name"]: each for each in cli.json("cron", "list")}
+    assert {n: s["pause_reason"] for n, s in found.items() if s["paused_at"]} == {
+        name: "undeclared"
+    }
+    assert found[name]["undeclared_at"]
+    assert found[name]["next_runs"] == []
+    listed = " ".join(cli("cron", "list").stdout.split())
+    assert "no live worker declares it" in listed
+    cli("cron", "pause", "poll")
+    assert cli("cron", "list").stdout.count("no live worker") == 1
+    cli("cron", "resume", name)
+    perform(conn, operations[0])
+    found = {each["name"]: each for each in cli.json("cron", "list")}
+    assert [n for n, s in found.items() if s["paused_at"]] == ["poll"]
+    assert found["poll"]["pause_reason"] == "hand"
 
 
 def test_sync(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

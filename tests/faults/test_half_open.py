@@ -28,7 +28,16 @@ from tests.support import eventually_async, statuses, working
 
 STATS = maintenance.stats()
 ALIVE = maintenance.worker_seen(
-    uuid4(), host="here", pid=1, version="1", queues=None, tasks=[], state="running", forget=300.0
+    uuid4(),
+    host="here",
+    pid=1,
+    version="1",
+    queues=None,
+    tasks=[],
+    declares=[],
+    state="running",
+    lease=60.0,
+    forget=300.0,
 )
 
 

@@ -178,6 +178,7 @@ async def test_a_fired_job_wakes_the_worker_and_keeps_its_history(
     app.client.add_schedule("s", "every 1s", JOB)
     async with working(app, poll=60):
         await eventually_async(lambda: len(ran) >= 2)
+    app.client.pause_schedule("s")  # else the next tick would meet a worker that ends
     await drain(app)
     runs = app.client.schedule_runs("s")
     assert {run.status.value for run in runs} == {"succeeded"}
@@ -211,9 +212,9 @@ async def test_a_job_knows_its_tick(
         await until_idle(scheduler)
         age(conn, "3 minutes")
         await until_idle(scheduler)
-    expected = ticks(conn)
-    assert len(expected) == 3
+    assert len(ticks(conn)) == 3
     await t.aenqueue()
     await drain(app, concurrency=1)
+    expected = ticks(conn)  # its scheduler may have met the next minute
     assert sorted(each for each in seen if each is not None) == expected
     assert seen.count(None) == 1

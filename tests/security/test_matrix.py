@@ -40,6 +40,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "clear_jobs": WORKER | OPERATOR, "pause_queue": OPERATOR, "resume_queue": OPERATOR,
     "pause_task": OPERATOR, "resume_task": OPERATOR, "change_jobs": OPERATOR, "list_paused": WORKER | READERS,
     "look_at_schedules": WORKER, "fire_schedules": WORKER, "declare_schedules": WORKER,
+    "review_schedules": WORKER, "keep_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
     "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "save_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
@@ -75,7 +76,7 @@ VALUES: dict[str, Any] = {
     "max_retries": 1, "schema": "pgqueue", "after": 0, "old_args": "{}", "new_args": "{}", "old": ["{}"], "new": ["{}"], "local": True,
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
-    "statuses": ["dead"], "without": ["x"],
+    "statuses": ["dead"], "without": ["x"], "own": ["x"], "declares": ["x"], "patience": 10.0,
     "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "declared": '[{"name": "q", "max_pending": 9}]', "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
@@ -110,8 +111,8 @@ def test_what_a_role_may_do(roles: Roles, role: str) -> None:
             "insert into pgqueue.jobs (task, queue, unique_key, unique_until)"
             " values ('t', 'q', gen_random_uuid()::text, 'finished')"
         )
-        admin.execute("insert into pgqueue.schedules (name, expression, task, last_tick)"
-                      " values ('s', '@hourly', 't', '2000-01-01') on conflict do nothing")  # fmt: skip
+        admin.execute("insert into pgqueue.schedules (name, expression, task, source, last_tick)"
+                      " values ('s', '@hourly', 't', 'code', '2000-01-01') on conflict do nothing")  # fmt: skip
     assert job is not None
     values = {**VALUES, "id": job[0], "ids": list(job), "status": None}
     with psycopg.connect(roles.dsn(role)) as conn:

@@ -34,7 +34,16 @@ def other(dsn: str) -> Iterator[Connection]:
 
 def seen() -> Operation[None]:
     return maintenance.worker_seen(
-        WORKER, host="h", pid=1, version="1", queues=None, tasks=[], state="running", forget=300
+        WORKER,
+        host="h",
+        pid=1,
+        version="1",
+        queues=None,
+        tasks=[],
+        declares=[],
+        state="running",
+        lease=60,
+        forget=300,
     )
 
 
