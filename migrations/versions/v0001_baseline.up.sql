@@ -1274,7 +1274,8 @@ $$;
 
 -- The jobs given have ended: those that waited for them go on, or are cancelled. Each call is to be a transaction of
 -- its own, and those it returns are to be given to the next: two ends at once see each other in one of the two.
-create function pgqueue.settle(ended bigint[], out released bigint, out again bigint[])
+-- What others have locked is passed by, and what it waited for comes back as locked: to be given again a little later.
+create function pgqueue.settle(ended bigint[], out released bigint, out again bigint[], out locked bigint[])
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
@@ -1282,64 +1283,77 @@ create function pgqueue.settle(ended bigint[], out released bigint, out again bi
 as $$
 declare
     most constant integer := 1000;
+    well bigint[];
+    failed bigint[];
+    watched_still bigint[];
     more bigint[];
     freed bigint;
 begin
-    -- Of a parent that failed: those that are cancelled, or run, for it.
-    with touched as materialized (
-        select m.job_id, m.if_failed, m.delay
-          from pgqueue.workflow_jobs m
-         where m.watched is not null and m.if_failed in ('cancel', 'only')
-           and m.job_id in (select d.job_id
-                              from unnest(ended) e(id)
-                              join pgqueue.dependencies d on d.parent_id = e.id
-                              left join pgqueue.jobs p on p.id = e.id
-                             where p.id is null or p.status in ('dead', 'cancelled'))
-         order by m.job_id
-         limit most
-         for no key update of m
-    ), unwatched as (
-        update pgqueue.workflow_jobs m set watched = null from touched t where m.job_id = t.job_id
-    ), changed as (
-        update pgqueue.jobs j
-           set status = case when t.if_failed = 'only' then 'pending' else 'cancelled' end,
-               run_at = greatest(j.run_at, clock_timestamp() + coalesce(t.delay, interval '0')),
-               finished_at = case when t.if_failed = 'cancel' then clock_timestamp() end,
-               last_error = case when t.if_failed = 'cancel' then
-                   (select format('ParentFailed: job %s is %s', d.parent_id, coalesce(p.status, 'gone'))
-                      from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
-                     where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')) limit 1) end
-          from touched t
-         where j.id = t.job_id and j.status = 'blocked'
-        returning j.id, j.queue, j.status
-    ), woken as (
-        select count(pgqueue.notify(q.queue)) as n
-          from (select distinct c.queue from changed c where c.status = 'pending') q
-    )
-    select count(*) filter (where c.status = 'pending'),
-           coalesce(array_agg(c.id) filter (where c.status = 'cancelled'), '{}')
-           || case when (select count(*) from touched) = most then ended else '{}' end
-      into released, again
-      from woken left join changed c on true;
+    select coalesce(array_agg(e.id) filter (where p.status = 'succeeded'), '{}'),
+           coalesce(array_agg(e.id) filter (where p.id is null or p.status in ('dead', 'cancelled')), '{}')
+      into well, failed
+      from unnest(ended) e(id) left join pgqueue.jobs p on p.id = e.id;
+    released := 0;
+    again := '{}';
+    locked := '{}';
+    if failed <> '{}' then
+        -- Those that are cancelled, or run, for it.
+        with touched as materialized (
+            select found.*
+              from unnest(failed) e(id)
+             cross join lateral (
+                 select m.job_id, m.if_failed, m.delay
+                   from pgqueue.dependencies d
+                   join pgqueue.workflow_jobs m on m.job_id = d.job_id
+                   join pgqueue.jobs j on j.id = d.job_id
+                  where d.parent_id = e.id and m.if_failed in ('cancel', 'only')
+                    and j.status = 'blocked'
+                  limit most
+                  for no key update of m, j skip locked) found
+             limit most
+        ), unwatched as (
+            update pgqueue.workflow_jobs m set watched = null from touched t where m.job_id = t.job_id
+        ), changed as (
+            update pgqueue.jobs j
+               set status = case when t.if_failed = 'only' then 'pending' else 'cancelled' end,
+                   run_at = greatest(j.run_at, clock_timestamp() + coalesce(t.delay, interval '0')),
+                   finished_at = case when t.if_failed = 'cancel' then clock_timestamp() end,
+                   last_error = case when t.if_failed = 'cancel' then
+                       (select format('ParentFailed: job %s is %s', d.parent_id, coalesce(p.status, 'gone'))
+                          from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
+                         where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')) limit 1) end
+              from touched t
+             where j.id = t.job_id and j.status = 'blocked'
+            returning j.id, j.queue, j.status
+        ), woken as (
+            select count(pgqueue.notify(q.queue)) as n
+              from (select distinct c.queue from changed c where c.status = 'pending') q
+        )
+        select count(*) filter (where c.status = 'pending'),
+               coalesce(array_agg(c.id) filter (where c.status = 'cancelled'), '{}')
+               || case when (select count(*) from touched) = most then ended else '{}' end
+          into released, again
+          from woken left join changed c on true;
+        select coalesce(array_agg(e.id), '{}') into locked
+          from unnest(failed) e(id)
+         where exists (select from pgqueue.dependencies d
+                         join pgqueue.workflow_jobs m on m.job_id = d.job_id
+                         join pgqueue.jobs j on j.id = d.job_id
+                        where d.parent_id = e.id and m.if_failed in ('cancel', 'only')
+                          and j.status = 'blocked');
+    end if;
     -- Those that watched one of the ended look for the next that holds them.
-    with found as materialized (
-        select m.job_id
-          from unnest(ended) e(id)
-          left join pgqueue.jobs p on p.id = e.id
+    with watching as materialized (
+        select found.*
+          from (select w as id, true as well from unnest(well) w union all select f, false from unnest(failed) f) e
          cross join lateral (
-             select x.job_id from pgqueue.workflow_jobs x
-              where x.watched = e.id
-                and (p.status = 'succeeded'
-                     or (p.id is null or p.status in ('dead', 'cancelled')) and x.if_failed = 'continue')
-              limit most) m
+             select m.job_id, m.watched, m.if_failed, m.delay
+               from pgqueue.workflow_jobs m
+               join pgqueue.jobs j on j.id = m.job_id
+              where m.watched = e.id and (e.well or m.if_failed = 'continue') and j.status = 'blocked'
+              limit most
+              for no key update of m, j skip locked) found
          limit most
-    ), watching as materialized (
-        select m.job_id, m.watched, m.if_failed, m.delay
-          from found f
-          join pgqueue.workflow_jobs m on m.job_id = f.job_id
-         where m.watched = any (ended)
-         order by m.job_id
-         for no key update of m
     ), passed as materialized (
         select w.job_id, w.if_failed, clock_timestamp() + coalesce(w.delay, interval '0') as due, held.parent_id as next
           from watching w
@@ -1369,17 +1383,39 @@ begin
     select count(*) filter (where c.status = 'pending'),
            coalesce(array_agg(c.id) filter (where c.status = 'cancelled'), '{}')
            || array(select distinct p.next from passed p where p.next is not null)
-           || case when (select count(*) from found) = most then ended else '{}' end
+           || case when (select count(*) from watching) = most then ended else '{}' end
       into freed, more
       from woken left join changed c on true;
     released := released + freed;
+    again := again || more;
+    select array_agg(e.id) into watched_still
+      from unnest(well || failed) e(id) where exists (select from pgqueue.workflow_jobs m where m.watched = e.id);
+    if watched_still is not null then
+        -- Who was cancelled meanwhile watches nobody any more.
+        with over as materialized (
+            select x.job_id from pgqueue.workflow_jobs x
+             where x.watched = any (watched_still)
+               and not exists (select from pgqueue.jobs j where j.id = x.job_id and j.status = 'blocked')
+             limit most
+             for no key update of x skip locked
+        ), unwatched as (
+            update pgqueue.workflow_jobs m set watched = null from over o where m.job_id = o.job_id
+        )
+        select again || case when count(*) = most then watched_still else '{}' end into again from over;
+        select locked || coalesce(array_agg(e.id), '{}') into locked
+          from unnest(watched_still) e(id)
+         where exists (select from pgqueue.workflow_jobs m
+                        where m.watched = e.id and (m.if_failed = 'continue' or e.id = any (well)));
+    end if;
     -- Workflows that watched one of the ended: the next that has not, or they have ended.
-    with watching as materialized (
-        select w.id, w.watched from pgqueue.workflows w
-          left join pgqueue.jobs p on p.id = w.watched
-         where w.watched = any (ended) and (p.id is null or p.status in ('succeeded', 'dead', 'cancelled'))
-         order by w.id
-         for no key update of w
+    with told as materialized (
+        select w.id, w.watched from pgqueue.workflows w where w.watched = any (well || failed)
+    ), watching as materialized (
+        select w.id, w.watched
+          from told t
+          join pgqueue.workflows w on w.id = t.id
+         where w.watched = t.watched
+           for no key update of w skip locked
     ), passed as materialized (
         select w.id, next.job_id as next
           from watching w
@@ -1396,10 +1432,12 @@ begin
           from passed p
          where w.id = p.id
     )
-    select again || more || array(select p.next from passed p where p.next is not null) into again;
+    select again || array(select p.next from passed p where p.next is not null),
+           locked || array(select t.watched from told t where not exists (select from watching w where w.id = t.id))
+      into again, locked;
 end $$;
 comment on function pgqueue.settle is
-    'Lets what waited for these jobs go on if they have ended; returns how many are pending now, and which jobs to give to the next call, in a transaction after this';
+    'Lets what waited for these jobs go on if they have ended; returns how many are pending now, and which jobs to give to the next call, in a transaction after this: at once, or, where rows are locked, a little later';
 
 create function pgqueue.cancel_workflow(id bigint) returns bigint
     language sql volatile security definer

@@ -57,10 +57,14 @@ def enqueue(members: Sequence[Member], *, name: str, notify: bool) -> Operation[
 
 
 class Settled(NamedTuple):
-    """How many jobs are pending now, and which are to be settled next, in another transaction."""
+    """How many jobs are pending now, and which are to be settled next, in another transaction.
+
+    ``locked``: what waited for these is locked by others, and was passed by: settle them again later.
+    """
 
     released: int
     again: list[int]
+    locked: list[int]
 
 
 def settle(job_ids: Sequence[int]) -> Operation[Settled]:

@@ -6,7 +6,7 @@ select w.workflow_id, w.job_id
 
 -- name: settle
 -- These jobs have ended: let those that waited for them go on.
-select s.released, s.again from pgqueue.settle(:ids::bigint[]) s;
+select s.released, s.again, s.locked from pgqueue.settle(:ids::bigint[]) s;
 
 -- name: unsettled
 -- Jobs that are waited for, by jobs or workflows, from an id on, and whether they have ended: for ends

@@ -9,11 +9,13 @@ from typing import ClassVar
 
 from pgqueue.operations import steps, workflows
 from pgqueue.worker.database import Database
+from pgqueue.worker.later import Later
 from pgqueue.worker.service import Service
 
 BATCH = 1000
 LOOK_EVERY = 5.0
 SHARE = 0.05
+LOCKED = (0.05, 2.0)  # seconds between tries, the first and the longest
 
 
 class Settler(Service):
@@ -29,6 +31,7 @@ class Settler(Service):
         super().__init__()
         self._database, self._released = database, released
         self._ended: dict[int, None] = {}
+        self._locked = Later(*LOCKED)
         self._after = 0
         self._look_at = 0.0
         self.busy = False
@@ -43,7 +46,7 @@ class Settler(Service):
     @property
     def at_rest(self) -> bool:
         """Has all it was told of been dealt with?"""
-        return not self._ended and not self.busy
+        return not self._ended and not self._locked and not self.busy
 
     async def run_once(self) -> float:
         self.busy = True
@@ -53,9 +56,12 @@ class Settler(Service):
                 await self._look()
         finally:
             self.busy = False
-        return max(self._look_at - time.monotonic(), 0.0)
+        wait = max(self._look_at - time.monotonic(), 0.0)
+        again = self._locked.wait()
+        return wait if again is None else min(wait, max(again, 0.001))
 
     async def _settle(self) -> None:
+        self._ended.update(dict.fromkeys(self._locked.due()))
         while self._ended:
             batch = list(self._ended)[:BATCH]
             settled = await self._database.run(workflows.settle(batch))
@@ -63,6 +69,9 @@ class Settler(Service):
                 self._ended.pop(job_id, None)
             # Each call is a transaction, which the next one sees: so no end is missed between them.
             self._ended.update(dict.fromkeys(settled.again))
+            locked = [job_id for job_id in settled.locked if job_id not in self._ended]
+            self._locked.drop(set(batch).difference(locked))
+            self._locked.add(locked)
             if settled.released:
                 self._released()
 

@@ -235,7 +235,7 @@ def _with_parents(stage: Stage, these: Jobs) -> None:
 
 
 def _settled(these: Jobs) -> Sequence[Operation[Any]]:
-    return [workflows.settle(these.extra["parents"])]
+    return [replace(workflows.settle(these.extra["parents"]), decode=lambda rows: None)]
 
 
 def _waiting_for_event(stage: Stage, these: Jobs) -> None:
@@ -333,7 +333,7 @@ UNIQUE = [
          one(lambda j: _enqueued(j, "finished", "ignore")), make=_keyed, waits=True, sizes=(1, 10)),
 ]  # fmt: skip
 WORKFLOWS = [
-    Case("settle", "settle", "blocked", _settled, make=_with_parents, waits=True),
+    Case("settle", "settle", "blocked", _settled, make=_with_parents),
     *[Case(f"cancel a workflow of {state} ones", "cancel_workflow", state,
            one(lambda j: workflows.cancel(j.extra["workflow"])), make=_in_workflow, waits=True)
       for state in ("pending", "running")],
