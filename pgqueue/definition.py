@@ -149,7 +149,9 @@ class Definition:
         privacy: Privacy,
     ) -> Outcome:
         """The outcome of a run that returned ``value``, or raised."""
-        if raised is None and not self._keeps(value, context):
+        # A result that others of a workflow may take; None is what they take when there is none.
+        keeps = self.result or (value is not None and job.workflow_id is not None)
+        if raised is None and not (keeps or context.says):
             outcome = SUCCEEDED
         else:
             conceal = self.concealer(privacy, job, arguments)
@@ -168,16 +170,6 @@ class Definition:
         if context.completed or context.doubtful:
             return completed(outcome, context)
         return outcome
-
-    def _keeps(self, value: Any, context: Context) -> bool:
-        """Is there anything to record but that it succeeded?"""
-        return (
-            self.result
-            or context.logged is not None
-            or context.stepped
-            # A result that others may take; None is what they take when there is none.
-            or (context.workflow_id is not None and value is not None)
-        )
 
     def _returned(self, value: Any, context: Context, conceal: Callable[[str], str]) -> Outcome:
         result = error = None

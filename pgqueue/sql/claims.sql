@@ -197,17 +197,10 @@ select gone.id from gone;
 -- name: trade
 -- Complete and claim in one statement, so in one round trip and one commit; and in one update, since each would open the
 -- table's indexes and read its constraints anew. What is done comes back with its id alone.
--- The union is a CTE of its own and materialized: PostgreSQL pulls one that stands in the FROM of an update up into its
+-- The offset keeps the union a subquery of its own: PostgreSQL pulls one that stands in the FROM of an update up into its
 -- plan, and then loses all its rows but the first when it checks them again after the wait for another writer's lock.
 with
 -- include: ahead
-, t as materialized (
-    select e.id, true as done, e.claim_id, e.run_seconds from
--- include: ended
-           e
-    union all
-    select pick.id, false, null, null from pick
-)
 update pgqueue.jobs j
    set status = case when t.done then 'succeeded' else 'running' end,
        finished_at = case when t.done then clock_timestamp() else j.finished_at end,
@@ -218,7 +211,12 @@ update pgqueue.jobs j
        worker_id = case when t.done then null else :worker_id::uuid end,
        claimed_at = case when t.done then j.claimed_at else clock_timestamp() end,
        lease_expires_at = case when t.done then null else clock_timestamp() + make_interval(secs => :lease::float8) end
-  from t
+  from (select e.id, true as done, e.claim_id, e.run_seconds from
+-- include: ended
+               e
+        union all
+        select pick.id, false, null, null from pick
+        offset 0) t
  where j.id = t.id and (not t.done or
 -- include: own
        )

@@ -57,10 +57,13 @@ class Executor:
     def submit(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         """Take claimed jobs; ``claimed_at`` is when the claim was sent, by the clock of leases."""
         self.slots.taken += len(jobs)
+        in_process = {
+            task for task in {job.task for job in jobs} if self._handlers.in_process(task)
+        }
         for job in jobs:
             run = self.held[job.id] = Run(job, claimed_at)
             self.waiting.append(run)
-            if self._handlers.in_process(job.task):
+            if job.task in in_process:
                 self._join_processes(run)
         if not self._accepting or self.held_back:  # the claim was under way when it was told to
             self.give_back()
@@ -79,17 +82,16 @@ class Executor:
             self._give_back(run)
 
     def _fill(self) -> None:
-        while self.slots.free and not self.held_back and (run := self._next()) is not None:
+        waiting = self.waiting
+        while waiting and self.slots.free and not self.held_back:
+            run: Run | None = waiting[0]
+            if waiting[0].in_process and not self._processes.free:
+                run = next((run for run in waiting if not run.in_process), None)
+            if run is None:
+                break
             self.start(run)
-        if self.waiting and self._looking is None:
+        if waiting and self._looking is None:
             self._looking = self._loop.call_later(MOMENT, self._look)
-
-    def _next(self) -> Run | None:
-        """The first that can start."""
-        for run in self.waiting:
-            if not run.in_process or self._processes.free:
-                return run
-        return None
 
     def _look(self) -> None:
         """Give back what has waited for more than a moment, for others to run."""
@@ -108,9 +110,8 @@ class Executor:
     def start(self, run: Run) -> None:
         """Start a waiting job, unless it was cancelled or lost while it waited."""
         self.waiting.remove(run)
-        if run.lapsed(
-            self._lease
-        ):  # a process that was frozen holds claims that others may have now
+        if run.lapsed(self._lease):
+            # A process that was frozen holds claims that others may have now.
             self._report(run, RELEASED)
             return
         if run.reason is not None:
@@ -183,18 +184,19 @@ class Executor:
         self._fill()
 
     def _report(self, run: Run, outcome: Outcome | None) -> None:
-        if self.held.get(run.job.id) is run:
-            del self.held[run.job.id]
-            self._processes.held -= run.in_process
+        job, context = run.job, run.context
+        if self.held.get(job.id) is run:
+            del self.held[job.id]
+            if run.in_process:
+                self._processes.held -= 1
         if outcome is RELEASED:
             self.gave_back = True
         if outcome is not None:
             seconds = run.seconds()
             if seconds:
                 self.slots.took(seconds)
-            doubtful = run.context is not None and run.context.doubtful
-            job = run.job
-            by_itself = run.context is not None and run.reason not in ("stopping", "lost")
+            doubtful = context is not None and context.doubtful
+            by_itself = context is not None and run.reason not in ("stopping", "lost")
             self.ended.append(
                 Finished(job.id, job.claim_id, outcome, seconds, doubtful, job, by_itself)
             )

@@ -28,8 +28,9 @@ from pgqueue.outcome import MESSAGE_LIMIT, RELEASED, Outcome, clean, describe
 from pgqueue.privacy import Privacy
 from pgqueue.returned import checked, ended
 from pgqueue.worker.database import DatabaseTrouble
+from pgqueue.worker.deadlines import Deadlines
 from pgqueue.worker.processes import HandlerFailed, Processes
-from pgqueue.worker.run import Deadline, Run, interrupted, interruption, say
+from pgqueue.worker.run import Run, interrupted, interruption, say
 from pgqueue.worker.tracebacks import clear_tracebacks
 from pgqueue.worker.unknown import Unknown
 
@@ -65,6 +66,7 @@ class Handlers:
         self._privacy = privacy
         self._unknown = unknown
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._loop)
 
     async def outcome(self, run: Run) -> Outcome | None:
         """Run the handler; None when the job is recorded already, or no longer ours."""
@@ -72,24 +74,30 @@ class Handlers:
         if definition is None:
             return self._unknown.task(run.job.task)
         run.started_at = time.monotonic()
-        read = await self._read(run, definition)
-        if not isinstance(read, tuple):
-            return read
-        job, arguments = read
+        job = run.job
+        try:
+            if job.wants:
+                job = await self._filled(run)
+            arguments = self._arguments(definition, job)
+        except (DatabaseTrouble, KeyMissing, ArgumentsError, asyncio.CancelledError) as error:
+            return self._unread(run, error)
         context = run.context = self._make_context(job)
         timeout = definition.timeout or self._longest(job.queue)
-        timer = Deadline(self._loop, run, timeout) if timeout else None
+        if timeout:
+            self._deadlines.add(run, timeout)
         try:
             call = self._call_around if self._around else self._call
             value, raised = await call(run, definition, context, arguments, job)
         finally:
-            if timer is not None:
-                timer.cancel()
+            if timeout:
+                self._deadlines.remove(run)
         outcome: Outcome | None
         if definition.run == "process" and value is not None:  # decided there
             outcome = value
         elif raised is None:
-            outcome = self._judge(value, None, definition, context, arguments, job)
+            outcome = definition.judge(
+                value, None, job=job, arguments=arguments, context=context, privacy=self._privacy
+            )
         else:
             try:
                 if interruption(run.reason, raised):
@@ -99,7 +107,14 @@ class Handlers:
                 elif definition.run == "process" and isinstance(raised, UnknownArguments):
                     outcome = self._unknown.arguments(job.task, raised)
                 else:
-                    outcome = self._judge(None, raised, definition, context, arguments, job)
+                    outcome = definition.judge(
+                        None,
+                        raised,
+                        job=job,
+                        arguments=arguments,
+                        context=context,
+                        privacy=self._privacy,
+                    )
             finally:
                 clear_tracebacks(raised)
         if run.reason == "timeout" and timeout is not None and raised is None:
@@ -108,19 +123,6 @@ class Handlers:
             say(log, logging.ERROR, run, "%s after its completion was %s", outcome.error_type,
                 "committed" if context.committed else "sent")  # fmt: skip
         return outcome
-
-    def _judge(
-        self,
-        value: Any,
-        raised: BaseException | None,
-        definition: Definition,
-        context: Context,
-        arguments: dict[str, Any],
-        job: ClaimedJob,
-    ) -> Outcome:
-        return definition.judge(
-            value, raised, job=job, arguments=arguments, context=context, privacy=self._privacy
-        )
 
     @staticmethod
     def _interrupted(run: Run, context: Context, timeout: float | None) -> Outcome | None:
@@ -140,33 +142,30 @@ class Handlers:
         error = "; ".join(filter(None, (f"{LATE}: {text}", outcome.error)))
         return replace(outcome, error=error)
 
-    async def _read(
-        self, run: Run, definition: Definition
-    ) -> tuple[ClaimedJob, dict[str, Any]] | Outcome | None:
-        """The job with the results that it takes, and its arguments; or its outcome, when they cannot be had."""
-        job = run.job
-        try:
-            if wanted := job.wants:
-                job = job.filled(await self._results(job.workflow_id, wanted))
-                if run.reason is not None:  # cancelled or stopped meanwhile: nothing has begun
-                    return interrupted(run.reason, None)
-                run.started_at = time.monotonic()
-            return job, self._arguments(definition, job)
-        except DatabaseTrouble:
-            run.started_at = 0.0
-            return Outcome("snooze", RESULTS_AGAIN)
-        except asyncio.CancelledError:
+    async def _filled(self, run: Run) -> ClaimedJob:
+        """The job with the results that it takes."""
+        job = run.job.filled(await self._results(run.job.workflow_id, run.job.wants))
+        if run.reason is not None:  # cancelled or stopped meanwhile: nothing has begun
+            raise asyncio.CancelledError
+        run.started_at = time.monotonic()
+        return job
+
+    def _unread(self, run: Run, error: BaseException) -> Outcome | None:
+        """The outcome of a job whose arguments cannot be had, or not yet."""
+        if isinstance(error, asyncio.CancelledError):
             if run.reason is None:
-                raise
+                raise error
             return interrupted(run.reason, None)
-        except KeyMissing as error:
-            run.started_at = 0.0
-            return self._unknown.key(job.task, error)
-        except UnknownArguments as error:
-            run.started_at = 0.0
-            return self._unknown.arguments(job.task, error)
-        except ArgumentsError as error:
+        if isinstance(error, ArgumentsError) and not isinstance(
+            error, KeyMissing | UnknownArguments
+        ):
             return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
+        run.started_at = 0.0
+        if isinstance(error, KeyMissing):
+            return self._unknown.key(run.job.task, error)
+        if isinstance(error, UnknownArguments):
+            return self._unknown.arguments(run.job.task, error)
+        return Outcome("snooze", RESULTS_AGAIN)
 
     def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
         return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)

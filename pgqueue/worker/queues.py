@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pgqueue.app import App
+from pgqueue.config import Settings
 from pgqueue.limits import Limits
 from pgqueue.operations import limits
 from pgqueue.operations.limits import QueueAtWork
@@ -28,21 +29,23 @@ class Queues(Service):
         tasks: Mapping[str, Limits],
         queues: Mapping[str, QueueSettings],
         delete: bool,
+        longest: float | None,
     ) -> None:
         super().__init__()
         self._database = database
         self._declared = (tasks, queues) if tasks or queues else None
-        self._delete = delete
+        self._delete, self._longest = delete, longest
         self._known: dict[str, QueueAtWork] = {}
 
     @classmethod
-    def of_app(cls, app: App, database: Database, *, delete: bool) -> Queues:
-        """With what the code of an app declares."""
+    def of_app(cls, app: App, settings: Settings, database: Database) -> Queues:
+        """With what the code of an app declares, and what the settings say of queues of which nothing is said."""
         return cls(
             database=database,
             tasks=app.task_limits,
             queues=app.queue_settings,
-            delete=delete,
+            delete=settings.keep_succeeded == 0,
+            longest=settings.default_timeout,
         )
 
     async def run_once(self) -> float:
@@ -69,8 +72,9 @@ class Queues(Service):
         ]
 
     def timeout(self, queue: str) -> float | None:
-        """The longest run of a job whose task sets none, in seconds."""
-        return None if (known := self._known.get(queue)) is None else known.timeout
+        """The longest run of a job whose task sets none, in seconds; None for no limit."""
+        known = self._known.get(queue)
+        return self._longest if known is None else known.timeout or self._longest
 
     def deletes_succeeded(self, queue: str) -> bool:
         """Are its jobs deleted when they have succeeded?"""

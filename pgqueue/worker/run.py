@@ -75,27 +75,6 @@ class Run:
         return time.monotonic() - self.started_at if begun else 0.0
 
 
-class Deadline:
-    """Interrupts a run when its handler has had its time, in seconds."""
-
-    __slots__ = ("_handle", "_loop", "_run", "_seconds")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, run: Run, seconds: float) -> None:
-        self._loop, self._run, self._seconds = loop, run, seconds
-        self._handle = loop.call_later(seconds, self._look)
-
-    def _look(self) -> None:
-        run = self._run
-        used = 0.0 if run.queued else time.monotonic() - run.started_at
-        if used < self._seconds:  # it had to wait for a thread or a process
-            self._handle = self._loop.call_later(self._seconds - used, self._look)
-        else:
-            run.interrupt("timeout")
-
-    def cancel(self) -> None:
-        self._handle.cancel()
-
-
 def say(log: logging.Logger, level: int, run: Run, text: str, *values: str) -> None:
     """Log a line about a run; a closed stderr or a broken filter must not cost a result."""
     job = run.job

@@ -103,7 +103,7 @@ class Runtime:
             apart=self._apart.pids,
         )
         self.settler = Settler(database=self.database, released=self._look_anew)
-        self.known = Queues.of_app(app, self.database, delete=settings.keep_succeeded == 0)
+        self.known = Queues.of_app(app, settings, self.database)
         self.unknown = Unknown(app.names, patience=settings.newer_worker_wait)
         self.handlers = self._handlers()
         self.watch = self._watch()
@@ -129,12 +129,7 @@ class Runtime:
 
     def _pool(self, names: tuple[str, ...] | None, concurrency: int) -> tuple[Executor, Exchange]:
         isolation = self._apart.isolation
-
-        def wake() -> None:
-            exchange.wake()
-            isolation.changed()
-
-        executor = self._executor(concurrency, self.settings.prefetch, wake)
+        executor = self._executor(concurrency, self.settings.prefetch, lambda: exchange.wake())
         exchange = Exchange(**self._exchanging(names, executor))
         exchange.passed = isolation.changed
         isolation.add(executor, exchange)
@@ -189,7 +184,7 @@ class Runtime:
     def _handlers(self) -> Handlers:
         self.app.connections.fit(sum(self._queues.values()))
         return Handlers(
-            longest=lambda queue: self.known.timeout(queue) or self.settings.default_timeout,
+            longest=self.known.timeout,
             definition=self.app.definition,
             make_context=partial(
                 Context,

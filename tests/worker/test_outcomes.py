@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import Any
@@ -168,6 +169,42 @@ async def test_timeouts(app: App, conn: psycopg.Connection) -> None:
     errors = conn.execute("select last_error from pgqueue.jobs").fetchall()
     assert errors == [("TimeoutError: ran longer than 0.05 s",)] * 2
     assert stopped.is_set()
+
+
+async def test_each_of_many_runs_has_its_own_time(app: App, conn: psycopg.Connection) -> None:
+    over = asyncio.Event()
+
+    @app.task(name="long", timeout=3600)
+    async def long() -> None:
+        await over.wait()
+
+    @app.task(name="short", timeout=0.05, max_retries=0)
+    async def short() -> None:
+        await asyncio.Event().wait()
+
+    @app.task(name="middle", timeout=0.3, max_retries=0)
+    async def middle(last: bool) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if last:
+                over.set()
+
+    await long.aenqueue()
+    await middle.aenqueue(False)
+    await short.aenqueue()
+    await short.aenqueue()
+    await middle.aenqueue(True)
+    await drain(app)
+    rows = conn.execute("select task, status, last_error from pgqueue.jobs order by id").fetchall()
+    late = {
+        "short": "TimeoutError: ran longer than 0.05 s",
+        "middle": "TimeoutError: ran longer than 0.3 s",
+    }
+    assert rows == [
+        ("long", "succeeded", None),
+        *((task, "dead", late[task]) for task in ("middle", "short", "short", "middle")),
+    ]  # fmt: skip
 
 
 async def test_cancel_pending_and_clear(app: App, conn: psycopg.Connection) -> None:
