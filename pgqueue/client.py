@@ -61,7 +61,10 @@ class Client(QueueClient):
         return self._run(operations.ends(job_ids), on)
 
     def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
-        """The attempts of a job that did not succeed, oldest first."""
+        """The attempts of a job that did not succeed, oldest first: the latest thousand.
+
+        Tracebacks and logs of the older ones are left out when those of the newer ones have 4 MB together.
+        """
         return self._run(operations.attempts(job_id), on)
 
     def jobs(
@@ -75,7 +78,8 @@ class Client(QueueClient):
     ) -> list[JobRow]:
         """Jobs that match, newest first, and of a status that has ended the latest to end first.
 
-        ``before`` is the id of the last one seen, to go on from.
+        A list has only a part of what is long (see ``JobRow``); ``job(id)`` has all of one. ``before`` is the id
+        of the last one seen, to go on from.
         """
         return self._run(operations.find(where, status=status, limit=limit, before=before), on)
 
@@ -260,7 +264,10 @@ class AsyncClient(AsyncQueueClient):
         return await self._run(operations.ends(job_ids), on)
 
     async def attempts(self, job_id: int, *, on: object = None) -> list[Attempt]:
-        """The attempts of a job that did not succeed, oldest first."""
+        """The attempts of a job that did not succeed, oldest first: the latest thousand.
+
+        Tracebacks and logs of the older ones are left out when those of the newer ones have 4 MB together.
+        """
         return await self._run(operations.attempts(job_id), on)
 
     async def jobs(
@@ -274,7 +281,8 @@ class AsyncClient(AsyncQueueClient):
     ) -> list[JobRow]:
         """Jobs that match, newest first, and of a status that has ended the latest to end first.
 
-        ``before`` is the id of the last one seen, to go on from.
+        A list has only a part of what is long (see ``JobRow``); ``job(id)`` has all of one. ``before`` is the id
+        of the last one seen, to go on from.
         """
         operation = operations.find(where, status=status, limit=limit, before=before)
         return await self._run(operation, on)

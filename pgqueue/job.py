@@ -155,11 +155,19 @@ class ClaimedJob(NamedTuple):
         return f"ClaimedJob(id={self.id}, task={self.task!r}, attempt={self.attempt})"
 
 
+# In place of arguments that are not fetched.
+TOO_LARGE = "[too large to show here]"
+
+
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A whole job, for people to look at. The arguments are not part of its ``repr``.
+    """A job, for people to look at. The arguments are not part of its ``repr``.
 
-    ``waiting_because``: what the workers lack that could have run it; None if nothing is known of that.
+    ``args``: a mapping; text where they are none that can be read. In a list, arguments of more than 16,000
+    characters of JSON are left out, and so are those of older jobs where the newer ones have 2,000,000 together:
+    ``TOO_LARGE`` stands in their place, as for one job over 2,000,000 characters. ``last_error``: its first
+    1,000 characters in a list. ``waiting_because``: what the workers lack that could have run it; None if
+    nothing is known of that.
     """
 
     id: int

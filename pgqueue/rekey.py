@@ -74,7 +74,10 @@ def _schedules(client: Client, keys: Keys, result: Rekeyed) -> None:
 
 def again(task: str, text: str, keys: Keys) -> str | None:
     """Arguments encrypted with the first key; None if they are already."""
-    values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    try:
+        values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:  # cut where they are too large
+        raise ArgumentsError("its arguments are too large, or no object") from None
     changed = False
     for name, raw in values.items():
         value: Any = msgspec.json.decode(raw) if FIELD.encode() in bytes(raw) else None

@@ -1783,7 +1783,7 @@ comment on view pgqueue.task_stats is
     'Run and wait times in seconds per task, of the latest 1,000 succeeded jobs of each queue';
 
 create view pgqueue.dead_jobs as
-select j.task, j.queue, split_part(coalesce(j.last_error, ''), ':', 1) as error, count(*) as jobs,
+select j.task, j.queue, left(split_part(left(coalesce(j.last_error, ''), 1000), ':', 1), 200) as error, count(*) as jobs,
        max(j.finished_at) as latest, min(j.id) as example_id
   from pgqueue.queue_names n
  cross join lateral (select f.id, f.queue, f.task, f.last_error, f.finished_at
@@ -1871,7 +1871,7 @@ as $$
     select o.id from of_status o
      where (find_jobs.queue is null or o.queue = find_jobs.queue)
        and (find_jobs.task is null or o.task = find_jobs.task)
-       and (find_jobs.error is null or strpos(lower(o.last_error), lower(find_jobs.error)) > 0)
+       and (find_jobs.error is null or strpos(lower(left(o.last_error, 10000)), lower(find_jobs.error)) > 0)
        and (find_jobs.since is null or o.at >= statement_timestamp() - make_interval(secs => find_jobs.since))
 $$;
 comment on function pgqueue.find_jobs is
@@ -1905,7 +1905,7 @@ as $$
                   -- Where to go on from may have been retried or pruned since.
                   or coalesce((j.finished_at, j.id) < (select l.at, l.id from last l), j.id < latest_jobs.before))
              and (latest_jobs.task is null or j.task = latest_jobs.task)
-             and (latest_jobs.error is null or strpos(lower(j.last_error), lower(latest_jobs.error)) > 0)
+             and (latest_jobs.error is null or strpos(lower(left(j.last_error, 10000)), lower(latest_jobs.error)) > 0)
              and (latest_jobs.since is null
                   or j.finished_at >= statement_timestamp() - make_interval(secs => latest_jobs.since))
            order by j.finished_at desc, j.id desc
@@ -1917,7 +1917,7 @@ as $$
              and j.finished_at is null
              and (latest_jobs.before is null or j.id < latest_jobs.before or (select l.at from last l) > '-infinity')
              and (latest_jobs.task is null or j.task = latest_jobs.task)
-             and (latest_jobs.error is null or strpos(lower(j.last_error), lower(latest_jobs.error)) > 0)
+             and (latest_jobs.error is null or strpos(lower(left(j.last_error, 10000)), lower(latest_jobs.error)) > 0)
              and (latest_jobs.since is null
                   or j.created_at >= statement_timestamp() - make_interval(secs => latest_jobs.since))
            order by j.id desc

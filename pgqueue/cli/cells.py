@@ -12,6 +12,8 @@ from rich.text import Text
 from pgqueue.text import one_line
 
 SHORTEST = 12
+# Characters of an error of which as many as there is room for are shown.
+MOST_SHOWN = 500
 
 
 class Cut:
@@ -62,4 +64,4 @@ class Names:
 
 def error_cell(error: str | None) -> Cut:
     """The first line of an error, in at most two lines."""
-    return Cut((error or "-").split("\n", 1)[0].rstrip("\r"))
+    return Cut((error or "-").split("\n", 1)[0].rstrip("\r")[:MOST_SHOWN])

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -55,6 +55,15 @@ def _plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     click.echo(to_json(value))
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """The same of a list, whose values are taken one by one: all of them together need not fit into memory."""
+    before = "[\n"
+    for value in values:
+        click.echo(before + textwrap.indent(to_json(value), "  "), nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
 
 
 def print_table(

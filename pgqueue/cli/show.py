@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import click
@@ -10,13 +12,23 @@ from pgqueue.app import App
 from pgqueue.cli.cells import error_cell
 from pgqueue.cli.change import warn_of_filter
 from pgqueue.cli.options import app_option, filter_options, json_option, on_database
-from pgqueue.cli.output import ago, count, print_json, print_table, printable, to_json
+from pgqueue.cli.output import (
+    ago,
+    count,
+    print_json,
+    print_json_list,
+    print_table,
+    printable,
+    to_json,
+)
 from pgqueue.cli.viewer import Viewer
-from pgqueue.job import JobRow, Status
-from pgqueue.operations.jobs import Filter
+from pgqueue.job import TOO_LARGE, JobRow, Status
+from pgqueue.jsontext import MOST_CLAIMED
+from pgqueue.operations.jobs import MOST_LISTED, MOST_PAGE, Filter
 from pgqueue.operations.steps import StepRow
 from pgqueue.text import lines
 
+PAGE = MOST_PAGE // MOST_LISTED
 limit_option = click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000)
 )
@@ -82,10 +94,9 @@ def jobs_command(
     as_json: bool,
 ) -> None:
     """List jobs, newest first."""
-    jobs = app.client.jobs(where, status=status, limit=limit, before=before)
-    if not jobs:
-        warn_of_filter(app, where)
-    _print_jobs(Viewer(app, path, shows_arguments=as_json), jobs, as_json, "no such jobs")
+    view = Viewer(app, path, shows_arguments=as_json, lists=True)
+    jobs = map(view.job, _jobs(app, where, status, limit, before))
+    _print_jobs(jobs, app, where, as_json, "no such jobs")
 
 
 @click.command("dlq")
@@ -102,19 +113,31 @@ def dlq_command(
     as_json: bool,
 ) -> None:
     """List the dead letters: jobs out of retries, newest first. "pgqueue retry ID" puts one back."""
-    jobs = app.client.jobs(where, status=Status.DEAD, limit=limit)
-    if not jobs:
+    view = Viewer(app, path, shows_arguments=as_json, lists=True)
+    jobs = map(view.job, _jobs(app, where, Status.DEAD, limit, None))
+    _print_jobs(jobs, app, where, as_json, "no dead letters")
+
+
+def _jobs(
+    app: App, where: Filter, status: str | None, limit: int, before: int | None
+) -> Iterator[JobRow]:
+    """Jobs as ``client.jobs`` gives them, a page at a time, of which all arguments that can be listed are listed."""
+    while limit > 0:
+        page = app.client.jobs(where, status=status, limit=min(limit, PAGE), before=before)
+        yield from page
+        if len(page) < PAGE:
+            return
+        limit, before = limit - PAGE, page[-1].id
+
+
+def _print_jobs(found: Iterator[JobRow], app: App, where: Filter, as_json: bool, none: str) -> None:
+    if (first := next(found, None)) is None:
         warn_of_filter(app, where)
-    _print_jobs(Viewer(app, path, shows_arguments=as_json), jobs, as_json, "no dead letters")
-
-
-def _print_jobs(view: Viewer, rows: list[JobRow], as_json: bool, none: str) -> None:
-    jobs = [view.job(row) for row in rows]
-    if as_json:
-        print_json(jobs)
+        click.echo("[]" if as_json else none)
         return
-    if not jobs:
-        click.echo(none)
+    jobs = chain([first], found)
+    if as_json:
+        print_json_list(jobs)
         return
     print_table(
         ["#id", "task", "queue", "#status", "#runs", "#when", "last error"],
@@ -209,7 +232,8 @@ def job_command(
         click.echo(f"{'args':12} {printable(to_json(job.args, indent=None))}")
         end = app.client.ends([job_id])[job_id]
         if end.result is not None:
-            click.echo(f"{'result':12} {printable(end.result)}")
+            result = TOO_LARGE if len(end.result) >= MOST_CLAIMED else end.result
+            click.echo(f"{'result':12} {printable(result)}")
     for step in steps:
         click.echo(f"{'step':12} {printable(step.name)}: {_state(step)}")
     for a in attempts:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pgqueue import config
 from pgqueue.app import App
 from pgqueue.cli.application import load_app
-from pgqueue.job import Attempt, JobRow
+from pgqueue.job import TOO_LARGE, Attempt, JobRow
 from pgqueue.redact import MASK
 
 UNREADABLE = "[cannot be shown: no object, or nested too deep]"
@@ -24,11 +24,16 @@ class Viewer:
 
     Args:
         shows_arguments: else they are left out, and errors are shown as the worker stored them, without
-            the secrets of their task, masked again by the names of the settings.
+            the secrets of their task, masked again by the names of the settings, as far as the arguments
+            were fetched.
+        lists: there are other jobs, and a command that shows more of one.
     """
 
-    def __init__(self, app: App, path: str | None, *, shows_arguments: bool) -> None:
+    def __init__(
+        self, app: App, path: str | None, *, shows_arguments: bool, lists: bool = False
+    ) -> None:
         self._database, self._path, self._shows_arguments = app, path, shows_arguments
+        self._lists = lists
 
     @cached_property
     def _app(self) -> App | None:
@@ -66,6 +71,12 @@ class Viewer:
     def _args(self, job: JobRow) -> object:
         if not self._shows_arguments:
             return None
+        if job.args == TOO_LARGE:
+            return (
+                f"[too large to list: pgqueue job {job.id} --show-args]"
+                if self._lists
+                else TOO_LARGE
+            )
         if not isinstance(job.args, dict):  # put in by SQL
             return UNREADABLE
         if self._app is None:

@@ -13,6 +13,7 @@ from pgqueue.codec import argument_text
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, ConfigError
 from pgqueue.job import (
+    TOO_LARGE,
     Attempt,
     JobRow,
     Status,
@@ -20,10 +21,16 @@ from pgqueue.job import (
     check_queue,
     check_run_at,
 )
+from pgqueue.jsontext import MOST_CLAIMED
 from pgqueue.operations import Operation, Row, ids
+from pgqueue.outcome import MESSAGE_LIMIT
 
 UNFINISHED = (Status.BLOCKED, Status.PENDING, Status.RUNNING)
 ENDED = (Status.SUCCEEDED, Status.DEAD, Status.CANCELLED)
+# Characters of arguments that a list has, of one job and of all together.
+MOST_LISTED = 16_000
+MOST_PAGE = 2_000_000
+MOST_LISTED_ERROR = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,9 @@ def complete(job_id: int, claim_id: UUID) -> Operation[None]:
 
 
 def get(job_id: int) -> Operation[JobRow | None]:
-    return Operation("get_job", {"id": job_id}, lambda rows: _job(rows[0]) if rows else None)
+    """One job; its arguments up to the size up to which a worker reads them."""
+    values = {"id": job_id, "most_args": MOST_CLAIMED - 1, "most_error": MESSAGE_LIMIT + 1000}
+    return Operation("get_job", values, lambda rows: _job(rows[0]) if rows else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +104,29 @@ def attempts(job_id: int) -> Operation[list[Attempt]]:
 
 
 def find(
-    where: Filter, *, status: Status | str | None = None, limit: int = 50, before: int | None = None
+    where: Filter,
+    *,
+    status: Status | str | None = None,
+    limit: int = 50,
+    before: int | None = None,
+    most_args: int = MOST_LISTED,
+    most_page: int = MOST_PAGE,
 ) -> Operation[list[JobRow]]:
     """Jobs that match, newest first, and of a status that has ended the latest to end first.
 
-    ``before`` is the id of the last one seen, to go on from.
+    Args:
+        before: the id of the last one seen, to go on from.
+        most_args: arguments of more characters of JSON, or stored in more bytes, are left out.
+        most_page: so are those of older jobs once the newest ones have as many characters together.
     """
-    values = {**where.values(), "limit": limit, "before": before}
+    values = {
+        **where.values(),
+        "limit": limit,
+        "before": before,
+        "most_args": most_args,
+        "most_page": most_page,
+        "most_error": MOST_LISTED_ERROR,
+    }
     if status is None:
         return Operation("list_jobs", values, _jobs)
     values["status"] = _status(status)
@@ -261,7 +286,7 @@ def _job(row: Row) -> JobRow:
         cancel_requested,
         last_error,
         waiting,
-        _args(args),
+        TOO_LARGE if args is None else _args(args),
     )
 
 

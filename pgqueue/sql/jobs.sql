@@ -1,6 +1,6 @@
 -- part: waits
        case when j.status = 'pending' then
-           case when j.left_at is not null then j.left_because
+           case when j.left_at is not null then left(j.left_because, 1000)
                 when j.run_at <= now() and exists (select from pgqueue.workers)
                      and not exists (select from pgqueue.workers w
                                       where (w.tasks is null or j.task = any (w.tasks)) and (w.queues is null or j.queue = any (w.queues)))
@@ -54,16 +54,24 @@ select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
        -- psycopg reads no later date, and no infinity.
        least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
        j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, j.unique_key, j.progress::text,
+       j.expires_at, left(j.unique_key, 1000), shown.progress,
        j.workflow_id,
-       j.worker_id::text, j.cancel_requested, j.last_error,
+       j.worker_id::text, j.cancel_requested, left(j.last_error, :most_error::integer),
 -- include: waits
-       j.args::text
+
+-- part: shown
+ -- Rows from SQL may hold anything. To cast a value is to decompress all of it, so what is stored in many bytes is not
+ -- looked at; text is decompressed only as far as it is cut. The offset lets each be cast once.
+ cross join lateral (
+     select case when pg_column_size(j.args) <= :most_args::integer then left(j.args::text, :most_args::integer + 1) end as args,
+            case when pg_column_size(j.progress) <= 2048 then left(j.progress::text, 2048)
+                 when j.progress is not null then '"[too large to show]"' end as progress
+     offset 0) shown
 
 -- part: matches
        (:queue::text is null or j.queue = :queue::text)
    and (:task::text is null or j.task = :task::text)
-   and (:error::text is null or strpos(lower(j.last_error), lower(:error::text)) > 0)
+   and (:error::text is null or strpos(lower(left(j.last_error, 10000)), lower(:error::text)) > 0)
    and (:since::float8 is null
         or coalesce(j.finished_at, j.created_at) >= clock_timestamp() - make_interval(secs => :since::float8))
 
@@ -71,31 +79,52 @@ select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
 -- One job, whole.
 select
 -- include: job_columns
+       case when length(shown.args) <= :most_args::integer then shown.args end as args
   from pgqueue.jobs j
+-- include: shown
  where j.id = :id::bigint;
 
 -- name: get_ends
--- The statuses of jobs, and what those that ended returned.
-select j.id, j.status, j.result::text from pgqueue.jobs j where j.id = any (:ids::bigint[]);
+-- The statuses of jobs, and what those that ended returned; results over 1 MB cannot be stored but by SQL.
+select j.id, j.status, left(j.result::text, 2097153) from pgqueue.jobs j where j.id = any (:ids::bigint[]);
 
 -- name: get_attempts
--- The attempts of one job that did not succeed, oldest first.
-select a.job_id, a.attempt, a.outcome, a.error_type, a.error, a.traceback, a.started_at,
-       a.ended_at, a.run_seconds::float8, a.log, a.worker_id::text
-  from pgqueue.attempts a
- where a.job_id = :id::bigint
- order by a.ended_at;
+-- The attempts of one job that did not succeed, the newest thousand, oldest first; of tracebacks and logs as many of the
+-- newest as fit into a few megabytes.
+select a.job_id, a.attempt, left(a.outcome, 200), left(a.error_type, 500), left(a.error, 10000),
+       case when a.sofar <= 4000000 then a.traceback end, a.started_at, a.ended_at, a.run_seconds::float8,
+       case when a.sofar <= 4000000 then a.log end, a.worker_id::text
+  from (select l.job_id, l.attempt, l.outcome, l.error_type, l.error, l.traceback, l.started_at, l.ended_at, l.run_seconds,
+               l.log, l.worker_id, l.id,
+               sum(coalesce(octet_length(l.traceback), 0) + coalesce(octet_length(l.log), 0)) over (order by l.id desc) as sofar
+          from (select n.job_id, n.attempt, n.outcome, n.error_type, n.error, left(n.traceback, 20000) as traceback,
+                       n.started_at, n.ended_at, n.run_seconds, left(n.log, 25000) as log, n.worker_id, n.id
+                  from pgqueue.attempts n
+                 where n.job_id = :id::bigint
+                 order by n.id desc
+                 limit 1000) l) a
+ order by a.ended_at, a.id;
+
+-- part: page_of_jobs
+       -- Not more of them together than fits into a moment's memory; the newest come first.
+       case when length(shown.args) <= :most_args::integer
+             and sum(octet_length(shown.args)) over (order by j.id desc) <= :most_page::integer then shown.args end as args
+  from pgqueue.jobs j
+-- include: shown
 
 -- name: list_jobs
 -- Jobs of any status that match the filters, newest first; a null filter matches all.
 select
 -- include: job_columns
-  from pgqueue.jobs j
- where
+-- include: page_of_jobs
+ where j.id = any (array(
+       select j.id from pgqueue.jobs j
+        where
 -- include: matches
-   and (:before::bigint is null or j.id < :before::bigint)
- order by j.id desc
- limit :limit::integer;
+          and (:before::bigint is null or j.id < :before::bigint)
+        order by j.id desc
+        limit :limit::integer))
+ order by j.id desc;
 
 -- name: list_unfinished
 -- The same of a status that has not ended. Most are among the newest jobs; if those are not enough, by the index that
@@ -116,7 +145,7 @@ with near as materialized (
 )
 select
 -- include: job_columns
-  from pgqueue.jobs j
+-- include: page_of_jobs
  where j.id = any (array(select n.id from near n union select f.id from far f order by id desc limit :limit::integer))
  order by j.id desc;
 
@@ -124,7 +153,7 @@ select
 -- The same of a status that has ended, the latest to end first.
 select
 -- include: job_columns
-  from pgqueue.jobs j
+-- include: page_of_jobs
  where j.id = any (array(select pgqueue.latest_jobs(:status::text, :queue::text, :task::text, :error::text, :since::float8,
                                                     :before::bigint, :limit::integer)))
  order by coalesce(j.finished_at, '-infinity') desc, j.id desc;
@@ -241,14 +270,20 @@ select array_agg(nextval('pgqueue.jobs_id_seq')), clock_timestamp()
 copy pgqueue.jobs (id, args, task, queue, priority, max_retries, backoff, run_at) from stdin with (encoding 'UTF8');
 
 -- name: encrypted_jobs
--- Jobs that may run again and have encrypted arguments, in order of id.
-select j.id, j.task, j.status = 'running', j.args::text
-  from pgqueue.jobs j
- where j.id > :after::bigint
-   and j.status in ('blocked', 'pending', 'running', 'dead', 'cancelled')
-   and strpos(j.args::text, '"$encrypted"') > 0
- order by j.id
- limit :limit::integer;
+-- Jobs that may run again and have encrypted arguments, in order of id: as many as fit into a few megabytes, or one.
+select f.id, f.task, f.running, f.args
+  from (select e.id, e.task, e.running, e.args, row_number() over (order by e.id) as nth,
+               sum(octet_length(e.args)) over (order by e.id) as sofar
+          from (select j.id, j.task, j.status = 'running' as running, left(t.text, 2097153) as args
+                  from pgqueue.jobs j
+                 cross join lateral (select j.args::text as text offset 0) t
+                 where j.id > :after::bigint
+                   and j.status in ('blocked', 'pending', 'running', 'dead', 'cancelled')
+                   and strpos(t.text, '"$encrypted"') > 0
+                 order by j.id
+                 limit :limit::integer) e) f
+ where f.nth = 1 or f.sofar <= 4000000
+ order by f.id;
 
 -- name: replace_args
 -- Other arguments for jobs that do not run and still have the old ones.

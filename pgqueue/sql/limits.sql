@@ -44,7 +44,8 @@ select 'task ' || tasks.name from tasks union all select 'queue ' || queues.name
 select 'queue' as kind, q.name, q.max_running, q.rate, q.burst, null as ordered, null as weights
   from pgqueue.queues q where coalesce(q.max_running, q.rate) is not null
 union all
-select 'task', t.name, t.max_running, t.rate, t.burst, t.ordered, t.weights::text
+select 'task', t.name, t.max_running, t.rate, t.burst, t.ordered,
+       case when pg_column_size(t.weights) <= 16384 then t.weights::text end
   from pgqueue.tasks t
  where coalesce(t.max_running, t.rate) is not null or t.ordered is not null or t.weights is not null
  order by 1, 2;

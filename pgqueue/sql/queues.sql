@@ -48,7 +48,7 @@ returning pgqueue.notify(q.name);
 -- The queues that have settings or are declared in code.
 select q.name, q.max_running, q.rate, q.burst, q.max_pending, extract(epoch from q.keep_succeeded)::float8,
        extract(epoch from q.keep_dead)::float8, extract(epoch from q.keep_cancelled)::float8, q.priority, q.max_retries,
-       q.backoff::text, extract(epoch from q.expires)::float8, extract(epoch from q.timeout)::float8,
+       case when pg_column_size(q.backoff) <= 8192 then q.backoff::text end, extract(epoch from q.expires)::float8, extract(epoch from q.timeout)::float8,
        q.paused_at, q.declared is not null as declared
   from pgqueue.queues q
  where q.name <> '*'

@@ -136,7 +136,7 @@ returning s.name;
 -- name: list_schedules
 -- Schedules with their last run, by name.
 select v.name, v.expression, v.tz, v.task, v.queue, v.priority, v.max_retries, v.catch_up, v.overlap, v.source,
-       v.paused_at, v.pause_reason, v.undeclared_at, v.last_tick, v.next_tick, v.error, v.skipped, v.last_job_id, v.last_status, v.last_run_at,
+       v.paused_at, v.pause_reason, v.undeclared_at, v.last_tick, v.next_tick, left(v.error, 1000), v.skipped, v.last_job_id, v.last_status, v.last_run_at,
        v.created_at, v.updated_at, clock_timestamp()
   from pgqueue.schedule_list v
  where :name::text is null or v.name = :name::text

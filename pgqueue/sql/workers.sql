@@ -22,9 +22,10 @@ select pgqueue.schema_id()::text;
 delete from pgqueue.workers w where w.id = (:id::text)::uuid returning w.id;
 
 -- name: list_workers
--- Workers alive, oldest first.
-select w.id::text, w.host, w.pid, w.version, w.queues, w.state, w.tasks, w.started_at, w.seen_at
-  from pgqueue.workers w order by w.started_at;
+-- Workers alive, oldest first, the first thousand.
+select w.id::text, left(w.host, 255), w.pid, left(w.version, 100), w.queues[1:200], w.state, w.tasks[1:1000],
+       w.started_at, w.seen_at
+  from pgqueue.workers w order by w.started_at limit 1000;
 
 -- name: channels
 -- The NOTIFY channels of queues.

@@ -45,7 +45,7 @@ select w.id, w.name, w.status, w.created_at, w.finished_at,
 
 -- name: list_workflow_jobs
 -- The jobs of a workflow in order, each with those it waits for.
-select m.job_id, m.name, j.task, j.status, m.if_failed, j.last_error,
+select m.job_id, m.name, j.task, j.status, m.if_failed, left(j.last_error, 500),
        array(select d.parent_id from pgqueue.dependencies d where d.job_id = m.job_id order by d.parent_id
              limit :parents::integer)
   from pgqueue.workflow_jobs m

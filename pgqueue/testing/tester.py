@@ -14,9 +14,11 @@ from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError
 from pgqueue.instead import Instead
 from pgqueue.job import ClaimedJob, JobRow, Status
+from pgqueue.jsontext import MOST_CLAIMED
 from pgqueue.operations import (
     Operation,
     claims,
+    jobs,
     limits,
     maintenance,
     schedules,
@@ -45,7 +47,15 @@ from pgqueue.testing.sharing import asyncpg_of, no_async, no_sync, psycopg_of
 
 T = TypeVar("T")
 MOST = 1000
+MOST_ALL = 1_000_000_000
 TaskLike = Task[Any, Any] | type | str
+
+
+def _waiting(where: Filter) -> Operation[list[JobRow]]:
+    """The jobs that wait, the newest first, with all of their arguments: a test compares them."""
+    return jobs.find(
+        where, status=Status.PENDING, limit=MOST, most_args=MOST_CLAIMED, most_page=MOST_ALL
+    )
 
 
 def _taking() -> Taking:
@@ -133,8 +143,7 @@ class QueueTester(_Tester):
     def enqueued(self, task: TaskLike | None = None) -> list[JobRow]:
         """The jobs that wait, oldest first; of one task, if given."""
         where = Filter(task=None if task is None else name_of(task))
-        jobs = self.app.client.jobs(where, status=Status.PENDING, limit=MOST, on=self.connection)
-        return jobs[::-1]
+        return self._run(_waiting(where))[::-1]
 
     def assert_enqueued(
         self,
@@ -254,10 +263,7 @@ class AsyncQueueTester(_Tester):
     async def enqueued(self, task: TaskLike | None = None) -> list[JobRow]:
         """The jobs that wait, oldest first; of one task, if given."""
         where = Filter(task=None if task is None else name_of(task))
-        jobs = await self.app.aclient.jobs(
-            where, status=Status.PENDING, limit=MOST, on=self.connection
-        )
-        return jobs[::-1]
+        return (await self._run(_waiting(where)))[::-1]
 
     async def assert_enqueued(
         self,

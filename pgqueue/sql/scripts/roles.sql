@@ -135,7 +135,7 @@ grant select (id, task, args, queue, status, priority, attempt, max_retries, cra
       update (status, args, attempt, crashes, quarantine, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
               expires_at, queue, priority, progress, left_by, left_at),
       delete on pgqueue.jobs to pgqueue_operator;
-grant select (job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds, log),
+grant select (id, job_id, attempt, worker_id, outcome, error_type, error, traceback, started_at, ended_at, run_seconds, log),
       delete on pgqueue.attempts to pgqueue_operator;
 grant select, insert, update on pgqueue.queues, pgqueue.tasks to pgqueue_operator;
 grant select on pgqueue.dead_jobs to pgqueue_operator;
