@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg
+from psycopg.rows import tuple_row
+
+from pgqueue.drivers._psycopg import BINARY
 from pgqueue.errors import ConnectionUnusable
 from pgqueue.sql import Statement
 
@@ -17,9 +21,22 @@ class DjangoDriver:
 
     def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
         with self._connection.cursor() as cursor:
+            if isinstance(own := getattr(cursor, "cursor", None), psycopg.Cursor):
+                cursor.cursor = _in_binary(own)
             cursor.execute(statement.pyformat, dict(values))
             rows: list[Any] = cursor.fetchall()
             return rows
+
+
+def _in_binary(cursor: psycopg.Cursor[Any]) -> psycopg.Cursor[Any]:
+    """A cursor whose results come in binary; Django's takes them as text only, written by DateStyle and other settings.
+
+    psycopg2 needs none: it sets a DateStyle of its own.
+    """
+    cursor.close()
+    binary = psycopg.Cursor(cursor.connection, row_factory=tuple_row)
+    binary.format = BINARY
+    return binary
 
 
 def sync_driver(connection: object) -> DjangoDriver | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -11,19 +11,21 @@ from psycopg.rows import tuple_row
 from pgqueue.errors import ConnectionUnusable
 from pgqueue.sql import Statement
 
+BINARY = psycopg.pq.Format.BINARY
 _CLOSED = "the psycopg connection given to on() is closed"
 
 
-def _texts(
-    rows: list[tuple[Any, ...]], connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
-) -> list[tuple[Any, ...]]:
+def _texts(rows: Sequence[Any], connection: Any) -> list[Any]:
     """Texts as such: a connection whose client_encoding is SQL_ASCII gives them as bytes."""
     if connection.pgconn.parameter_status(b"client_encoding") != b"SQL_ASCII":
-        return rows
-    return [
-        tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in row)
-        for row in rows
-    ]
+        return list(rows)
+    return [tuple(map(_text, row)) for row in rows]
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(each) for each in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 class PsycopgDriver:

@@ -6,11 +6,12 @@ BEGIN yet, and what runs there would survive the session's rollback.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -31,8 +32,12 @@ class SQLAlchemyDriver:
         self._connection = connection
 
     def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
-        rows: list[Any] = self._connection.execute(_clause(statement), dict(values)).all()
-        return rows
+        clause, through = _clause(statement), self._connection
+        if not isinstance(through, Connection):
+            through = through.connection(bind_arguments={"clause": clause})
+        with _in_binary(through):
+            rows: list[Any] = self._connection.execute(clause, dict(values)).all()
+            return rows
 
 
 class SQLAlchemyAsyncDriver:
@@ -42,8 +47,30 @@ class SQLAlchemyAsyncDriver:
         self._connection = connection
 
     async def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
-        rows: list[Any] = (await self._connection.execute(_clause(statement), dict(values))).all()
-        return rows
+        clause, through = _clause(statement), self._connection
+        if not isinstance(through, AsyncConnection):
+            through = await through.connection(bind_arguments={"clause": clause})
+        with _in_binary(through.sync_connection):
+            rows: list[Any] = (await self._connection.execute(clause, dict(values))).all()
+            return rows
+
+
+@contextmanager
+def _in_binary(connection: Connection | None) -> Iterator[None]:
+    """Have psycopg's results sent in binary, as ``PsycopgDriver`` does; asyncpg's always are."""
+    if connection is None or connection.dialect.driver not in ("psycopg", "psycopg_async"):
+        yield
+        return
+    from pgqueue.drivers._psycopg import BINARY
+
+    def ask(conn: object, cursor: Any, *_: object) -> None:
+        getattr(cursor, "_cursor", cursor).format = BINARY  # the async one wraps psycopg's
+
+    event.listen(connection, "before_cursor_execute", ask)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", ask)
 
 
 def _check(connection: Any) -> None:

@@ -84,7 +84,8 @@ def as_json(job: NewJob, more: Mapping[str, Any] = MappingProxyType({})) -> str:
         "delay": job.delay,
         **more,
     }
-    return json.dumps(head)[:-1] + ', "args": ' + job.args + "}"
+    # Not every database knows the escapes of what is not ASCII: its encoding has to.
+    return json.dumps(head, ensure_ascii=False)[:-1] + ', "args": ' + job.args + "}"
 
 
 def notify(queues: Iterable[str]) -> Operation[None]:

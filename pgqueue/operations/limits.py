@@ -60,7 +60,7 @@ def declare(
     """Write what the code declares; a row whose declaration has not changed is left as it is."""
     values = {
         "task_limits": json.dumps(
-            [{"name": n, **each.as_dict()} for n, each in sorted(tasks.items())]
+            [{"name": n, **each.as_dict()} for n, each in sorted(tasks.items())], ensure_ascii=False
         ),
         "declared": as_declared(queues),
     }

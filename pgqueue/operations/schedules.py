@@ -73,7 +73,7 @@ def fire(firings: Sequence[Firing]) -> Operation[dict[str, int]]:
 
 def declare(schedules: Sequence[NewSchedule], *, force: bool = False) -> Operation[list[Declared]]:
     """Write declared schedules; ``force``: also over changes by hand and newer declarations."""
-    text = json.dumps([_declaration(schedule) for schedule in schedules])
+    text = json.dumps([_declaration(schedule) for schedule in schedules], ensure_ascii=False)
     return Operation("declare_schedules", {"schedules": text, "force": force}, _declared)
 
 

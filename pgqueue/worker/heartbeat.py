@@ -17,7 +17,7 @@ from uuid import UUID
 from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Beat
 from pgqueue.worker import clock
-from pgqueue.worker.database import PATIENCE, Database
+from pgqueue.worker.database import PATIENCE, Database, StatementRefused
 from pgqueue.worker.outage import Outage
 from pgqueue.worker.run import Reason, Run, say
 from pgqueue.worker.service import Keeper, Service
@@ -95,9 +95,19 @@ class Progresses(Service):
             if run.context is not None and run.context.said is not None
             and (text := run.context.said.news(TELL_EVERY)) is not None
         ]  # fmt: skip
+        try:
+            await self._note(said)
+        except (
+            StatementRefused
+        ):  # reported; one of them, say a text that the database's encoding lacks
+            for each in said:
+                with suppress(StatementRefused):
+                    await self._note([each])
+        return TELL_EVERY
+
+    async def _note(self, said: list[tuple[int, UUID, str]]) -> None:
         if said:
             await self._database.run(claims.note_progress(said))
-        return TELL_EVERY
 
 
 class Abandoner(Service):

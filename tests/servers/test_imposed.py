@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import App, DatabaseReadOnly, PrivilegeMissing
+from pgqueue import App, Context, DatabaseReadOnly, PrivilegeMissing
 from pgqueue.operations.jobs import Filter
-from tests.support import drain, statuses, with_password
+from tests.support import drain, eventually_async, statuses, with_password, working
 
 IMPOSED = {
     "datestyle": "'SQL, DMY'",
@@ -147,6 +147,25 @@ def encoded(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     yield dsn
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.mark.parametrize("encoded", ["LATIN1", "SQL_ASCII"], indirect=True)
+async def test_a_progress_that_cannot_be_stored_harms_no_other(encoded: str) -> None:
+    app = App(encoded)
+    told = asyncio.Event()
+
+    @app.task(name="t")
+    async def t(ctx: Context, text: str) -> None:
+        ctx.progress(1, 2, {"euro": "€", "surrogate": "\ud800"}.get(text, text))
+        await told.wait()
+
+    handles = [t.enqueue(text) for text in ("euro", "naïve", "surrogate")]
+    async with working(app):
+        await eventually_async(lambda: all(app.client.job(h.id).progress for h in handles[1:]))
+        told.set()
+        await eventually_async(lambda: not app.client.count(Filter(task="t"), status="running"))
+    assert [app.client.job(handle.id).status for handle in handles] == ["succeeded"] * 3
+    await app.aclose()
 
 
 @pytest.mark.parametrize("encoded", ["LATIN1", "SQL_ASCII"], indirect=True)
