@@ -1710,11 +1710,12 @@ with recursive pending(queue) as (
              where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > f.queue order by j.queue limit 1)
       from finished f where f.queue is not null
 )
-select queue from pending where queue is not null
-union select queue from finished where queue is not null
-union select queue from pgqueue.jobs where worker_id is not null
-union select name from pgqueue.queues;
-comment on view pgqueue.queue_names is 'Every queue that has a job or a setting (loose index scans)';
+(select queue from pending where queue is not null limit 10000)
+union (select queue from finished where queue is not null limit 10000)
+union (select queue from pgqueue.jobs where worker_id is not null limit 10000)
+union (select name from pgqueue.queues order by name limit 10000);
+comment on view pgqueue.queue_names is
+    'Every queue that has a job or a setting (loose index scans); of more than 10,000 the first';
 
 -- Rows from SQL may have any date: before the epoch it would fit no driver, at infinity no number.
 create view pgqueue.queue_stats as

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 
 SPARSE = 0.04
 BETWEEN = 0.1
+MOST_QUEUES = 1000
 
 
 class NotifyLimiter:
@@ -21,6 +22,8 @@ class NotifyLimiter:
 
     def allows(self, queues: AbstractSet[str], now: float) -> bool:
         """May an enqueue to these queues notify? ``now`` in monotonic seconds."""
+        if len(self._enqueued) > MOST_QUEUES:
+            self._forget(now)
         due = False
         for queue in queues:
             due = due or self._due(queue, now)
@@ -28,6 +31,13 @@ class NotifyLimiter:
         if due:
             self._notified.update(dict.fromkeys(queues, now))
         return due
+
+    def _forget(self, now: float) -> None:
+        """Names of queues may be made up for each tenant: only those of the last moment matter."""
+        for times in (self._enqueued, self._notified):
+            old = [queue for queue, at in times.items() if now - at >= BETWEEN]
+            for queue in old if len(old) * 2 > len(times) else list(times):
+                del times[queue]
 
     def _due(self, queue: str, now: float) -> bool:
         return (

@@ -19,7 +19,7 @@ class QueueClient(ScheduleClient, WorkflowClient):
     """The part of ``Client`` for queues."""
 
     def stats(self, *, on: object = None) -> list[QueueStats]:
-        """Statistics of every queue."""
+        """Statistics of every queue, of more than a thousand those of the first."""
         return self._run(maintenance.stats(), on)
 
     def known_names(self, *, on: object = None) -> dict[str, set[str]]:
@@ -27,7 +27,7 @@ class QueueClient(ScheduleClient, WorkflowClient):
         return self._run(queues.known_names(), on)
 
     def workers(self, *, on: object = None) -> list[WorkerRow]:
-        """Workers that are alive."""
+        """Workers that are alive, the first thousand."""
         return self._run(maintenance.workers(), on)
 
     def pause(self, queue: str, *, on: object = None) -> None:
@@ -47,12 +47,17 @@ class QueueClient(ScheduleClient, WorkflowClient):
         return self._run(maintenance.resume_task(task), on)
 
     def paused(self, *, on: object = None) -> list[Paused]:
-        """What is paused: queues (``*`` stands for all) and tasks."""
+        """What is paused: queues (``*`` stands for all) and tasks, the first thousand."""
         return self._run(maintenance.paused(), on)
 
     def queues(self, *, on: object = None) -> list[QueueRow]:
-        """The queues that have settings or are declared in code."""
+        """The queues that have settings or are declared in code, the first thousand."""
         return self._run(queues.find(), on)
+
+    def queue(self, queue: str, *, on: object = None) -> QueueRow | None:
+        """The settings of a queue; None if it has none and no code declares it."""
+        found: list[QueueRow] = self._run(queues.find(check_queue(queue)), on)
+        return found[0] if found else None
 
     def set_queue(self, queue: str, *, on: object = None, **settings: Unpack[QueueGiven]) -> None:
         """Change the settings of a queue that are given, as ``app.queue`` takes them; None takes one off.
@@ -96,7 +101,7 @@ class QueueClient(ScheduleClient, WorkflowClient):
         return self._run(operation, on)
 
     def limits(self, *, on: object = None) -> list[LimitRow]:
-        """The limits of queues and of tasks."""
+        """The limits of queues and of tasks, the first thousand."""
         return self._run(limits.find(), on)
 
 
@@ -104,7 +109,7 @@ class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
     """The part of ``AsyncClient`` for queues."""
 
     async def stats(self, *, on: object = None) -> list[QueueStats]:
-        """Statistics of every queue."""
+        """Statistics of every queue, of more than a thousand those of the first."""
         return await self._run(maintenance.stats(), on)
 
     async def known_names(self, *, on: object = None) -> dict[str, set[str]]:
@@ -112,7 +117,7 @@ class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
         return await self._run(queues.known_names(), on)
 
     async def workers(self, *, on: object = None) -> list[WorkerRow]:
-        """Workers that are alive."""
+        """Workers that are alive, the first thousand."""
         return await self._run(maintenance.workers(), on)
 
     async def pause(self, queue: str, *, on: object = None) -> None:
@@ -132,12 +137,17 @@ class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
         return await self._run(maintenance.resume_task(task), on)
 
     async def paused(self, *, on: object = None) -> list[Paused]:
-        """What is paused: queues (``*`` stands for all) and tasks."""
+        """What is paused: queues (``*`` stands for all) and tasks, the first thousand."""
         return await self._run(maintenance.paused(), on)
 
     async def queues(self, *, on: object = None) -> list[QueueRow]:
-        """The queues that have settings or are declared in code."""
+        """The queues that have settings or are declared in code, the first thousand."""
         return await self._run(queues.find(), on)
+
+    async def queue(self, queue: str, *, on: object = None) -> QueueRow | None:
+        """The settings of a queue; None if it has none and no code declares it."""
+        found: list[QueueRow] = await self._run(queues.find(check_queue(queue)), on)
+        return found[0] if found else None
 
     async def set_queue(
         self, queue: str, *, on: object = None, **settings: Unpack[QueueGiven]
@@ -183,5 +193,5 @@ class AsyncQueueClient(AsyncScheduleClient, AsyncWorkflowClient):
         return await self._run(operation, on)
 
     async def limits(self, *, on: object = None) -> list[LimitRow]:
-        """The limits of queues and of tasks."""
+        """The limits of queues and of tasks, the first thousand."""
         return await self._run(limits.find(), on)

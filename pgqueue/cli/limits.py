@@ -7,7 +7,7 @@ import click
 from pgqueue.app import App
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
-from pgqueue.cli.output import print_json, print_table
+from pgqueue.cli.output import print_json, print_table, say_if_cut
 from pgqueue.errors import ConfigError
 
 
@@ -57,6 +57,7 @@ def limit_command(
 def limits_command(app: App, as_json: bool) -> None:
     """List the limits of queues and tasks."""
     found = app.client.limits()
+    say_if_cut(found)
     if as_json:
         print_json(found)
     elif not found:

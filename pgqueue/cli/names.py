@@ -9,6 +9,8 @@ import click
 from pgqueue.app import App
 from pgqueue.text import nearest, one_line
 
+TOO_MANY = 10_000
+
 
 def warn_of_unknown(app: App, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> None:
     """Say which of these names no job, setting, schedule or worker has, and what is near.
@@ -20,6 +22,8 @@ def warn_of_unknown(app: App, *, queues: Iterable[str] = (), tasks: Iterable[str
         return
     known = app.client.known_names()
     for kind, names in asked.items():
+        if len(known[kind]) >= TOO_MANY:  # not all of them were fetched
+            continue
         for name in names:
             if name not in known[kind]:
                 say_unknown(kind, name, known[kind])

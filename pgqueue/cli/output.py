@@ -96,6 +96,15 @@ def print_table(
     console.print(table)
 
 
+MOST_ROWS = 1000
+
+
+def say_if_cut(rows: Sequence[Any]) -> None:
+    """Say that a list without a limit of its own may have more."""
+    if len(rows) >= MOST_ROWS:
+        click.echo(f"the first {MOST_ROWS:,} are listed; there may be more", err=True)
+
+
 def terminal_width() -> int | None:
     """The columns of the terminal, or as COLUMNS says; None for a pipe or a file."""
     given = os.environ.get("COLUMNS", "")

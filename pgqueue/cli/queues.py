@@ -9,7 +9,7 @@ import click
 from pgqueue.app import App
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
-from pgqueue.cli.output import ago, print_json, print_table
+from pgqueue.cli.output import ago, print_json, print_table, say_if_cut
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_name, check_queue
 from pgqueue.operations.maintenance import ALL
@@ -93,6 +93,7 @@ def _each(
 def paused_command(app: App, as_json: bool) -> None:
     """List what is paused: queues (* is all) and tasks."""
     found = app.client.paused()
+    say_if_cut(found)
     if as_json:
         print_json(found)
     elif not found:

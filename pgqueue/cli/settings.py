@@ -11,7 +11,7 @@ from pgqueue.app import App
 from pgqueue.cli.cells import Cut
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
-from pgqueue.cli.output import print_json, print_table
+from pgqueue.cli.output import print_json, print_table, say_if_cut
 from pgqueue.durations import duration_text
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
@@ -42,6 +42,7 @@ _HELP = {
 def queues_command(app: App, as_json: bool) -> None:
     """List the settings of queues. A queue that is not listed has none, and needs none."""
     found = app.client.queues()
+    say_if_cut(found)
     if as_json:
         print_json(found)
     elif not found:
@@ -85,7 +86,7 @@ def queue_command(app: App, queue: str, as_json: bool, **given: str | None) -> N
         changes(**wanted)  # refuses what is wrong before a connection is opened
         warn_of_unknown(app, queues=[queue])
         app.client.set_queue(queue, **wanted)
-    row = next((row for row in app.client.queues() if row.name == queue), None)
+    row = app.client.queue(queue)
     if as_json:
         print_json({"queue": row})
         return

@@ -19,6 +19,7 @@ from pgqueue.cli.output import (
     print_json_list,
     print_table,
     printable,
+    say_if_cut,
     to_json,
 )
 from pgqueue.cli.viewer import Viewer
@@ -44,6 +45,7 @@ def list_command(app: App, as_json: bool) -> None:
     have more, in SQL.
     """
     queues = app.client.stats()
+    say_if_cut(queues)
     if as_json:
         print_json(queues)
         return

@@ -7,7 +7,7 @@ import click
 from pgqueue.app import App
 from pgqueue.cli.cells import Names
 from pgqueue.cli.options import json_option, on_database
-from pgqueue.cli.output import print_json, print_table
+from pgqueue.cli.output import print_json, print_table, say_if_cut
 
 
 @click.command("workers")
@@ -19,6 +19,7 @@ def workers_command(app: App, as_json: bool) -> None:
     One that died without a word is listed until it has been silent for a while.
     """
     workers = app.client.workers()
+    say_if_cut(workers)
     if as_json:
         print_json(workers)
     elif not workers:

@@ -48,13 +48,13 @@ def put(name: str, **given: Unpack[QueueGiven]) -> Operation[None]:
     return Operation("set_queue", values, lambda rows: None)
 
 
-def find() -> Operation[list[QueueRow]]:
-    """The queues that have settings or are declared."""
+def find(name: str | None = None) -> Operation[list[QueueRow]]:
+    """The queues that have settings or are declared, the first thousand; or the one of a name."""
 
     def decode(rows: Sequence[Row]) -> list[QueueRow]:
         return [QueueRow(row[0], _settings(row[1:13]), *row[13:]) for row in rows]
 
-    return Operation("list_queues", {}, decode)
+    return Operation("list_queues", {"name": name}, decode)
 
 
 def _settings(columns: Row) -> QueueSettings:

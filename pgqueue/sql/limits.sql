@@ -40,7 +40,7 @@ with wanted as materialized (
 select 'task ' || tasks.name from tasks union all select 'queue ' || queues.name from queues;
 
 -- name: list_limits
--- The limits of queues and of tasks.
+-- The limits of queues and of tasks, the first thousand.
 select 'queue' as kind, q.name, q.max_running, q.rate, q.burst, null as ordered, null as weights
   from pgqueue.queues q where coalesce(q.max_running, q.rate) is not null
 union all
@@ -48,7 +48,8 @@ select 'task', t.name, t.max_running, t.rate, t.burst, t.ordered,
        case when pg_column_size(t.weights) <= 16384 then t.weights::text end
   from pgqueue.tasks t
  where coalesce(t.max_running, t.rate) is not null or t.ordered is not null or t.weights is not null
- order by 1, 2;
+ order by 1, 2
+ limit 1000;
 
 -- name: limit_queue
 -- Set the limits of a queue; nulls take them off.

@@ -96,11 +96,12 @@ with recursive ended(queue) as (
 delete from pgqueue.jobs j using old where j.id = old.id returning j.id;
 
 -- name: queue_stats
--- The statistics of every queue.
+-- The statistics of every queue, of more than a thousand those of the first.
 select s.queue, s.due, s.scheduled, s.running, s.succeeded, s.dead, s.cancelled,
        s.oldest_due_at, s.lag_seconds, s.paused_at
   from pgqueue.queue_stats s
- order by s.queue;
+ order by s.queue
+ limit 1000;
 
 -- name: pause_queue
 -- Stop claims from a queue.
@@ -127,11 +128,12 @@ with resumed as (
 select resumed.name from resumed cross join woken;
 
 -- name: list_paused
--- What is paused: queues (* is all) and tasks.
+-- What is paused: queues (* is all) and tasks, the first thousand.
 select 'queue' as kind, q.name, q.paused_at from pgqueue.queues q where q.paused_at is not null
 union all
 select 'task', t.name, t.paused_at from pgqueue.tasks t where t.paused_at is not null
- order by 1, 2;
+ order by 1, 2
+ limit 1000;
 
 -- name: resume_queue
 -- Let a queue be claimed from again; * stands for all.

@@ -45,23 +45,25 @@ on conflict (name) do update
 returning pgqueue.notify(q.name);
 
 -- name: list_queues
--- The queues that have settings or are declared in code.
+-- The queues that have settings or are declared in code, the first thousand; or the one of a name.
 select q.name, q.max_running, q.rate, q.burst, q.max_pending, extract(epoch from q.keep_succeeded)::float8,
        extract(epoch from q.keep_dead)::float8, extract(epoch from q.keep_cancelled)::float8, q.priority, q.max_retries,
        case when pg_column_size(q.backoff) <= 8192 then q.backoff::text end, extract(epoch from q.expires)::float8, extract(epoch from q.timeout)::float8,
        q.paused_at, q.declared is not null as declared
   from pgqueue.queues q
- where q.name <> '*'
- order by q.name;
+ where q.name <> '*' and (:name::text is null or q.name = :name::text)
+ order by q.name
+ limit 1000;
 
 -- name: known_names
--- The names of queues and tasks that jobs, settings, schedules and workers have; of jobs the newest thousand.
+-- The names of queues and tasks that jobs, settings, schedules and workers have; of jobs the newest thousand. Not more
+-- than some ten thousand.
 select 'queue', n.queue from pgqueue.queue_names n
 union
-select 'queue', q.name from pgqueue.workers w cross join lateral unnest(w.queues) as q(name)
+(select 'queue', q.name from pgqueue.workers w cross join lateral unnest(w.queues) as q(name) limit 10000)
 union
-select 'task', t.name from pgqueue.tasks t
+(select 'task', t.name from pgqueue.tasks t limit 10000)
 union
-select 'task', s.task from pgqueue.schedule_list s
+(select 'task', s.task from pgqueue.schedule_list s limit 10000)
 union
 select 'task', j.task from (select r.task from pgqueue.jobs r order by r.id desc limit 1000) j;

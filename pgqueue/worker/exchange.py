@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import ClassVar
 from uuid import UUID, uuid4
 
@@ -28,6 +28,8 @@ FIRST_IDLE_WAIT = 0.01
 RATE_WAIT = 0.02  # nothing is lost meanwhile: tokens gather while jobs wait
 MANY = 100  # jobs; for fewer the wait for the commit is most of a statement, and many can wait together
 REST = 0.005
+VISIT_FOR = 0.25  # seconds that a pass goes on with further queues under limits
+MOST_KEYS = 100
 WHILE_BEHIND = 0.05
 CUT_SHORT = (
     "a look for jobs was cut short after %.1f s, the next go over less: an old transaction or a replication"
@@ -166,18 +168,33 @@ class Exchange(Service):
         self._took, self._wait = 0.0, self._poll
         if not queues:
             return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))
-        self._turn += 1
         claimed: list[ClaimedJob] = []
-        shift = self._turn % (
-            len(queues) + 1
-        )  # all lanes together have a turn, and each limited queue
-        turns: list[str | None] = [None, *queues]
-        for queue in turns[shift:] + turns[:shift]:
+        for queue in self._in_turn(queues):
             left = room - len(claimed)
             if left <= 0:
                 break
             claimed += await self._claim(left, self._taker(queue, sweep))
         return claimed
+
+    def _in_turn(self, queues: list[str]) -> Iterator[str | None]:
+        """Each queue with limits, and None for all lanes together, beginning with another one each time.
+
+        Who enqueues chooses how many such queues there are. So the lanes have a turn each time, and of more queues
+        than there is time for the others have theirs the next time.
+        """
+        if len(self._keys) > 2 * len(queues) + MOST_KEYS:
+            self._keys = {queue: self._keys.get(queue) for queue in queues}
+        turns: list[str | None] = [None, *queues]
+        shift = self._turn = (self._turn + 1) % len(turns)
+        begun, late = time.monotonic(), False
+        for place, queue in enumerate(turns[shift:] + turns[:shift]):
+            if late or (place and time.monotonic() - begun > VISIT_FOR):
+                if not late:
+                    late, self._turn = True, shift + place - 1
+                    self._wait = min(self._wait, VISIT_FOR)
+                if queue is not None:
+                    continue
+            yield queue
 
     def _taker(
         self, queue: str | None, sweep: bool

@@ -87,6 +87,7 @@ class Lanes:
         for key, (place, number) in _last(jobs).items():
             self._cursors[key] = max(place, self._cursors.get(key, place))
             self._trail(key).passed(self._cursors[key], number)
+        self._forget()
 
     def swept(self, found: Swept, *, full: bool, now: float, took: float) -> None:
         """Take note of a sweep that ended at ``now`` after ``took`` seconds.
@@ -101,10 +102,7 @@ class Lanes:
                 self._trail(key).back_to(place)
         for key in found.lanes:  # a full sweep has perhaps not been there
             self._cursors.setdefault(key, FRONT if full else (found.at, 0))
-        while len(self._cursors) > MOST_LANES:
-            dropped = next(iter(self._cursors))
-            del self._cursors[dropped]
-            self._trails.pop(dropped, None)
+        self._forget()
         self._found = self._found or bool(found.jobs)
         self.swept_all = False
         self._next_sweep = now + min(took / SHARE, LONGEST_BETWEEN_SWEEPS)
@@ -126,6 +124,14 @@ class Lanes:
         for lane in places:
             key, place = (lane.queue, lane.priority), (lane.after_at, lane.after_id)
             self._cursors[key] = max(place, self._cursors.get(key, place))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Sweeps find what is in the lanes beyond those that are known."""
+        while len(self._cursors) > MOST_LANES:
+            dropped = next(iter(self._cursors))
+            del self._cursors[dropped]
+            self._trails.pop(dropped, None)
 
     def _go_on(self, at: datetime) -> None:
         """The next sweep goes over the next stretch; after the last, from the front again."""

@@ -16,6 +16,7 @@ from pgqueue.worker.pace import SLOW_SHARE, Pace
 from pgqueue.worker.service import Service
 
 BATCH = 1000
+MOST_NAMED = 20
 LONGEST_RESCUE_INTERVAL = 10.0
 LEAST_STRETCH = 10_000  # ids
 PRUNE_INTERVAL = 30.0
@@ -100,8 +101,13 @@ class Expirer(Service):
 
     async def run_once(self) -> float:
         expired = await self._database.run(maintenance.expire(limit=BATCH))
-        for job_id in expired:
-            self.log.info("job %d: cancelled, it was not started in time", job_id)
+        if expired:
+            shown = ", ".join(map(str, expired[:MOST_NAMED])) + ", ..." * (
+                len(expired) > MOST_NAMED
+            )
+            self.log.info(
+                "%d jobs cancelled, they were not started in time: %s", len(expired), shown
+            )
         self._settle(expired)
         return 0.0 if len(expired) == BATCH else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
 

@@ -14,6 +14,7 @@ from pgqueue.connect import describe
 log = logging.getLogger("pgqueue.database")
 
 REPORT_EVERY = 60.0
+MOST_KINDS = 1000
 # While nothing of a process gets through, one connection attempt in this time, in seconds, is made for all.
 PROBE_EVERY = 0.5
 # After one got through the others need not take turns.
@@ -21,7 +22,7 @@ TRUSTED = 2.0
 
 
 class Seldom:
-    """Lets one report of each kind through every ``interval`` seconds."""
+    """Lets one report of each kind through every ``interval`` seconds; knows the latest thousand kinds."""
 
     def __init__(self, interval: float = REPORT_EVERY) -> None:
         self._interval = interval
@@ -32,7 +33,10 @@ class Seldom:
         now = time.monotonic()
         if now - self._last.get(kind, -self._interval) < self._interval:
             return False
+        self._last.pop(kind, None)
         self._last[kind] = now
+        if len(self._last) > MOST_KINDS:
+            del self._last[next(iter(self._last))]
         return True
 
 

@@ -239,10 +239,7 @@ class SuspectExchange(Exchange):
         self._isolation.end(self)
 
     async def _claim_group(self, room: int) -> list[ClaimedJob]:
-        queues: list[str | None] = [None, *self._known.limited(self._queues)]
-        self._turn += 1
-        shift = self._turn % len(queues)
-        for queue in queues[shift:] + queues[:shift]:
+        for queue in self._in_turn(self._known.limited(self._queues)):
             jobs = await self._claim(room, partial(self._take, queue))
             if jobs:
                 return jobs

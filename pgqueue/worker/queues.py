@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -15,6 +16,8 @@ from pgqueue.worker.database import Database
 from pgqueue.worker.service import Service
 
 LOOK_EVERY = 1.0
+# A look of more than LONG seconds takes at most this share of the time.
+LONG, SHARE, LONGEST = 0.1, 0.1, 30.0
 
 
 class Queues(Service):
@@ -36,6 +39,7 @@ class Queues(Service):
         self._declared = (tasks, queues) if tasks or queues else None
         self._delete, self._longest = delete, longest
         self._known: dict[str, QueueAtWork] = {}
+        self._look_at = 0.0
 
     @classmethod
     def of_app(cls, app: App, settings: Settings, database: Database) -> Queues:
@@ -50,7 +54,7 @@ class Queues(Service):
 
     async def run_once(self) -> float:
         await self.look()
-        return LOOK_EVERY
+        return max(LOOK_EVERY, self._look_at - time.monotonic())
 
     async def look(self) -> bool:
         """Write what is declared, once, and see what holds now; True if other queues have limits."""
@@ -58,9 +62,15 @@ class Queues(Service):
             for name in await self._database.run(limits.declare(*self._declared)):
                 self.log.info("%s: its settings are those of the code now", name)
             self._declared = None
+        begun = time.monotonic()
+        if begun < self._look_at:
+            return False
         before = self.limited(None)
         found = await self._database.run(limits.queues_at_work(None))
         self._known = {each.name: each for each in found}
+        # It walks over every queue that has jobs under limits, and who enqueues chooses how many there are.
+        if (took := time.monotonic() - begun) > LONG:
+            self._look_at = time.monotonic() + min(took / SHARE, LONGEST)
         return before != self.limited(None)
 
     def limited(self, queues: list[str] | None) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -53,6 +54,7 @@ log = logging.getLogger("pgqueue.worker")
 FORGET_WORKERS = 300.0
 GOODBYE = 3.0
 MOST_WAIT = 1.0
+MOST_CHANNELS = 1000
 DRAIN_WITHIN = 10.0
 CLOSING = 4.0
 DISTRIBUTION = "pgqueue-postgres"
@@ -225,8 +227,9 @@ class Runtime:
         return [notifier]
 
     def _learned(self, queues: set[str]) -> None:
-        """Listen for these queues as well."""
-        if not queues <= self._wanted:
+        """Listen for these queues as well; of more than a thousand the others are polled."""
+        queues = set(islice(queues - self._wanted, max(MOST_CHANNELS - len(self._wanted), 0)))
+        if queues:
             self._wanted |= queues
             if (notifier := self.notifier) is not None:
                 self.heartbeat.call(lambda: notifier.want(queues))

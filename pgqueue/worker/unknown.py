@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 
 from pgqueue.durations import duration_text
 from pgqueue.outcome import MESSAGE_LIMIT, Outcome, clean
+from pgqueue.worker.log_limiter import LogLimiter
 
 log = logging.getLogger("pgqueue.job")
 
@@ -31,11 +32,12 @@ class Unknown:
     def __init__(self, names: Callable[[], Collection[str]], *, patience: float | None) -> None:
         self._names, self._patience = names, patience
         self._met_until = 0.0
-        self._reported: dict[str, float] = {}
+        self._limiter = LogLimiter(log, "jobs that this worker cannot run", REPORT_EVERY)
 
     @property
     def only(self) -> list[str] | None:
-        """The tasks whose jobs are claimed; None for all."""
+        """The tasks whose jobs are claimed; None for all. Asked before each claim."""
+        self._limiter.sum_up()
         if time.monotonic() >= self._met_until:
             return None
         return sorted(self._names())
@@ -61,9 +63,6 @@ class Unknown:
         return self._left(task, why, self._patience)
 
     def _left(self, task: str, why: str, delay: float | None = None) -> Outcome:
-        now = time.monotonic()
-        if now - self._reported.get(task, -REPORT_EVERY) >= REPORT_EVERY:
-            self._reported[task] = now
-            log.warning("%s", why)
+        self._limiter.warn(task, why)
         error_type = None if delay is None else "UnknownArguments"
         return Outcome("leave", delay, error_type, clean(why, MESSAGE_LIMIT))
