@@ -177,7 +177,9 @@ class Worker:
                 await serving.run()
             return
         last_resort = LastResort(self.settings.grace)
-        watch = Signals(self.stop, lambda: serving.running, last_resort.told)
+        watch = Signals(
+            self.stop, lambda: serving.running, last_resort.told, supervised=supervised()
+        )
         watch.install()
         watching = asyncio.create_task(watch.run())
         try:

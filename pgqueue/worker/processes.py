@@ -21,11 +21,12 @@ from contextvars import copy_context
 from functools import reduce
 from itertools import count
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from struct import Struct
 from typing import Any
 from uuid import UUID, uuid4
 
-from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from pgqueue.connections import Connections
 from pgqueue.context import NOWHERE, Context
@@ -42,6 +43,7 @@ from pgqueue.returned import checked, ended
 from pgqueue.task import Task
 from pgqueue.worker import logs
 from pgqueue.worker.outage import Seldom
+from pgqueue.worker.signals import unheeded
 from pgqueue.worker.slots import MOMENT, PREFETCH_SECONDS
 from pgqueue.worker.threads import DaemonThreads
 from pgqueue.worker.tracebacks import clear_tracebacks
@@ -50,7 +52,6 @@ EVERY = 1.0
 MOST_AHEAD = 100
 START_WITHIN = 60.0
 LONGEST_REST = 30.0
-KILL_AFTER = 0.2  # seconds that a process has after SIGTERM when the worker ends
 NUMBER = Struct("!Q")
 
 log = logging.getLogger("pgqueue.worker")
@@ -194,7 +195,7 @@ class Processes:
 
     def _started(self) -> ProcessPool:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
+            context = _Spawning()
             self._reader, self._writer = context.Pipe(duplex=False)
             self._loop.add_reader(self._reader.fileno(), self._hear)
             self._pool = ProcessPool(
@@ -276,7 +277,6 @@ class Processes:
     async def aclose(self) -> None:
         """Kill what still runs and end the pool."""
         if self._pool is not None:
-            CONSTS.term_timeout = KILL_AFTER
             await asyncio.wrap_future(self._end(self._pool))
         shutil.rmtree(self._withdrawn, ignore_errors=True)
 
@@ -285,7 +285,7 @@ class Processes:
         self._loop.remove_reader(self._reader.fileno())
         self._reader.close()
         self._writer.close()
-        # Not here: it waits for each process in turn, those that ignore SIGTERM for 3 s.
+        # Not here: it waits for each process in turn.
         return self._ending.submit(_stop, pool)
 
 
@@ -305,6 +305,19 @@ def _directory_gone() -> str:
     return ""
 
 
+class _Killed(SpawnProcess):
+    """A process that ends when its worker says so, and at nobody else's SIGTERM."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _Spawning(SpawnContext):
+    """Starts processes of the pool."""
+
+    Process = _Killed
+
+
 class _Child:
     """Of a process of the pool: where it says that it begins a handler."""
 
@@ -318,7 +331,7 @@ def _start_child(log: tuple[str, str] | None, begun: Connection) -> None:
     # Ctrl-C, and the end of a terminal, reach the whole group; the worker decides when its children stop.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    unheeded(signal.SIGTERM)  # of a service manager, to every process
     threading.Thread(target=_end_with_parent, name="pgqueue-parent", daemon=True).start()
 
 

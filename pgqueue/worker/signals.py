@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, ClassVar
 
 from pgqueue.worker.service import Service
@@ -33,19 +34,30 @@ def heeded() -> list[signal.Signals]:
 class Signals(Service):
     """Keeps the signal handlers of the process; a job runs in it and may change them.
 
+    Service managers send a signal to every process of a service, so one that was started by a supervisor hears it
+    twice: from them, and from the supervisor. To it only a SIGINT says that it is told again; in its session of its
+    own that comes from the supervisor only.
+
     Args:
         stop: called in the event loop for each signal.
         running: how many jobs run.
         heard: called for each signal at once, in the handler, though the event loop may be blocked.
+        supervised: a supervisor started this process.
     """
 
     name: ClassVar[str] = "signals"
 
     def __init__(
-        self, stop: Callable[[], None], running: Callable[[], int], heard: Callable[[], None]
+        self,
+        stop: Callable[[], None],
+        running: Callable[[], int],
+        heard: Callable[[], None],
+        *,
+        supervised: bool,
     ) -> None:
         super().__init__()
-        self._heard = heard
+        self._heard, self._supervised = heard, supervised
+        self._at_once_before = self._heeded_before = False
         self._stop, self._running = stop, running
         self._interrupts = 0
         self._events = asyncio.get_running_loop()
@@ -55,21 +67,26 @@ class Signals(Service):
         for number in heeded():
             _BEFORE.setdefault(number, signal.getsignal(number))
             self._install(number)
-        if not _at_forks:
-            _at_forks.append(os.getpid())
-            os.register_at_fork(
-                before=_before_fork,
-                after_in_parent=_after_fork,
-                after_in_child=_after_fork_in_child,
-            )
+        _watch_forks()
 
     def _install(self, number: signal.Signals) -> None:
         self._events.add_signal_handler(number, self._heed, number)
         # The event loop hears of signals by a descriptor, whatever the handler does.
-        signal.signal(number, lambda *_: self._heard())
+        signal.signal(number, self._at_once)
         self._installed[number] = signal.getsignal(number)
 
+    def _at_once(self, number: int, frame: FrameType | None) -> None:
+        if not self._at_once_before or self._says_again(number):
+            self._heard()
+        self._at_once_before = True
+
+    def _says_again(self, number: int) -> bool:
+        return number == signal.SIGINT or not self._supervised
+
     def _heed(self, number: signal.Signals) -> None:
+        if self._heeded_before and not self._says_again(number):
+            return
+        self._heeded_before = True
         if number is signal.SIGINT:
             self._interrupts += 1
             if self._interrupts == 1 and (running := self._running()):
@@ -91,10 +108,27 @@ class Signals(Service):
         return LOOK_EVERY
 
 
-# What the process did at these signals before it was a worker.
+# What the process did at these signals before it was a worker, or would do.
 _BEFORE: dict[signal.Signals, Any] = {}
 _at_forks: list[int] = []
 _masks = threading.local()
+
+
+def unheeded(number: signal.Signals) -> None:
+    """Let a signal do nothing to this process, and what it does as a rule to those that it forks or starts."""
+    _BEFORE[number] = signal.SIG_DFL
+    _watch_forks()
+    signal.signal(number, lambda *_: None)  # one that is ignored would be so in programs too
+
+
+def _watch_forks() -> None:
+    if not _at_forks:
+        _at_forks.append(os.getpid())
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=_after_fork,
+            after_in_child=_after_fork_in_child,
+        )
 
 
 def _before_fork() -> None:

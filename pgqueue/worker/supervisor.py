@@ -113,10 +113,12 @@ class Child:
         return wait
 
     def terminate(self) -> None:
-        """Ask it to end as by SIGTERM."""
+        """Ask it to end; again, not to wait for its jobs."""
         if self.process is not None and self.process.poll() is None:
+            # A second SIGTERM would say nothing new: whoever sent us one may have sent it to all our processes.
+            number = signal.SIGINT if self.told else signal.SIGTERM
             self._told = self.process
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
 
     @property
     def told(self) -> bool:

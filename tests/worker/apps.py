@@ -41,6 +41,13 @@ async def nap(ctx: Context, seconds: float) -> None:
     await note.function(ctx, "end")
 
 
+@app.task(name="nap_process", run="process")
+def nap_process(ctx: Context, seconds: float) -> None:
+    with app.connections.sync() as conn:
+        conn.execute("insert into notes (pid, job, text) values (0, 0, 'start')")
+    time.sleep(seconds)
+
+
 @app.task(name="stubborn")
 def stubborn() -> None:
     with app.connections.sync() as conn:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -114,6 +116,26 @@ def test_each_signal_lets_running_jobs_end(
     process.send_signal(number)
     assert process.wait(SOON) == 0
     assert statuses(conn) == {job: "succeeded"}
+
+
+@pytest.mark.parametrize("task", [apps.nap, apps.nap_process], ids=lambda t: t.name)
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one", "supervised"])
+def test_a_signal_to_every_process_is_one(
+    workers: Workers, conn: psycopg.Connection, task: Any, options: list[str]
+) -> None:
+    """As systemd and container runtimes send it to all that belongs to a service."""
+    job = task.enqueue(1.0).id
+    process = workers.start(*options)
+    eventually(lambda: started(conn, 1))
+    for pid in [process.pid, *descendants(process.pid)]:
+        os.kill(pid, signal.SIGTERM)
+    assert process.wait(SOON) == 0
+    assert statuses(conn) == {job: "succeeded"}
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [each for child in map(int, children) for each in (child, *descendants(child))]
 
 
 def test_a_worker_under_nohup_outlives_its_terminal() -> None:
