@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import psycopg
 from psycopg.sql import Identifier
 
+from pgqueue import preflight
 from pgqueue.connect import libpq_dsn, without_passwords
-from pgqueue.drivers import first_line, read_only, sqlstate, translate
+from pgqueue.drivers import first_line, sqlstate, sync_driver, translate
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import PgQueueError, PrivilegeMissing
 from pgqueue.pooler import is_pooled
@@ -21,10 +23,11 @@ from pgqueue.sql import DEFAULT_SCHEMA, check_schema, load
 from pgqueue.stamp import EXPECTED, Stamp, check, parse
 
 __all__ = [
-    "EXPECTED", "Stamp", "check", "downgrade", "include_name", "parse", "sql", "stamp", "upgrade", "version",
+    "EXPECTED", "Stamp", "check", "downgrade", "include_name", "parse", "remarks", "sql", "stamp", "upgrade", "version",
 ]  # fmt: skip
 
-OLDEST_SERVER = 140_000
+log = logging.getLogger("pgqueue.schema")
+
 NOT_ALLOWED = "42501"
 # lock_not_available, deadlock_detected
 IN_THE_WAY = {"55P03", "40P01"}
@@ -53,6 +56,18 @@ def version(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA
     """The version of the schema; None if there is none."""
     found = stamp(connection, schema=schema)
     return None if found is None else found.version
+
+
+def remarks(connection: psycopg.Connection[Any], *, schema: str = DEFAULT_SCHEMA) -> list[str]:
+    """What of the database or the role works, but not as one may expect, in sentences; none as a rule."""
+    return preflight.remarks(_look(connection, schema), schema=schema)
+
+
+def _look(connection: psycopg.Connection[Any], schema: str) -> preflight.Server:
+    operation = preflight.look(schema)
+    return operation.decode(
+        sync_driver(connection).fetch(load(schema)[operation.statement], operation.values)
+    )
 
 
 def upgrade(
@@ -123,13 +138,11 @@ def _migrate(dsn: str, verb: str, schema: str, to: str, wait: float) -> None:
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     with _ALEMBIC, engine.connect() as connection:
         driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-        if driver.info.server_version < OLDEST_SERVER:
-            found = driver.info.server_version // 10000
-            raise PgQueueError(f"pgqueue needs PostgreSQL 14 or newer, this is {found}")
-        row = driver.execute(load()["read_only"].encoded).fetchone()
+        server = _look(driver, schema)
         driver.rollback()
-        if row and row[0]:
-            raise read_only()
+        preflight.check_migration(server)
+        for remark in preflight.remarks(server, schema=schema):
+            log.warning("%s", remark)
         config.attributes["connection"] = connection
         config.attributes["wait"] = wait
 

@@ -51,6 +51,9 @@ def migrate_command(
 def _check(dsn: str, schema: str) -> None:
     found = _stamp(dsn, schema)
     schemas.check(found)
+    with connect_sync(dsn) as connection:
+        for remark in schemas.remarks(connection, schema=schema):
+            click.echo(remark, err=True)
     click.echo(f"schema {schema} is at version {found.version if found else 0}, as needed")
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pgqueue.errors import (
+    ArgumentsError,
     ClaimLost,
     ConnectionUnusable,
     DatabaseReadOnly,
@@ -25,6 +26,9 @@ from pgqueue.sql import Statement
 T = TypeVar("T")
 Rows = Sequence[Sequence[Any]]
 Values = Mapping[str, object]
+
+
+UNTRANSLATABLE = "22P05"
 
 
 class Driver(Protocol):
@@ -121,6 +125,13 @@ def translate(error: BaseException, statement: str | None = None) -> PgQueueErro
         statement: the name of the statement that failed, for the role it needs.
     """
     state = sqlstate(error)
+    if state == UNTRANSLATABLE or (
+        isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf")
+    ):
+        return ArgumentsError(
+            f"a text has a character that this database or connection cannot take ({first_line(error)}): with"
+            " encoding UTF8 for the database and client_encoding UTF8 for the connection, both take all but \\0"
+        )
     if state == "PQ001":
         return ClaimLost(str(error).splitlines()[0])
     if state == "42501":

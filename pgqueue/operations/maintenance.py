@@ -194,11 +194,6 @@ def notify_self(channel: str) -> Operation[bool]:
     return Operation("notify_self", {"channel": channel}, bool)
 
 
-def row_security(schema: str) -> Operation[dict[str, bool]]:
-    """Tables of which row-level security hides rows from this role; False if it hides all."""
-    return Operation("row_security", {"schema": schema}, lambda rows: dict(map(tuple, rows)))
-
-
 def read_only() -> Operation[bool]:
     """Whether the server refuses writes: a standby, or set to."""
     return Operation("read_only", {}, lambda rows: bool(rows[0][0]))

@@ -25,13 +25,13 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 # PostgreSQL's functions that statements call. Unqualified, a name is looked up on the caller's search_path, where whoever
 # may create functions in public could put one that fits the argument types better.
 FUNCTIONS = (
-    "age", "array_agg", "array_cat", "cardinality", "clock_timestamp", "concat_ws", "count", "current_setting", "date_part",
+    "age", "array_agg", "array_cat", "cardinality", "clock_timestamp", "concat_ws", "count", "current_database", "current_setting", "date_part",
     "format", "generate_series",
     "has_column_privilege", "has_function_privilege", "has_schema_privilege", "has_sequence_privilege",
     "has_table_privilege", "jsonb_agg", "jsonb_array_elements", "jsonb_build_object", "jsonb_object_agg",
     "jsonb_strip_nulls", "jsonb_to_record", "jsonb_to_recordset", "jsonb_typeof", "lag", "lead", "left", "length",
     "lower", "make_interval", "max", "md5", "min", "nextval", "now", "obj_description", "octet_length",
-    "pg_backend_pid", "pg_column_size", "pg_has_role", "pg_notification_queue_usage", "pg_notify", "pg_sequence_last_value", "quote_ident",
+    "pg_backend_pid", "pg_column_size", "pg_has_role", "pg_is_in_recovery", "pg_notification_queue_usage", "pg_notify", "pg_sequence_last_value", "quote_ident",
     "random", "regexp_replace", "round", "row_number", "row_security_active", "set_config", "split_part", "string_agg", "strpos", "sum", "to_jsonb", "to_regclass",
     "to_regnamespace",
 )  # fmt: skip

@@ -77,16 +77,23 @@ select format('pid %s, %s, user %s, in a transaction for %s s', a.pid,
  order by a.xact_start
  limit 3;
 
--- name: row_security
--- Tables of the schema of which row-level security hides rows from this role, and whether a policy shows it some.
-select c.relname::text,
-       exists (select from pg_catalog.pg_policy p, unnest(p.polroles) as r(role)
-                where p.polrelid = c.oid and p.polcmd = any (array["char" 'r', '*'])
-                  and (r.role = oid '0' or pg_has_role(r.role, 'member')))
-  from pg_catalog.pg_class c
- where c.relnamespace = to_regnamespace(:schema::text)::oid and c.relkind = any (array["char" 'r', 'p'])
-   and row_security_active(c.oid)
- order by 1;
+-- name: preflight
+-- What this session's server, database and role are like: what cannot be worked with is refused before anything begins.
+-- Last the tables of the schema of which row-level security hides rows, and whether a policy shows it some of each.
+select current_setting('server_version_num')::integer, current_database()::text, current_user::text,
+       current_setting('server_encoding'), current_setting('transaction_read_only') = text 'on',
+       (select s.source from pg_catalog.pg_settings s
+         where s.name = text 'default_transaction_read_only' and s.setting = text 'on' and not pg_is_in_recovery()),
+       coalesce(array_agg(h.name order by h.name), array[]::text[]),
+       coalesce(array_agg(h.shown order by h.name), array[]::boolean[])
+  from (
+      select c.relname::text as name,
+             exists (select from pg_catalog.pg_policy p, unnest(p.polroles) as r(role)
+                      where p.polrelid = c.oid and p.polcmd = any (array["char" 'r', '*'])
+                        and (r.role = oid '0' or pg_has_role(r.role, 'member'))) as shown
+        from pg_catalog.pg_class c
+       where c.relnamespace = to_regnamespace(:schema::text)::oid and c.relkind = any (array["char" 'r', 'p'])
+         and row_security_active(c.oid)) h;
 
 -- name: any_job
 -- Whether there is any job at all.

@@ -54,7 +54,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "read_only": EVERYBODY | {"outsider"}, "same_backend": EVERYBODY | {"outsider"},
     "begin_pinned": EVERYBODY | {"outsider"}, "commit_pinned": EVERYBODY | {"outsider"},
     "channels": EVERYBODY, "pin_session": EVERYBODY | {"outsider"}, "pin_client": EVERYBODY | {"outsider"}, "pin_more": EVERYBODY | {"outsider"},
-    "row_security": EVERYBODY | {"outsider"},
+    "preflight": EVERYBODY | {"outsider"},
     "worker_lacks": EVERYBODY, "schema_version": EVERYBODY | {"outsider"},
     "lock_holders": EVERYBODY | {"outsider"}, "index_exists": EVERYBODY | {"outsider"},
     "unfinished_indexes": EVERYBODY | {"outsider"}, "current_role": EVERYBODY | {"outsider"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -10,8 +11,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import App, Context, DatabaseReadOnly, PrivilegeMissing
+from pgqueue import App, ArgumentsError, Context, DatabaseReadOnly, PrivilegeMissing, Worker, schema
 from pgqueue.operations.jobs import Filter
+from tests.cli.test_cli import Cli
+from tests.servers import bouncer
 from tests.support import drain, eventually_async, statuses, with_password, working
 
 IMPOSED = {
@@ -135,8 +138,6 @@ async def test_a_worker_that_sees_no_rows_says_so(
 @pytest.fixture
 def encoded(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database in another encoding, migrated."""
-    from pgqueue import schema
-
     name = f"pgqueue_enc_{uuid4().hex[:8]}"
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute(
@@ -189,4 +190,102 @@ async def test_databases_in_other_encodings(encoded: str) -> None:
         assert set(statuses(conn).values()) == {"succeeded"}
     assert {job.args["text"] for job in app.client.jobs(limit=2000)} == {"naïve"}
     assert app.handle(1, t).result("5s") == "naïve"
+    await app.aclose()
+
+
+@pytest.mark.parametrize("encoded", ["LATIN1"], indirect=True)
+async def test_a_character_that_the_database_lacks_is_said(encoded: str) -> None:
+    app = App(encoded)
+
+    @app.task(name="t")
+    def t(text: str) -> None: ...
+
+    says = pytest.raises(
+        ArgumentsError, match=r"cannot take .*: with encoding UTF8 for the database"
+    )
+    with says:
+        t.enqueue("€")
+    with says:
+        await t.aenqueue("€")
+    with says:
+        app.enqueue_many([t.call("€")] * 600)
+    with psycopg.connect(encoded, client_encoding="LATIN1") as own, says:
+        t.on(own).enqueue("€")
+    await app.aclose()
+
+
+@pytest.mark.parametrize(
+    ("encoded", "says"),
+    [
+        ("LATIN1", "is in LATIN1: jobs whose arguments"),
+        ("SQL_ASCII", "is in SQL_ASCII: PostgreSQL stores"),
+    ],
+    indirect=["encoded"],
+)
+async def test_a_migration_and_a_worker_say_what_an_encoding_means(
+    encoded: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    schema.upgrade(encoded)
+    with psycopg.connect(encoded) as connection:
+        (remark,) = schema.remarks(connection)
+    assert says in remark
+    app = App(encoded)
+    await drain(app)
+    await app.aclose()
+    said = [record.name for record in caplog.records if record.getMessage() == remark]
+    assert said == ["pgqueue.schema", "pgqueue.worker"]
+    for command in (["migrate"], ["migrate", "--check"]):
+        assert says in await asyncio.to_thread(lambda c=command: Cli(encoded)(*c).stderr)
+
+
+def test_nothing_is_remarked_of_a_usual_database(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        assert schema.remarks(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("alter database {0} set", "is on for the database {0}: alter database {0} reset"),
+        (
+            "alter role {1} in database {0} set",
+            "is on for the role {1} in the database {0}: alter role {1} in",
+        ),
+    ],
+)
+async def test_read_only_by_role_or_database_is_switched_off_or_said(
+    app: App,
+    conn: psycopg.Connection,
+    dsn: str,
+    request: pytest.FixtureRequest,
+    where: str,
+    says: str,
+) -> None:
+    """A pooler's sessions are shared: nothing of them can be changed."""
+    names = conn.info.dbname, conn.info.user
+
+    @app.task(name="t")
+    def t() -> None: ...
+
+    t.enqueue()
+    conn.execute(f"{where.format(*names)} default_transaction_read_only = on".encode())
+    await drain(app)
+    assert set(statuses(conn).values()) == {"succeeded"}
+    schema.upgrade(dsn)
+    with bouncer.pgbouncer(request.getfixturevalue("pgbouncer_program"), dsn) as pooled:
+        with pytest.raises(DatabaseReadOnly, match=re.escape(says.format(*names))):
+            schema.upgrade(pooled)
+        other = App(pooled)
+        with pytest.raises(DatabaseReadOnly, match=re.escape(says.format(*names))):
+            await Worker(other).arun()
+        await other.aclose()
+
+
+async def test_read_only_by_the_dsn_is_said(dsn: str) -> None:
+    given = make_conninfo(dsn, options="-c default_transaction_read_only=on")
+    app = App(given)
+    with pytest.raises(DatabaseReadOnly, match="is on for the DSN"):
+        await Worker(app).arun()
+    with pytest.raises(DatabaseReadOnly, match="is on for the DSN"):
+        schema.upgrade(given)
     await app.aclose()
