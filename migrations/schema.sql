@@ -779,7 +779,7 @@ create function pgqueue.claim_limited(
                    max_retries integer, crashes integer, run_at timestamptz)
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan set lock_timeout = '50ms'
 as $$
 #variable_conflict use_column
 declare
@@ -801,7 +801,13 @@ declare
     first_in_order bigint[] := '{}';
     chosen bigint[] := '{}';
 begin
-    insert into pgqueue.queues (name) values (of_queue) on conflict do nothing;
+    if not exists (select from pgqueue.queues q where q.name = of_queue) then
+        begin
+            insert into pgqueue.queues (name) values (of_queue) on conflict do nothing;
+        exception when lock_not_available then
+            null; -- another transaction inserts it, and is open
+        end;
+    end if;
     select q.* into here from pgqueue.queues q where q.name = of_queue for no key update of q skip locked;
     if here.name is null or here.paused_at is not null
        or exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null) then
@@ -1278,7 +1284,10 @@ $$;
 -- The jobs given have ended: those that waited for them go on, or are cancelled. Each call is to be a transaction of
 -- its own, and those it returns are to be given to the next: two ends at once see each other in one of the two.
 -- What others have locked is passed by, and what it waited for comes back as locked: to be given again a little later.
-create function pgqueue.settle(ended bigint[], out released bigint, out again bigint[], out locked bigint[])
+create function pgqueue.settle(
+    ended bigint[], without bigint[] default '{}', only_jobs bigint[] default null,
+    out released bigint, out again bigint[], out locked bigint[]
+)
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
@@ -1311,6 +1320,7 @@ begin
                    join pgqueue.jobs j on j.id = d.job_id
                   where d.parent_id = e.id and m.if_failed in ('cancel', 'only')
                     and j.status = 'blocked'
+                    and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
                   limit most
                   for no key update of m, j skip locked) found
              limit most
@@ -1343,7 +1353,7 @@ begin
                          join pgqueue.workflow_jobs m on m.job_id = d.job_id
                          join pgqueue.jobs j on j.id = d.job_id
                         where d.parent_id = e.id and m.if_failed in ('cancel', 'only')
-                          and j.status = 'blocked');
+                          and j.status = 'blocked' and j.id not in (select unnest(without)));
     end if;
     -- Those that watched one of the ended look for the next that holds them.
     with watching as materialized (
@@ -1354,6 +1364,7 @@ begin
                from pgqueue.workflow_jobs m
                join pgqueue.jobs j on j.id = m.job_id
               where m.watched = e.id and (e.well or m.if_failed = 'continue') and j.status = 'blocked'
+                and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
               limit most
               for no key update of m, j skip locked) found
          limit most
@@ -1408,7 +1419,8 @@ begin
         select locked || coalesce(array_agg(e.id), '{}') into locked
           from unnest(watched_still) e(id)
          where exists (select from pgqueue.workflow_jobs m
-                        where m.watched = e.id and (m.if_failed = 'continue' or e.id = any (well)));
+                        where m.watched = e.id and (m.if_failed = 'continue' or e.id = any (well))
+                          and m.job_id not in (select unnest(without)));
     end if;
     -- Workflows that watched one of the ended: the next that has not, or they have ended.
     with told as materialized (
@@ -1440,7 +1452,7 @@ begin
       into again, locked;
 end $$;
 comment on function pgqueue.settle is
-    'Lets what waited for these jobs go on if they have ended; returns how many are pending now, and which jobs to give to the next call, in a transaction after this: at once, or, where rows are locked, a little later';
+    'Lets what waited for these jobs go on if they have ended; returns how many are pending now, and which jobs to give to the next call, in a transaction after this: at once, or, where rows are locked, a little later; without, only_jobs: of those that wait';
 
 create function pgqueue.cancel_workflow(id bigint) returns bigint
     language sql volatile security definer
@@ -1632,7 +1644,8 @@ end $$;
 comment on function pgqueue.await_event is
     'Waits for the first event of a name since the job was enqueued that it has not had; seconds left until the timeout, 0 when it is over';
 
-create function pgqueue.wake_waiting(event_ids bigint[]) returns bigint
+create function pgqueue.wake_waiting(event_ids bigint[], without bigint[] default '{}', only_jobs bigint[] default null)
+    returns bigint
     language sql volatile
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -1643,6 +1656,7 @@ as $$
            and j.id in (select s.job_id from pgqueue.events e
                           join pgqueue.steps s on s.event = e.name and s.event is not null and s.finished_at is null
                          where e.id = any (event_ids))
+           and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
          order by j.id
          for no key update of j skip locked
     ), woken as (
@@ -1673,25 +1687,15 @@ begin
 end $$;
 comment on function pgqueue.emit is 'Emit an event in the caller''s transaction, for all jobs that wait for its name; returns its id';
 
-create function pgqueue.deliver_events(most integer default 1000) returns bigint
-    language plpgsql volatile security definer
+create function pgqueue.deliver_events(
+    most integer default 1000, without bigint[] default '{}', only_jobs bigint[] default null
+) returns bigint
+    language sql volatile security definer
     set search_path = pg_catalog, pg_temp
 as $$
-declare
-    fresh bigint[];
-    woken bigint;
-begin
-    fresh := array(select e.id from pgqueue.events e where e.delivered_at is null order by e.id limit most
-                    for no key update of e skip locked);
-    woken := pgqueue.wake_waiting(fresh);
-    -- One that is about to sleep is not woken by this look but by the next.
-    update pgqueue.events e set delivered_at = clock_timestamp()
-     where e.id = any (fresh)
-       and not exists (select from pgqueue.steps s join pgqueue.jobs j on j.id = s.job_id
-                        where s.event = e.name and s.event is not null and s.finished_at is null
-                          and (j.status = 'running' or j.status = 'pending' and j.run_at > clock_timestamp()));
-    return woken;
-end $$;
+    select pgqueue.wake_waiting(
+        array(select e.id from pgqueue.events e where e.delivered_at is null order by e.id limit most), without, only_jobs)
+$$;
 comment on function pgqueue.deliver_events is 'Wakes the jobs that wait for events that nobody has delivered; how many';
 
 -- Statistics. Each view reads a bounded number of rows, however many jobs have finished.
@@ -1945,10 +1949,11 @@ revoke execute on function
     pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]), pgqueue.any_due(text, bigint[]),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
-    pgqueue.settle(bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),
+    pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),
     pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
-    pgqueue.wake_waiting(bigint[]), pgqueue.emit(text, jsonb), pgqueue.deliver_events(integer),
+    pgqueue.wake_waiting(bigint[], bigint[], bigint[]), pgqueue.emit(text, jsonb),
+    pgqueue.deliver_events(integer, bigint[], bigint[]),
     pgqueue.find_jobs(text[], text, text, text, float8),
     pgqueue.latest_jobs(text, text, text, text, float8, bigint, integer)
     from public;

@@ -19,6 +19,8 @@ TESTS = [
     "tests/worker/test_fences.py",
     "tests/worker/test_locks.py",
     "tests/worker/test_locked_rows.py",
+    "tests/worker/test_refused_rows.py",
+    "tests/poison/test_quarantine.py",
     "tests/concurrency",
     "tests/worker/test_crowd.py",
     "tests/model",
@@ -98,12 +100,27 @@ MUTANTS = [
     *_claims("fail", (" and a.attempt = own.attempt", ""), (" and a.outcome = 'snooze'", "")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (SKIP, "for no key update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
-        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (ORDER, "for no key update of j"))],
+        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (" skip locked", ""))],
     *[Mutant("pgqueue/sql/leases.sql", "heartbeat", old, new) for old, new in (
         (OWN, ""), (RUNNING, "where true"), (" skip locked", ""))],
-    *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
-        (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""),
-        ("for no key update of j skip locked", "for no key update of j"))],
+    *[Mutant("pgqueue/sql/maintenance.sql", "may_be_rescued", old, new) for old, new in (
+        (" and j.lease_expires_at < clock_timestamp()", ""), (" and j.status = 'running'", ""))],
+    Mutant("pgqueue/sql/maintenance.sql", "rescue", " skip locked", ""),
+    *[Mutant(f"pgqueue/sql/{file}.sql", part, old, new) for file, part in (
+        ("maintenance", "chosen"), ("workflows", "chosen")) for old, new in (
+        ("and j.id not in (select unnest(:not_ids::bigint[]))", ""), ("and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))", ""))],
+    *[Mutant("pgqueue/sql/quarantine.sql", statement, old, new) for statement, old, new in (
+        ("end_isolation", " skip locked", ""), ("end_isolation", " and j.claim_id = t.claim_id", ""),
+        ("due", "and (j.expires_at is null or j.expires_at > now())", "and true"),
+        ("due", "q.paused_at is not null and ", "false and "), ("due", " where t.paused_at is not null", " where false"),
+        ("due", "(:queues::text[] is null or j.queue = any (:queues::text[]))", "true"),
+        ("claim_suspects", "and j.limit_key is null and not exists", "and true or false and not exists"),
+        ("claim_suspects", "and j.quarantine >= (select first.quarantine from first)", ""),
+        ("claim_suspects", "least((select first.quarantine from first), :limit::integer)", ":limit::integer"),
+        ("claim_suspects", "quarantine = (select count(*) from pick)", "quarantine = 1"),
+        ("claim_suspects", " or :worker_id::uuid <> all (j.left_by)", ""))],
+    *[Mutant("pgqueue/sql/workers.sql", "worker_seen", old, new) for old, new in ((" skip locked", ""),
+        ("w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)", "true"))],
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('blocked', 'pending', 'running')", ""),
         (ORDER, "for no key update of j"))],
@@ -131,7 +148,7 @@ MUTANTS = [
     Mutant(SCHEMA, "tokens", "case when b.waiting then rate end", "rate"),
     Mutant(SCHEMA, "key_of", "replace(task, '%', '%25')", "task"),
     Mutant(SCHEMA, "key_of", "replace(replace(task, '%', '%25'), ':', '%3A')", "task"),
-    *[Mutant("pgqueue/sql/maintenance.sql", "expire", old, new) for old, new in (
+    *[Mutant("pgqueue/sql/maintenance.sql", "late", old, new) for old, new in (
         ("(case when j.status = 'pending' then j.expires_at end) < now()", "j.expires_at < now()"),
         (" and (case when j.status = 'pending' then j.expires_at end) < now()", ""))],
     *[Mutant(SCHEMA, "place_job", old, new) for old, new in (
@@ -162,19 +179,21 @@ MUTANTS = [
         ("and e.created_at >= (select j.created_at from pgqueue.jobs j where j.id = await_event.job_id)", ""),
         ("and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)", ""))],
     Mutant(SCHEMA, "wake_waiting", "j.status = 'pending' and ", ""),
-    Mutant(SCHEMA, "deliver_events", "(j.status = 'running' or ", "(false or "),
+    Mutant("pgqueue/sql/steps.sql", "mark_delivered", "(j.status = 'running' or ", "(false or "),
     *[Mutant("pgqueue/sql/queues.sql", "look_at_queues", old, new) for old, new in (
         (" and j.status = 'pending'", ""), ("when d.written then t.is_now else w.declared", "when true then t.is_now"),
         ("when d.written then t.is_now else w.declared", "when false then t.is_now else w.declared"))],
     Mutant("pgqueue/sql/limits.sql", "declare_limits", "where jsonb_strip_nulls(q.declared) is distinct from excluded.declared", ""),
-    Mutant("pgqueue/sql/maintenance.sql", "prune", "when 'dead' then q.keep_dead", ""),
+    Mutant("pgqueue/sql/maintenance.sql", "old", "when 'dead' then q.keep_dead", ""),
     Mutant(SCHEMA, "room", " and j.status = 'pending'", ""),
     Mutant(SCHEMA, "enqueue", "added.placed = 'inserted' and full_of", "full_of"),
     Mutant(SCHEMA, "with_defaults", "e.job ->> 'priority' is null", "true"),
-    *[Mutant("pgqueue/sql/workflows.sql", "prune_workflows", old, new) for old, new in (
+    *[Mutant("pgqueue/sql/workflows.sql", "old", old, new) for old, new in (
         ("and j.status in ('blocked', 'pending', 'running')", "and false"), ("w.status = :status::text and ", ""),
-        (" for update of w skip locked", " for update of w"), (" and m.job_id > coalesce(b.last, 0)", ""),
-        ("m.job_id > coalesce(b.last, 0)", "false"))],
+        (" for update of w skip locked", " for update of w"))],
+    *[Mutant("pgqueue/sql/workflows.sql", "prune_workflows", old, new) for old, new in (
+        (" and m.job_id not in (select members.job_id from members)", ""), ("for update of m, j skip locked", "for update of m, j"),
+        ("m.job_id not in (select members.job_id from members)", "false"))],
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 T = TypeVar("T")
 Row: TypeAlias = Sequence[Any]
@@ -25,3 +25,19 @@ class Operation(Generic[T]):
 
 def ids(rows: Sequence[Row]) -> list[int]:
     return [row[0] for row in rows]
+
+
+class Chosen(TypedDict, total=False):
+    """Which rows of a batch: not those ``without``; and ``only`` some, where a refusal is narrowed down to its row."""
+
+    without: Sequence[int]
+    only: Sequence[int] | None
+
+
+def chosen(which: Chosen) -> dict[str, object]:
+    """The values of a statement that can be narrowed."""
+    only = which.get("only")
+    return {
+        "not_ids": list(which.get("without", ())),
+        "only_ids": None if only is None else list(only),
+    }

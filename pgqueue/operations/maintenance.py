@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Unpack
 from uuid import UUID
 
 from pgqueue.job import Status, check_name, check_queue
-from pgqueue.operations import Operation, ids
+from pgqueue.operations import Chosen, Operation, chosen, ids
 from pgqueue.operations.quarantine import TOGETHER
 from pgqueue.stamp import Stamp, parse
 
@@ -61,20 +61,34 @@ class WorkerRow:
 
 
 def rescue(
-    *, max_crashes: int, limit: int = 500, after: int = -1, until: int = MOST_ID
+    *,
+    max_crashes: int,
+    limit: int = 500,
+    after: int = -1,
+    until: int = MOST_ID,
+    **which: Unpack[Chosen],
 ) -> Operation[list[Rescued]]:
     """Take back running jobs whose lease ran out, of ids from behind one on up to another."""
+    values = {
+        "max_crashes": max_crashes,
+        "together": TOGETHER,
+        **_stretch(limit, after, until),
+        **chosen(which),
+    }
     return Operation(
-        "rescue",
-        {
-            "max_crashes": max_crashes,
-            "together": TOGETHER,
-            "limit": limit,
-            "after": after,
-            "until": until,
-        },
-        lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3], r[4]) for r in rows],
+        "rescue", values, lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3], r[4]) for r in rows]
     )
+
+
+def lapsed(
+    *, limit: int = 500, after: int = -1, until: int = MOST_ID, **which: Unpack[Chosen]
+) -> Operation[list[int]]:
+    """The jobs that ``rescue`` takes back."""
+    return Operation("lapsed_jobs", _stretch(limit, after, until) | chosen(which), ids)
+
+
+def _stretch(limit: int, after: int, until: int) -> dict[str, object]:
+    return {"limit": limit, "after": after, "until": until}
 
 
 def last_id() -> Operation[int]:
@@ -82,18 +96,36 @@ def last_id() -> Operation[int]:
     return Operation("last_id", {}, lambda rows: int(rows[0][0]))
 
 
-def expire(*, limit: int = 1000) -> Operation[list[int]]:
+def expire(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
     """Cancel pending jobs that were not started in time; returns their ids."""
-    return Operation("expire", {"limit": limit}, ids)
+    return Operation("expire", {"limit": limit, **chosen(which)}, ids)
 
 
-def prune(status: Status, *, age: float | None, limit: int = 1000) -> Operation[list[int]]:
+def late(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
+    """The jobs that ``expire`` cancels."""
+    return Operation("late_jobs", {"limit": limit, **chosen(which)}, ids)
+
+
+def prune(
+    status: Status, *, age: float | None, limit: int = 1000, **which: Unpack[Chosen]
+) -> Operation[list[int]]:
     """Delete one batch of jobs that finished more than ``age`` seconds ago, or than their queue keeps them.
 
     Args:
         age: None leaves those of queues without a retention of their own.
     """
-    return Operation("prune", {"status": status.value, "age": age, "limit": limit}, ids)
+    return Operation("prune", _older(status, age, limit) | chosen(which), ids)
+
+
+def old(
+    status: Status, *, age: float | None, limit: int = 1000, **which: Unpack[Chosen]
+) -> Operation[list[int]]:
+    """The jobs that ``prune`` deletes."""
+    return Operation("old_jobs", _older(status, age, limit) | chosen(which), ids)
+
+
+def _older(status: Status, age: float | None, limit: int) -> dict[str, object]:
+    return {"status": status.value, "age": age, "limit": limit}
 
 
 def stats() -> Operation[list[QueueStats]]:

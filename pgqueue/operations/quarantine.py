@@ -35,7 +35,10 @@ def claim_suspects(
 
 
 def end_isolation(held: Sequence[tuple[int, UUID]]) -> Operation[list[int]]:
-    """Running suspects, by id and claim, have others beside them from now on."""
+    """Running suspects, by id and claim, have others beside them from now on.
+
+    Returns those that are alone still, as others have locked their rows.
+    """
     values = {
         "ids": [job_id for job_id, _ in held],
         "claim_ids": [claim_id for _, claim_id in held],

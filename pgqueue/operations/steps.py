@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
-from pgqueue.operations import Operation, ids
+from pgqueue.operations import Chosen, Operation, chosen, ids
 
 
 def check_step(name: str, what: str = "a step") -> str:
@@ -76,11 +76,27 @@ def emit(name: str, payload: str) -> Operation[int]:
     return Operation("emit", values, lambda rows: int(rows[0][0]))
 
 
-def deliver(*, limit: int = 1000) -> Operation[int]:
+def deliver(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[int]:
     """Wake the jobs that wait for events that nobody has delivered; how many."""
-    return Operation("deliver_events", {"limit": limit}, lambda rows: int(rows[0][0]))
+    values = {"limit": limit, **chosen(which)}
+    return Operation("deliver_events", values, lambda rows: int(rows[0][0]))
 
 
-def prune_events(*, age: float, limit: int = 1000) -> Operation[list[int]]:
+def to_wake(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
+    """The jobs that ``deliver`` wakes."""
+    return Operation("jobs_to_wake", {"limit": limit, **chosen(which)}, ids)
+
+
+def mark_delivered(*, limit: int = 1000) -> Operation[list[int]]:
+    """Events for which no job needs to be woken any more are delivered; which."""
+    return Operation("mark_delivered", {"limit": limit}, ids)
+
+
+def prune_events(*, age: float, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
     """Delete one batch of delivered events that are older than ``age`` seconds."""
-    return Operation("prune_events", {"age": age, "limit": limit}, ids)
+    return Operation("prune_events", {"age": age, "limit": limit, **chosen(which)}, ids)
+
+
+def old_events(*, age: float, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
+    """The events that ``prune_events`` deletes."""
+    return Operation("old_events", {"age": age, "limit": limit, **chosen(which)}, ids)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob, Status
-from pgqueue.operations import Operation, Row, ids
+from pgqueue.operations import Chosen, Operation, Row, chosen, ids
 from pgqueue.operations.enqueue import as_json
 
 STATES = ("running", "succeeded", "dead", "cancelled")
@@ -67,9 +67,19 @@ class Settled(NamedTuple):
     locked: list[int]
 
 
-def settle(job_ids: Sequence[int]) -> Operation[Settled]:
-    """These jobs have ended: let those that waited for them go on, or cancel them."""
-    return Operation("settle", {"ids": list(job_ids)}, lambda rows: Settled(*rows[0]))
+def settle(job_ids: Sequence[int], **which: Unpack[Chosen]) -> Operation[Settled]:
+    """These jobs have ended: let those that waited for them go on, or cancel them.
+
+    Args:
+        which: of those that waited.
+    """
+    values = {"ids": list(job_ids), **chosen(which)}
+    return Operation("settle", values, lambda rows: Settled(*rows[0]))
+
+
+def waiting(job_ids: Sequence[int], **which: Unpack[Chosen]) -> Operation[list[int]]:
+    """Jobs that may wait for these, a thousand at most."""
+    return Operation("waiting_jobs", {"ids": list(job_ids), **chosen(which)}, ids)
 
 
 class Unsettled(NamedTuple):
@@ -164,10 +174,20 @@ def retry(workflow_id: int) -> Operation[int]:
     return Operation("retry_workflow", {"id": workflow_id}, lambda rows: int(rows[0][0]))
 
 
-def prune(status: Status, *, age: float, limit: int = 1000) -> Operation[list[int]]:
+def prune(
+    status: Status, *, age: float, limit: int = 1000, **which: Unpack[Chosen]
+) -> Operation[list[int]]:
     """Delete one batch of jobs of workflows that ended more than ``age`` seconds ago.
 
     Returns the id of the workflow of each job that was deleted, and of each workflow that had none left.
     """
-    values = {"status": status.value, "age": age, "limit": limit}
+    values = {"status": status.value, "age": age, "limit": limit, **chosen(which)}
     return Operation("prune_workflows", values, ids)
+
+
+def old(
+    status: Status, *, age: float, limit: int = 1000, **which: Unpack[Chosen]
+) -> Operation[list[int]]:
+    """The jobs that ``prune`` deletes."""
+    values = {"status": status.value, "age": age, "limit": limit, **chosen(which)}
+    return Operation("old_members", values, ids)

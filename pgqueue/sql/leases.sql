@@ -1,10 +1,10 @@
 -- name: release
--- Give back everything one claim took and nobody started, with its attempt.
+-- Give back everything one claim took and nobody started, with its attempt; rows locked by others the next time.
 with own as materialized (
     select j.id from pgqueue.jobs j
      where j.worker_id is not null and j.claim_id = :claim_id::uuid and j.status = 'running'
      order by j.id
-     for no key update of j
+     for no key update of j skip locked
 )
 update pgqueue.jobs j
    set status = case when j.cancel_requested then 'cancelled' else 'pending' end,
@@ -41,11 +41,16 @@ with held as materialized (
     returning j.id, j.cancel_requested
 ), locked as materialized (
     select h.id from held h where not exists (select from renewed r where r.id = h.id)
+), me as materialized (
+    select w.id from pgqueue.workers w
+     where w.id = :worker_id::uuid and (w.held_jobs <> '{}' or exists (select from locked))
+     for no key update of w skip locked
 ), noted as (
     update pgqueue.workers w
        set held_jobs = array(select l.id from locked l order by l.id),
            held_until = clock_timestamp() + make_interval(secs => :lease::float8)
-     where w.id = :worker_id::uuid and (w.held_jobs <> '{}' or exists (select from locked))
+      from me
+     where w.id = me.id
     returning w.id
 )
 select h.id, coalesce(r.cancel_requested, h.cancel_requested), r.id is null, r.id is not null or exists (select from noted)

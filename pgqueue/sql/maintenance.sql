@@ -1,3 +1,18 @@
+-- part: chosen
+-- Not a row that was refused lately; and of those that are given, where a refusal is narrowed down to its row.
+       and j.id not in (select unnest(:not_ids::bigint[]))
+       and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))
+
+-- part: may_be_rescued
+     where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
+       and j.id > :after::bigint and j.id <= :until::bigint
+       -- Its row was locked when its worker last renewed it.
+       and (select j.id = any (w.held_jobs) and w.held_until > clock_timestamp()
+              from pgqueue.workers w where w.id = j.worker_id) is not true
+-- include: chosen
+     order by j.id
+     limit :limit::integer
+
 -- name: rescue
 -- Take back running jobs whose lease ran out: pending again, or dead when they may not run twice, or ran alone and are
 -- out of retries or crashes. One that would be dead by its next crash is a suspect, and so is put into quarantine.
@@ -18,13 +33,7 @@ with lapsed as materialized (
      -- In company a job comes to its last chance, and not further.
      cross join lateral (select case when j.quarantine = 1 or j.crashes < :max_crashes::integer - 1
                                      then least(j.crashes, 2147483646) + 1 else j.crashes end as crashes) counted
-     where j.worker_id is not null and j.status = 'running' and j.lease_expires_at < clock_timestamp()
-       and j.id > :after::bigint and j.id <= :until::bigint
-       -- Its row was locked when its worker last renewed it.
-       and (select j.id = any (w.held_jobs) and w.held_until > clock_timestamp()
-              from pgqueue.workers w where w.id = j.worker_id) is not true
-     order by j.id
-     limit :limit::integer
+-- include: may_be_rescued
      for no key update of j skip locked
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error, started_at)
@@ -41,18 +50,28 @@ update pgqueue.jobs j
  where j.id = l.id
 returning j.id, j.task, j.status, j.attempt, j.quarantine;
 
+-- name: lapsed_jobs
+-- Those that rescue takes back.
+select j.id from pgqueue.jobs j
+-- include: may_be_rescued
+;
+
 -- name: last_id
 -- The last id that the sequence has given, for who may use it.
 select coalesce(case when has_sequence_privilege('pgqueue.jobs_id_seq', 'usage, select') then
                      pg_sequence_last_value('pgqueue.jobs_id_seq'::regclass) end, 0);
 
+-- part: late
+    select j.id from pgqueue.jobs j
+     where j.expires_at is not null and (case when j.status = 'pending' then j.expires_at end) < now()
+-- include: chosen
+     order by case when j.status = 'pending' then j.expires_at end
+     limit :limit::integer
+
 -- name: expire
 -- Cancel pending jobs that were not started in time.
 with late as materialized (
-    select j.id from pgqueue.jobs j
-     where j.expires_at is not null and (case when j.status = 'pending' then j.expires_at end) < now()
-     order by case when j.status = 'pending' then j.expires_at end
-     limit :limit::integer
+-- include: late
      for no key update of j skip locked
 )
 update pgqueue.jobs j
@@ -62,8 +81,12 @@ update pgqueue.jobs j
  where j.id = late.id
 returning j.id;
 
--- name: prune
--- Delete one batch of jobs of one status that finished longer ago than their queue keeps them, or else the given age.
+-- name: late_jobs
+-- Those that expire cancels.
+-- include: late
+;
+
+-- part: old
 with recursive ended(queue) as (
     (select j.queue from pgqueue.jobs j
       where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
@@ -85,8 +108,13 @@ with recursive ended(queue) as (
             and j.status in ('succeeded', 'dead', 'cancelled')
             and j.finished_at < name.before
             and j.workflow_id is null
+-- include: chosen
           order by j.finished_at
           limit :limit::integer
+
+-- name: prune
+-- Delete one batch of jobs of one status that finished longer ago than their queue keeps them, or else the given age.
+-- include: old
           for update of j skip locked) found
      limit :limit::integer
 ), logged as (
@@ -94,6 +122,14 @@ with recursive ended(queue) as (
 )
 , stepped as (delete from pgqueue.steps s using old where s.job_id = old.id)
 delete from pgqueue.jobs j using old where j.id = old.id returning j.id;
+
+-- name: old_jobs
+-- Those that prune deletes.
+-- include: old
+     ) found
+     limit :limit::integer
+)
+select old.id from old;
 
 -- name: queue_stats
 -- The statistics of every queue, of more than a thousand those of the first.

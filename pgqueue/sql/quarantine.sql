@@ -49,13 +49,21 @@ returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.atte
           date_part('epoch', j.created_at);
 
 -- name: end_isolation
--- Running suspects are not alone any more: a crash from now on is not blamed on one of them.
-with own as materialized (
+-- Running suspects are not alone any more: a crash from now on is not blamed on one of them. Those that are alone
+-- still, as others have locked their rows.
+with alone as materialized (
+    select j.id
+      from unnest(:ids::bigint[], :claim_ids::uuid[]) as t(id, claim_id)
+      join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     where j.status = 'running' and j.quarantine = 1
+), own as materialized (
     select j.id
       from unnest(:ids::bigint[], :claim_ids::uuid[]) as t(id, claim_id)
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
      where j.status = 'running' and j.quarantine = 1
      order by j.id
-     for no key update of j
+     for no key update of j skip locked
+), ended as (
+    update pgqueue.jobs j set quarantine = 2 from own where j.id = own.id returning j.id
 )
-update pgqueue.jobs j set quarantine = 2 from own where j.id = own.id returning j.id;
+select alone.id from alone where not exists (select from ended where ended.id = alone.id);

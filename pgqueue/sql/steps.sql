@@ -27,15 +27,52 @@ select pgqueue.emit(:name::text, :payload::text::jsonb);
 
 -- name: deliver_events
 -- Wake the jobs that wait for events that nobody has delivered; how many.
-select pgqueue.deliver_events(:limit::integer);
+select pgqueue.deliver_events(:limit::integer, :not_ids::bigint[], :only_ids::bigint[]);
+
+-- name: jobs_to_wake
+-- Those that deliver_events wakes.
+select j.id from pgqueue.jobs j
+ where j.status = 'pending' and j.run_at > clock_timestamp() and j.id not in (select unnest(:not_ids::bigint[]))
+   and j.id in (select s.job_id from pgqueue.events e
+                  join pgqueue.steps s on s.event = e.name and s.event is not null and s.finished_at is null
+                 where e.id = any (array(select f.id from pgqueue.events f where f.delivered_at is null order by f.id limit :limit::integer)));
+
+-- name: mark_delivered
+-- Events for which no job needs to be woken any more are delivered. In a transaction after the one that wakes: a job that
+-- the database refuses to wake keeps no event from being marked.
+with fresh as materialized (
+    select e.id, e.name from pgqueue.events e
+     where e.delivered_at is null
+     order by e.id
+     limit :limit::integer
+     for no key update of e skip locked
+)
+update pgqueue.events e set delivered_at = clock_timestamp()
+  from fresh f
+ where e.id = f.id
+   -- One that is about to sleep is not woken by this look but by the next.
+   and not exists (select from pgqueue.steps s join pgqueue.jobs j on j.id = s.job_id
+                    where s.event = f.name and s.event is not null and s.finished_at is null
+                      and (j.status = 'running' or j.status = 'pending' and j.run_at > clock_timestamp()))
+returning e.id;
+
+-- part: old
+    select e.id from pgqueue.events e
+     where e.created_at < now() - make_interval(secs => :age::float8) and e.delivered_at is not null
+       and e.id not in (select unnest(:not_ids::bigint[]))
+       and (:only_ids::bigint[] is null or e.id = any (:only_ids::bigint[]))
+     order by e.created_at
+     limit :limit::integer
 
 -- name: prune_events
 -- Delete one batch of events that are older than the given age.
 with old as materialized (
-    select e.id from pgqueue.events e
-     where e.created_at < now() - make_interval(secs => :age::float8) and e.delivered_at is not null
-     order by e.created_at
-     limit :limit::integer
+-- include: old
      for update of e skip locked
 )
 delete from pgqueue.events e using old where e.id = old.id returning e.id;
+
+-- name: old_events
+-- Those that prune_events deletes.
+-- include: old
+;

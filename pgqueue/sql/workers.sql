@@ -1,9 +1,12 @@
 -- name: worker_seen
 -- Say that this worker is alive and in which state, and forget those not seen for a while.
-with gone as (
-    delete from pgqueue.workers w
+with old as materialized (
+    select w.id from pgqueue.workers w
      where w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)
        and w.id <> (:id::text)::uuid
+     for update of w skip locked
+), gone as (
+    delete from pgqueue.workers w using old where w.id = old.id
 )
 insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, state, live_until)
 values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :declares::text[],

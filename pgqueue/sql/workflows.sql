@@ -1,3 +1,8 @@
+-- part: chosen
+-- Not a row that was refused lately; and of those that are given, where a refusal is narrowed down to its row.
+            and j.id not in (select unnest(:not_ids::bigint[]))
+            and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))
+
 -- name: enqueue_workflow
 -- Insert jobs that wait for each other, all or none; the workflow's id and theirs, in order.
 select w.workflow_id, w.job_id
@@ -6,7 +11,14 @@ select w.workflow_id, w.job_id
 
 -- name: settle
 -- These jobs have ended: let those that waited for them go on.
-select s.released, s.again, s.locked from pgqueue.settle(:ids::bigint[]) s;
+select s.released, s.again, s.locked from pgqueue.settle(:ids::bigint[], :not_ids::bigint[], :only_ids::bigint[]) s;
+
+-- name: waiting_jobs
+-- Jobs that may wait for these, a thousand at most.
+select d.job_id from pgqueue.dependencies d
+  join pgqueue.jobs j on j.id = d.job_id
+ where d.parent_id = any (:ids::bigint[]) and j.status = 'blocked' and j.id not in (select unnest(:not_ids::bigint[]))
+ limit 1000;
 
 -- name: unsettled
 -- Jobs that are waited for, by jobs or workflows, from an id on, and whether they have ended: for ends
@@ -62,9 +74,9 @@ select pgqueue.cancel_workflow(:id::bigint);
 -- Put the dead and cancelled jobs of a workflow back; how many.
 select pgqueue.retry_workflow(:id::bigint);
 
--- name: prune_workflows
--- Delete one batch of jobs of workflows that ended longer ago than the given age, the oldest first; with its last job a
--- workflow goes. One row per job, or per workflow without any, with the id of the workflow.
+-- part: old
+-- Workflows that ended longer ago than the given age, the oldest first, and as many of their jobs as fit a batch; without
+-- what others have locked.
 with old as materialized (
     select w.id from pgqueue.workflows w
      where w.status = :status::text and w.finished_at is not null
@@ -75,12 +87,35 @@ with old as materialized (
      order by w.finished_at
      limit :limit::integer
      for update of w skip locked
-), members as materialized (
-    -- Read only as far as the batch goes.
-    select o.id as workflow_id, m.job_id from old o
-      left join lateral (select m.job_id from pgqueue.workflow_jobs m
-                          where m.workflow_id = o.id order by m.job_id limit :limit::integer) m on true
+), whole as materialized (
+    select o.id as workflow_id, found.id as job_id
+      from old o
+     cross join lateral (
+         select j.id from pgqueue.workflow_jobs m
+           join pgqueue.jobs j on j.id = m.job_id
+          where m.workflow_id = o.id
+-- include: chosen
+          order by m.job_id
+          limit :limit::integer
+
+-- name: prune_workflows
+-- Delete one batch of jobs of old workflows; with its last job a workflow goes. One row per job, or per workflow without any,
+-- with the id of the workflow.
+-- include: old
+          for update of m, j skip locked) found
      limit :limit::integer
+), members as materialized (
+    select whole.workflow_id, whole.job_id from whole
+    union all
+    -- Of those whose rows are gone what is left.
+    (select o.id, found.job_id
+       from old o
+      cross join lateral (
+          select m.job_id from pgqueue.workflow_jobs m
+           where m.workflow_id = o.id and not exists (select from pgqueue.jobs j where j.id = m.job_id)
+           limit :limit::integer
+           for update of m skip locked) found
+      limit :limit::integer)
 ), logged as (
     delete from pgqueue.attempts a using members where a.job_id = members.job_id
 ), stepped as (
@@ -92,9 +127,20 @@ with old as materialized (
 ), gone as (
     delete from pgqueue.workflow_jobs m using members where m.job_id = members.job_id
 ), workflow as (
-    delete from pgqueue.workflows w
-     using (select m.workflow_id, max(m.job_id) as last from members m group by m.workflow_id) b
-     where w.id = b.workflow_id
-       and not exists (select from pgqueue.workflow_jobs m where m.workflow_id = w.id and m.job_id > coalesce(b.last, 0))
+    delete from pgqueue.workflows w using old
+     where w.id = old.id
+       and not exists (select from pgqueue.workflow_jobs m
+                        where m.workflow_id = w.id and m.job_id not in (select members.job_id from members))
+    returning w.id
 )
-select members.workflow_id from members;
+select members.workflow_id from members
+union all
+select workflow.id from workflow where workflow.id not in (select members.workflow_id from members);
+
+-- name: old_members
+-- The jobs that prune_workflows deletes.
+-- include: old
+     ) found
+     limit :limit::integer
+)
+select whole.job_id from whole;

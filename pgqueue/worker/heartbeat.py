@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from typing import ClassVar
@@ -19,6 +19,7 @@ from pgqueue.operations.claims import Beat
 from pgqueue.worker import clock
 from pgqueue.worker.database import PATIENCE, Database, StatementRefused
 from pgqueue.worker.outage import Outage
+from pgqueue.worker.parts import in_parts, may_divide
 from pgqueue.worker.run import Reason, Run, say
 from pgqueue.worker.service import Keeper, Service
 
@@ -59,14 +60,39 @@ class Renewer(Service):
             and (now - run.renewed_at > self._lease / 3 or run.job.id in self._locked)
         ]  # fmt: skip
         if due or self._locked:
-            pairs = [(run.job.id, run.job.claim_id) for run in due]
-            renewal = claims.heartbeat(pairs, worker_id=self._worker_id, lease=self._lease)
-            held = await self._database.run(renewal)
-            self._locked = {job_id for job_id, beat in held.items() if beat.locked}
-            for run in due:
-                self._renewed(run, held.get(run.job.id), now)
+            try:
+                locked = await self._renew(due, now)
+            except StatementRefused as error:
+                if not may_divide(error):
+                    raise
+                locked = await self._renew_in_parts(due, now)
+            self._locked = {run.job.id for run in locked}
             self.answered_at = now
         return self._lease / 6
+
+    async def _renew(self, runs: Sequence[Run], now: float) -> list[Run]:
+        """Renew leases; those whose rows others have locked, and which the worker's own row holds now."""
+        pairs = [(run.job.id, run.job.claim_id) for run in runs]
+        held = await self._database.run(
+            claims.heartbeat(pairs, worker_id=self._worker_id, lease=self._lease)
+        )
+        for run in runs:
+            self._renewed(run, held.get(run.job.id), now)
+        return [run for run in runs if (beat := held.get(run.job.id)) is not None and beat.locked]
+
+    async def _renew_in_parts(self, due: list[Run], now: float) -> list[Run]:
+        """One that the database refuses to renew is lost in the end, and no other."""
+        locked: list[Run] = []
+
+        async def act(some: Sequence[Run]) -> None:
+            locked.extend(await self._renew(some, now))
+
+        async def refused(run: Run, error: StatementRefused) -> None:
+            say(self.log, logging.ERROR, run, f"its lease cannot be renewed: {error}")
+
+        await in_parts(due, act, refused)
+        # Each renewal forgets the locked ones of the one before.
+        return await self._renew(locked, now) if locked else []
 
     def _renewed(self, run: Run, beat: Beat | None, now: float) -> None:
         if beat is None:
@@ -95,19 +121,15 @@ class Progresses(Service):
             if run.context is not None and run.context.said is not None
             and (text := run.context.said.news(TELL_EVERY)) is not None
         ]  # fmt: skip
-        try:
-            await self._note(said)
-        except (
-            StatementRefused
-        ):  # reported; one of them, say a text that the database's encoding lacks
-            for each in said:
-                with suppress(StatementRefused):
-                    await self._note([each])
+        await in_parts(said, self._tell, self._refused)
         return TELL_EVERY
 
-    async def _note(self, said: list[tuple[int, UUID, str]]) -> None:
-        if said:
-            await self._database.run(claims.note_progress(said))
+    async def _tell(self, said: Sequence[tuple[int, UUID, str]]) -> None:
+        await self._database.run(claims.note_progress(said))
+
+    async def _refused(self, said: tuple[int, UUID, str], error: StatementRefused) -> None:
+        if self._seldom(error.state):
+            self.log.error("the progress of job %d cannot be written: %s", said[0], error)
 
 
 class Abandoner(Service):

@@ -41,8 +41,9 @@ class Later:
         return [key for key, (_, due) in self._keys.items() if due <= now]
 
     def resting(self) -> list[int]:
-        """Those to be left alone now."""
+        """Those to be left alone now; what has been due for as long as the longest wait is forgotten."""
         now = clock.seconds()
+        self.drop([key for key, (_, due) in self._keys.items() if due < now - self._longest])
         return [key for key, (_, due) in self._keys.items() if due > now]
 
     def wait(self) -> float | None:

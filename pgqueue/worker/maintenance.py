@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 from pgqueue.job import Status
-from pgqueue.operations import maintenance, steps, workflows
+from pgqueue.operations import Operation, maintenance, steps, workflows
 from pgqueue.operations.maintenance import Rescued
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.pace import SLOW_SHARE, Pace
+from pgqueue.worker.parts import Refusals
 from pgqueue.worker.service import Service
 
 BATCH = 1000
@@ -50,19 +52,14 @@ class Rescuer(Service):
         self._max_crashes = max_crashes
         self._rescued, self._suspected, self._hooking = rescued, suspected, hooking
         self._pace, self._after = Pace(LEAST_STRETCH), -1
+        self._refusals = Refusals("job %d, whose lease ran out, cannot be taken back", self.log)
 
     async def run_once(self) -> float:
         last = await self._database.run(maintenance.last_id())
         begun, until = time.monotonic(), self._after + self._pace.reach
         to_the_end = until >= last
         try:
-            jobs = await self._database.run(
-                maintenance.rescue(
-                    max_crashes=self._max_crashes,
-                    after=self._after,
-                    until=maintenance.MOST_ID if to_the_end else until,
-                )
-            )
+            jobs = await self._rescue(maintenance.MOST_ID if to_the_end else until)
         except StatementRefused as refused:
             if refused.state != TOO_LONG:
                 raise
@@ -77,6 +74,16 @@ class Rescuer(Service):
         self._after = -1 if to_the_end else until
         wait = self._interval * random.uniform(0.5, 1.0) if to_the_end else 0.0
         return max(wait, rest)
+
+    async def _rescue(self, until: int) -> list[Rescued]:
+        parts = await self._refusals.run(
+            self._database,
+            partial(
+                maintenance.rescue, max_crashes=self._max_crashes, after=self._after, until=until
+            ),
+            partial(maintenance.lapsed, after=self._after, until=until),
+        )
+        return [job for part in parts for job in part]
 
     def _take_note(self, jobs: list[Rescued]) -> None:
         for job in jobs:
@@ -98,9 +105,15 @@ class Expirer(Service):
     def __init__(self, *, database: Database, settle: Callable[[Iterable[int]], None]) -> None:
         super().__init__()
         self._database, self._settle = database, settle
+        self._refusals = Refusals("job %d, which is late, cannot be cancelled", self.log)
 
     async def run_once(self) -> float:
-        expired = await self._database.run(maintenance.expire(limit=BATCH))
+        parts = await self._refusals.run(
+            self._database,
+            partial(maintenance.expire, limit=BATCH),
+            partial(maintenance.late, limit=BATCH),
+        )
+        expired = [job_id for part in parts for job_id in part]
         if expired:
             shown = ", ".join(map(str, expired[:MOST_NAMED])) + ", ..." * (
                 len(expired) > MOST_NAMED
@@ -109,7 +122,8 @@ class Expirer(Service):
                 "%d jobs cancelled, they were not started in time: %s", len(expired), shown
             )
         self._settle(expired)
-        return 0.0 if len(expired) == BATCH else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
+        more = len(expired) == BATCH or len(parts) != 1
+        return 0.0 if more else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
 
 
 class Pruner(Service):
@@ -128,30 +142,44 @@ class Pruner(Service):
         self._database, self._keep_events = database, keep_events
         self._keep = keep
         self._batch = BATCH
+        self._jobs = Refusals("job %d cannot be pruned", self.log)
+        self._events = Refusals("event %d cannot be pruned", self.log)
 
     async def run_once(self) -> float:
         more, limit, begun = False, self._batch, time.monotonic()
-        try:
-            for status, age in self._keep.items():
-                more = await self._prune(status, age, limit) or more
-            if self._keep_events is not None:
-                old = await self._database.run(
-                    steps.prune_events(age=self._keep_events, limit=limit)
-                )
-                more = more or len(old) == limit
-        except StatementRefused as refused:
-            if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
-                raise
-            self._batch = max(limit // 2, SMALLEST_BATCH)
-            return (time.monotonic() - begun) / SLOW_SHARE
+        failed: StatementRefused | None = None
+        for delete in self._kinds(limit):
+            try:
+                more = await delete() or more
+            except StatementRefused as refused:  # which keeps no other kind from being pruned
+                if refused.state != TOO_LONG or limit <= SMALLEST_BATCH:
+                    failed = failed or refused
+                    continue
+                self._batch = max(limit // 2, SMALLEST_BATCH)
+                return (time.monotonic() - begun) / SLOW_SHARE
+        if failed is not None:
+            raise failed
         self._batch = min(limit * 2, BATCH)
         return PAUSE_BETWEEN_BATCHES if more else PRUNE_INTERVAL * random.uniform(0.5, 1.0)
 
-    async def _prune(self, status: Status, age: float | None, limit: int) -> bool:
-        """Delete a batch; True if there may be more."""
-        pruned = await self._database.run(maintenance.prune(status, age=age, limit=limit))
-        more = len(pruned) == limit
-        if age is not None:
-            whole = await self._database.run(workflows.prune(status, age=age, limit=limit))
-            more = more or len(whole) == limit
-        return more
+    def _kinds(self, limit: int) -> Iterator[Callable[[], Awaitable[bool]]]:
+        """What deletes a batch of each kind, and says if there may be more."""
+        batch: dict[str, Any]
+        for status, age in self._keep.items():
+            batch = {"status": status, "age": age, "limit": limit}
+            yield partial(self._delete, self._jobs, maintenance.prune, maintenance.old, batch)
+            if age is not None:
+                yield partial(self._delete, self._jobs, workflows.prune, workflows.old, batch)
+        if self._keep_events is not None:
+            batch = {"age": self._keep_events, "limit": limit}
+            yield partial(self._delete, self._events, steps.prune_events, steps.old_events, batch)
+
+    async def _delete(
+        self,
+        refusals: Refusals,
+        make: Callable[..., Operation[list[int]]],
+        look: Callable[..., Operation[list[int]]],
+        batch: Mapping[str, Any],
+    ) -> bool:
+        parts = await refusals.run(self._database, partial(make, **batch), partial(look, **batch))
+        return len(parts) != 1 or len(parts[0]) >= batch["limit"]

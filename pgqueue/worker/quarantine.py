@@ -31,6 +31,7 @@ ALONE = 10.0
 STRETCH = 1.0
 LEAST_OPEN = 0.2
 MOST_OPEN = 60.0
+ISOLATED_STILL = 0.1
 
 
 class Isolation:
@@ -224,7 +225,9 @@ class SuspectExchange(Exchange):
             return self._alone_until - now
         runs = [*self._executor.held.values(), *self._executor.postponed.runs()]
         held = [(run.job.id, run.job.claim_id) for run in runs]
-        await self._database.run(quarantine.end_isolation(held))
+        if await self._database.run(quarantine.end_isolation(held)):
+            # Its row is locked, perhaps by its own transaction, and says that it is alone: so it stays, until it does not.
+            return ISOLATED_STILL
         self._open(now)
         return self._poll
 
@@ -255,10 +258,13 @@ class SuspectExchange(Exchange):
         if jobs and not self._clear:
             try:
                 held = [(job.id, job.claim_id) for job in jobs]
-                await self._database.run(quarantine.end_isolation(held))
+                alone = await self._database.run(quarantine.end_isolation(held))
             except BaseException:
                 self._unanswered.add(taking["claim_id"], until=clock.seconds() + taking["lease"])
                 raise
+            if alone:  # somebody has locked them since the claim: they are given back
+                self._unanswered.add(taking["claim_id"], until=clock.seconds() + taking["lease"])
+                return []
         return jobs
 
     def _say(self, jobs: Sequence[ClaimedJob]) -> None:

@@ -22,9 +22,10 @@ from pgqueue.worker.database import (
 )
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.outage import Seldom
+from pgqueue.worker.parts import in_parts
 from pgqueue.worker.postponed import Entry, Postponed
 from pgqueue.worker.report import report, report_successes
-from pgqueue.worker.verdict import Verdict, denied, verdict
+from pgqueue.worker.verdict import Verdict, verdict
 
 log = logging.getLogger("pgqueue.recorder")
 
@@ -185,26 +186,20 @@ class Recorder:
 
     async def _write(self, finished: list[Finished]) -> None:
         """Record results of one kind, and take each off the list; a refusal is narrowed down to its row."""
-        size = len(finished)
-        while finished:
-            some = finished[:size]
+        # Only plain successes wait for the locks of rows; what else is locked is the table.
+        plain = bool(finished) and self._way_of(finished[0]) in ("complete", "delete")
+
+        async def act(some: Sequence[Finished]) -> None:
             try:
-                await self._write_all(some)
+                await self._write_all(list(some))
             except StatementRefused as error:
-                # Only plain successes wait for the locks of rows; what else is locked is the table.
-                plain = self._way_of(some[0]) in ("complete", "delete")
-                if denied(error.state) or (is_locked(error) and not plain):
+                if not (plain and is_locked(error)):
+                    if len(some) > 1:
+                        log.info(PARTS, len(some), error)
                     raise
-                if is_locked(error):
-                    await self._write_free(some)
-                elif len(some) > 1:
-                    log.info(PARTS, len(some), error)
-                    size = (len(some) + 1) // 2
-                    continue
-                else:
-                    await self._write_refused(some[0], error)
-            del finished[: len(some)]
-            size *= 2
+                await self._write_free(list(some))
+
+        await in_parts(finished, act, self._write_refused, divide=lambda e: not is_locked(e))
 
     async def _write_free(self, finished: list[Finished]) -> None:
         """Record plain successes whose rows nobody has locked; postpone the others."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from pgqueue.operations import steps, workflows
-from pgqueue.worker.database import Database
+from pgqueue.operations.workflows import Settled
+from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.later import Later
+from pgqueue.worker.parts import Refusals, in_parts, may_divide
 from pgqueue.worker.service import Service
 
 BATCH = 1000
@@ -32,6 +34,9 @@ class Settler(Service):
         self._database, self._released = database, released
         self._ended: dict[int, None] = {}
         self._locked = Later(*LOCKED)
+        self._jobs = Refusals("waiting job %d cannot go on", self.log)
+        self._ends = Refusals("the end of job %d cannot be told to its workflow", self.log)
+        self._sleepers = Refusals("job %d cannot be woken by its event", self.log)
         self._after = 0
         self._look_at = 0.0
         self.busy = False
@@ -64,16 +69,46 @@ class Settler(Service):
         self._ended.update(dict.fromkeys(self._locked.due()))
         while self._ended:
             batch = list(self._ended)[:BATCH]
-            settled = await self._database.run(workflows.settle(batch))
-            for job_id in batch:
-                self._ended.pop(job_id, None)
-            # Each call is a transaction, which the next one sees: so no end is missed between them.
-            self._ended.update(dict.fromkeys(settled.again))
-            locked = [job_id for job_id in settled.locked if job_id not in self._ended]
-            self._locked.drop(set(batch).difference(locked))
-            self._locked.add(locked)
-            if settled.released:
-                self._released()
+            try:
+                await self._settle_all(batch)
+            except StatementRefused as error:
+                if not may_divide(error):
+                    raise
+                await in_parts(batch, self._settle_all, self._settle_apart)
+
+    async def _settle_all(self, batch: Sequence[int]) -> None:
+        settled = await self._database.run(workflows.settle(batch, without=self._jobs.resting()))
+        # Each call is a transaction, which the next one sees: so no end is missed between them.
+        self._take_note(settled, batch)
+        locked = [job_id for job_id in settled.locked if job_id not in self._ended]
+        self._locked.drop(set(batch).difference(locked))
+        self._locked.add(locked)
+
+    async def _settle_apart(self, job_id: int, error: StatementRefused) -> None:
+        """Something that waits for this one is refused: find out what, and let the others go on."""
+
+        async def act(some: Sequence[int]) -> None:
+            settled = await self._database.run(workflows.settle([job_id], only=some))
+            self._take_note(settled)
+
+        async def refused(waiting: int, why: StatementRefused) -> None:
+            self._jobs.leave(waiting, why)
+
+        waiting = await self._database.run(
+            workflows.waiting([job_id], without=self._jobs.resting())
+        )
+        if waiting:
+            await in_parts(waiting, act, refused)  # and once more, without those
+        else:
+            self._ends.leave(job_id, error)
+            self._ended.pop(job_id, None)
+
+    def _take_note(self, settled: Settled, batch: Sequence[int] = ()) -> None:
+        for job_id in batch:
+            self._ended.pop(job_id, None)
+        self._ended.update(dict.fromkeys(settled.again))
+        if settled.released:
+            self._released()
 
     async def _look(self) -> None:
         began = time.monotonic()
@@ -82,11 +117,12 @@ class Settler(Service):
         took = time.monotonic() - began
         wait = took / SHARE if found.last else LOOK_EVERY * random.uniform(0.5, 1.0)
         self._look_at = time.monotonic() + wait
-        self._ended.update(dict.fromkeys(found.ended))
+        self._ended.update(dict.fromkeys(set(found.ended).difference(self._ends.resting())))
         await self._settle()
-        woken = await self._database.run(steps.deliver())
-        if woken:
+        woken = await self._sleepers.run(self._database, steps.deliver, steps.to_wake)
+        if any(woken):
             self._released()
+        await self._database.run(steps.mark_delivered())
 
     async def aclose(self) -> None:
         await self._settle()

@@ -281,8 +281,8 @@ LEASES = [
     Case("progress", "note_progress", "running",
          one(lambda j: claims.note_progress([(i, c, '{"done": 2}') for i, c in _pairs(j)]))),
     Case("end isolation", "end_isolation", "running", one(lambda j: quarantine.end_isolation(_pairs(j))), make=_alone,
-         waits=True),
-    Case("release", "release", "running", one(lambda j: claims.release(j.claim)), waits=True),
+         anew=True),
+    Case("release", "release", "running", one(lambda j: claims.release(j.claim))),
 ]  # fmt: skip
 CLAIMS = [
     Case("claim", "claim", "pending", one(lambda j: claims.claim(_lanes(j), **_taking()))),
@@ -340,7 +340,7 @@ WORKFLOWS = [
     Case("retry a workflow", "retry_workflow", "dead", one(lambda j: workflows.retry(j.extra["workflow"])),
          make=_in_workflow, waits=True),
     Case("prune workflows", "prune_workflows", "succeeded",
-         one(lambda j: replace(workflows.prune(Status.SUCCEEDED, age=7 * DAY), decode=lambda rows: None)), make=_ended_workflow, waits=True,
+         one(lambda j: replace(workflows.prune(Status.SUCCEEDED, age=7 * DAY), decode=lambda rows: None)), make=_ended_workflow,
          deletes=True),
     Case("emit", "emit", "waiting", one(lambda j: replace(steps.emit(j.queue, "1"), decode=len)), make=_waiting_for_event,
          without=("emit",)),

@@ -116,11 +116,12 @@ def test_an_event_is_not_delivered_while_its_job_is_about_to_sleep(
     conn.execute("insert into pgqueue.steps (job_id, name, event) values (%s, 's', 'e')", [job_id])
     app.emit("e")
     assert app.client._run(steps.deliver(), None) == 0
-    assert conn.execute("select delivered_at from pgqueue.events").fetchone() == (None,)
+    assert app.client._run(steps.mark_delivered(), None) == []
     conn.execute("update pgqueue.jobs set status = 'pending', run_at = now() + interval '1 day'")
+    assert app.client._run(steps.mark_delivered(), None) == [], "it came to sleep in between"
     assert app.client._run(steps.deliver(), None) == 1
     conn.execute("update pgqueue.steps set finished_at = now()")
-    app.client._run(steps.deliver(), None)
+    assert len(app.client._run(steps.mark_delivered(), None)) == 1
     assert conn.execute("select delivered_at is not null from pgqueue.events").fetchone() == (True,)
 
 

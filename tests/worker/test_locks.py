@@ -41,7 +41,6 @@ BATCHES: dict[str, Callable[[list[int], UUID], Operation[Any]]] = {
     "trade": lambda ids, c: claims.trade(
         backwards(ids, c, SUCCEEDED), START, delete=False, **taking(uuid4())
     ),
-    "release": lambda ids, c: claims.release(c),
     "cancel": lambda ids, c: jobs.cancel(ids[::-1]),
 }
 # These keep the order by the plan that the settings of a worker's session leave.

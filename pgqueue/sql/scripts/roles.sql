@@ -110,12 +110,12 @@ grant execute on function pgqueue.is_backoff(jsonb), pgqueue.is_weights(jsonb) t
 grant insert (name, max_running, rate, burst, ordered, weights, declared),
       update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
 grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;
-grant update (watched) on pgqueue.workflows to pgqueue_worker;
+grant update (watched) on pgqueue.workflows, pgqueue.workflow_jobs to pgqueue_worker;
 grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_worker;
 grant update (delivered_at) on pgqueue.events to pgqueue_worker;
-grant execute on function pgqueue.settle(bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
+grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
-    pgqueue.deliver_events(integer) to pgqueue_worker;
+    pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.schema_id(),
     pgqueue.hold_again(bigint[]) to pgqueue_worker;
@@ -146,6 +146,6 @@ grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
     pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.cancel_workflow(bigint),
-    pgqueue.retry_workflow(bigint), pgqueue.settle(bigint[]) to pgqueue_operator;
+    pgqueue.retry_workflow(bigint), pgqueue.settle(bigint[], bigint[], bigint[]) to pgqueue_operator;
 
 commit;
