@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pgqueue.annotations import CANNOT_RESOLVE, hints_of, parameters_of
+from pgqueue.collisions import check_collisions, hashes
 from pgqueue.errors import ArgumentsError, ConfigError, TaskError, UnknownArguments
 from pgqueue.jsontext import check_stored, check_text, json_of
 from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
@@ -102,6 +103,7 @@ class Signature:
         self._decoder = msgspec.json.Decoder(self._struct, dec_hook=to_pydantic)
         self._fields = {name: f"p{i}" for i, name in enumerate(parameters)}
         self._kinds = {name: hints.get(name, Any) for name in parameters}
+        self._hashes = any(map(hashes, self._kinds.values()))
 
     def encode(
         self, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], keys: Keys | None = None
@@ -224,6 +226,8 @@ class Signature:
         check_stored(text)
         try:
             text = opened(text, task=task, keys=keys)
+            if self._hashes:
+                check_collisions(text)
             values = self._decoder.decode(text)
         except ArgumentsError:
             raise

@@ -24,6 +24,8 @@ import msgspec
 from pgqueue.errors import ArgumentsError
 
 _PLAIN = {str, int, float, bool, type(None)}
+# Of more, pydantic takes longer to list them than to find them.
+MOST_ERRORS = 1000
 _ADAPTER = "__pgqueue_adapter__"
 
 
@@ -111,6 +113,8 @@ def _without_input(error: ValueError) -> str:
     listed = getattr(error, "errors", None)
     if listed is None:
         return str(error)
+    if (count := error.error_count()) > MOST_ERRORS:  # type: ignore[attr-defined]
+        return f"{count:,} errors"
     found = listed(include_input=False, include_url=False, include_context=False)
     if found and all(each["type"] == "extra_forbidden" for each in found):
         return f"{UNKNOWN_FIELD} `{'.'.join(map(str, found[0]['loc']))}`"

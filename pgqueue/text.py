@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# What JSON may hold as it is, yet ends a line for some readers or steers a terminal.
-_UNSAFE_IN_JSON = re.compile(
-    r"[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+# What JSON may hold as it is, and some of which ends a line for some readers, steers a terminal or is not seen.
+_NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
@@ -37,6 +35,10 @@ def _escaped(character: str) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON in which every control, line-ending and direction-changing character is escaped."""
+    """JSON in which every character that cannot be printed as such is escaped: controls, directions, invisible ones."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _NOT_ASCII.sub(
+        lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text
+    )

@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from pgqueue.cli import streams
+from pgqueue.cli.terminal import say, say_lines, show_error
 
 # command -> module of pgqueue.cli that has it
 COMMANDS = {
@@ -120,7 +121,7 @@ def _warn_of_unknown_settings() -> None:
     from pgqueue.config import unknown_variables
 
     for warning in unknown_variables(os.environ):
-        click.echo(f"pgqueue: {warning}", err=True)
+        say(f"pgqueue: {warning}", err=True)
 
 
 def _forget_output() -> None:
@@ -141,18 +142,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _forget_output()
         sys.exit(141)
     except click.exceptions.Abort:
-        click.echo("aborted", err=True)
+        say("aborted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        show_error(error)
         sys.exit(error.exit_code)
     except Exception as error:
         from pgqueue.cli.failures import explain
-        from pgqueue.text import lines, one_line
 
         code, line = explain(error)
-        click.echo(f"pgqueue: {one_line(line)}", err=True)
+        say(f"pgqueue: {line}", err=True)
         if traceback := getattr(error, "traceback", None):
-            click.echo(lines(traceback.rstrip("\n"), indent=""), err=True)
+            say_lines(traceback, indent="  ", err=True)
         _forget_output()
     sys.exit(code if isinstance(code, int) else 0)

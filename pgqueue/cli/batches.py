@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pgqueue.cli.output import jobs_of
+from pgqueue.cli.terminal import say
 from pgqueue.client import batches
 
 
@@ -30,7 +31,7 @@ class Interrupted(click.ClickException):
         self.done = done
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"pgqueue: {self.message}", file=file, err=True)
+        say(f"pgqueue: {self.message}", file=file, err=True)
 
 
 def in_batches(
@@ -59,7 +60,7 @@ def in_batches(
         raise Interrupted(verb, done, len(ids)) from None
     except Exception as error:
         if done and not isinstance(error, Interrupted):
-            click.echo(f"{verb} {len(done):,} of {jobs_of(len(ids))} before this error:", err=True)
+            say(f"{verb} {len(done):,} of {jobs_of(len(ids))} before this error:", err=True)
         raise
     return done
 

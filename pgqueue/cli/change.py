@@ -15,6 +15,7 @@ from pgqueue.cli.batches import in_batches
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
+from pgqueue.cli.terminal import ask, say
 from pgqueue.client import Client
 from pgqueue.errors import ConfigError, JobNotFound
 from pgqueue.job import Status
@@ -95,7 +96,7 @@ def json_object(text: str) -> dict[str, Any]:
 def _retry_matching(app: App, where: Filter, yes: bool) -> list[int]:
     ids = matching(app, where, Status.DEAD)
     if ids and not yes:
-        click.confirm(f"Retry {jobs_of(len(ids), 'dead')}?", abort=True, err=True)
+        ask(f"Retry {jobs_of(len(ids), 'dead')}?")
     return in_batches(
         "retried", ids, lambda batch: app.client.retry_many(batch, where, status=Status.DEAD)
     )
@@ -130,7 +131,7 @@ def cancel_command(
     missed = {i: _why_not(app.client, i) for i in job_ids if i not in statuses}
     asked = [i for i, status in statuses.items() if status is Status.RUNNING]
     if asked and not as_json:
-        click.echo(f"asked to stop: {_some(asked)}")
+        say(f"asked to stop: {_some(asked)}")
     done = [i for i, status in statuses.items() if status is not Status.RUNNING]
     _report("cancelled", done if not as_json else list(statuses), missed, as_json)
 
@@ -209,9 +210,9 @@ def _agreed(verb: str, total: int, kind: str, dry_run: bool, yes: bool, as_json:
     if dry_run and as_json:
         print_json({f"would_{verb}": total})
     elif dry_run:
-        click.echo(f"would {verb}: {jobs_of(total, kind)}")
+        say(f"would {verb}: {jobs_of(total, kind)}")
     elif total and not yes:
-        click.confirm(f"{verb.capitalize()} {jobs_of(total, kind)}?", abort=True, err=True)
+        ask(f"{verb.capitalize()} {jobs_of(total, kind)}?")
     return not dry_run
 
 
@@ -245,9 +246,9 @@ def _report(verb: str, done: list[int], missed: dict[int, str], as_json: bool) -
     if as_json:
         print_json({verb: done, "not": missed})
     else:
-        click.echo(f"{verb}: {_some(done)}")
+        say(f"{verb}: {_some(done)}")
         for job_id, why in missed.items():
-            click.echo(f"not {verb}: job {job_id} {why}", err=True)
+            say(f"not {verb}: job {job_id} {why}", err=True)
     if missed:
         raise click.exceptions.Exit(1)
 

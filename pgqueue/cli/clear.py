@@ -9,6 +9,7 @@ from pgqueue.cli.batches import in_batches
 from pgqueue.cli.change import matching
 from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
+from pgqueue.cli.terminal import ask, say
 from pgqueue.job import Status
 from pgqueue.operations.jobs import Filter
 
@@ -35,14 +36,14 @@ def clear_command(
         if as_json:
             print_json({"would_clear": len(ids)})
         else:
-            click.echo(f"would delete: {jobs_of(len(ids), status)}")
+            say(f"would delete: {jobs_of(len(ids), status)}")
         return
     if ids and not yes:
-        click.confirm(f"Delete {jobs_of(len(ids), status)}?", abort=True, err=True)
+        ask(f"Delete {jobs_of(len(ids), status)}?")
     cleared = in_batches(
         "cleared", ids, lambda batch: app.client.clear(where, status=status, job_ids=batch)
     )
     if as_json:
         print_json({"cleared": len(cleared)})
     else:
-        click.echo(f"cleared: {jobs_of(len(cleared))}")
+        say(f"cleared: {jobs_of(len(cleared))}")

@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from pgqueue.cli import group
+from pgqueue.cli.terminal import write
 
 
 @click.command("completion")
@@ -14,4 +15,4 @@ def completion_command(shell: str) -> None:
     """Print the completion script of a shell; for bash: eval "$(pgqueue completion bash)"."""
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(group, {}, "pgqueue", "_PGQUEUE_COMPLETE").source())
+    write(found(group, {}, "pgqueue", "_PGQUEUE_COMPLETE").source())

@@ -21,6 +21,7 @@ from pgqueue.cli.options import (
     yes_option,
 )
 from pgqueue.cli.output import ago, print_json, print_table
+from pgqueue.cli.terminal import ask, say
 from pgqueue.cron import zone_of
 from pgqueue.errors import ConfigError, ScheduleNotFound
 from pgqueue.job import check_name
@@ -60,7 +61,7 @@ def list_command(app: App, as_json: bool) -> None:
         print_json([_plain(each) for each in found])
         return
     if not found:
-        click.echo("no schedules; declare them in code, or: pgqueue cron add")
+        say("no schedules; declare them in code, or: pgqueue cron add")
         return
     print_table(
         ["name", "#schedule", "task", "#next runs", "last run"],
@@ -173,7 +174,7 @@ def add_command(
     if as_json:
         print_json(_plain(added))
     else:
-        click.echo(f"added: {name}, next {_next(added).plain.splitlines()[0]}")
+        say(f"added: {name}, next {_next(added).plain.splitlines()[0]}")
 
 
 def _stored(app: App, task: str, args: dict[str, Any], path: str | None) -> str:
@@ -194,7 +195,7 @@ def pause_command(names: tuple[str, ...], app: App) -> None:
     for name in names:
         with named(app, name):
             app.client.pause_schedule(name)
-        click.echo(f"paused: {name}")
+        say(f"paused: {name}")
 
 
 @cron_command.command("resume")
@@ -208,7 +209,7 @@ def resume_command(names: tuple[str, ...], app: App) -> None:
     for name in names:
         with named(app, name):
             app.client.resume_schedule(name)
-        click.echo(f"resumed: {name}")
+        say(f"resumed: {name}")
 
 
 @cron_command.command("run")
@@ -225,7 +226,7 @@ def run_command(names: tuple[str, ...], app: App, as_json: bool) -> None:
         print_json(made)
         return
     for name, job_id in made.items():
-        click.echo(f"enqueued: {name}, job {job_id}")
+        say(f"enqueued: {name}, job {job_id}")
 
 
 @cron_command.command("remove")
@@ -235,11 +236,11 @@ def run_command(names: tuple[str, ...], app: App, as_json: bool) -> None:
 def remove_command(names: tuple[str, ...], app: App, yes: bool) -> None:
     """Remove schedules. Their runs stay. One that the code declares comes back with the next worker."""
     if not yes:
-        click.confirm(f"Remove {', '.join(names)}?", abort=True, err=True)
+        ask(f"Remove {', '.join(names)}?")
     for name in names:
         with named(app, name):
             app.client.remove_schedule(name)
-        click.echo(f"removed: {name}")
+        say(f"removed: {name}")
 
 
 @cron_command.command("sync")
@@ -270,12 +271,12 @@ def sync_command(
                 if s.source == "code" and s.paused_at is None and s.name not in known]  # fmt: skip
         if prune and gone:
             if not yes:
-                click.confirm(f"Pause {', '.join(gone)}?", abort=True, err=True)
+                ask(f"Pause {', '.join(gone)}?")
             for name in gone:
                 app.client.pause_schedule(name)
     if as_json:
         print_json({"declared": len(known), "written": changed, "gone": gone, "paused": prune})
         return
-    click.echo(f"written: {', '.join(changed) or 'nothing to change'}")
+    say(f"written: {', '.join(changed) or 'nothing to change'}")
     for name in gone:
-        click.echo(f"{'paused' if prune else 'not in this app (--prune pauses it)'}: {name}")
+        say(f"{'paused' if prune else 'not in this app (--prune pauses it)'}: {name}")

@@ -14,6 +14,7 @@ import click
 from pgqueue import schema as schemas
 from pgqueue.cli.application import load_app
 from pgqueue.cli.options import connection_options
+from pgqueue.cli.terminal import say
 from pgqueue.config import DEV_FILE
 from pgqueue.connect import describe
 from pgqueue.embedded import embedded_postgres
@@ -44,15 +45,15 @@ def dev_command(
             # can be read by every user of the machine.
             os.environ["PGQUEUE_DSN"] = dsn = stack.enter_context(embedded_postgres(data.resolve()))
             data.joinpath(".gitignore").write_text("*\n", "utf-8")
-            click.echo(f"PostgreSQL: PGQUEUE_DSN={dsn}")
+            say(f"PostgreSQL: PGQUEUE_DSN={dsn}")
         else:
-            click.echo(f"PostgreSQL: {', '.join(map(describe, [dsn] if dsn else app.dsns))}")
+            say(f"PostgreSQL: {', '.join(map(describe, [dsn] if dsn else app.dsns))}")
         app.use(dsn=dsn, schema=schema)
         if embedded:
             stack.enter_context(found_from(Path.cwd(), app.dsn, app.schema))
         for each in app.dsns:
             schemas.upgrade(each, schema=app.schema)
-        click.echo("working; Ctrl-C ends it")
+        say("working; Ctrl-C ends it")
         for option, value in (("--dsn", None if embedded else dsn), ("--schema", schema)):
             command += [option, value] if value is not None else []
         Supervisor(command, 1, watch=Path.cwd()).run()

@@ -8,7 +8,8 @@ import click
 
 from pgqueue.app import App
 from pgqueue.cli.options import json_option, on_database
-from pgqueue.cli.output import print_json, printable
+from pgqueue.cli.output import print_json
+from pgqueue.cli.terminal import say
 from pgqueue.errors import ConfigError
 
 
@@ -27,4 +28,4 @@ def emit_command(app: App, name: str, payload: str | None, as_json: bool) -> Non
     if as_json:
         print_json({"event": event_id})
     else:
-        click.echo(f"emitted: event {event_id} {printable(name)}")
+        say(f"emitted: event {event_id} {name}")

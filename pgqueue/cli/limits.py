@@ -8,6 +8,7 @@ from pgqueue.app import App
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import print_json, print_table, say_if_cut
+from pgqueue.cli.terminal import say
 from pgqueue.errors import ConfigError
 
 
@@ -48,7 +49,7 @@ def limit_command(
     if as_json:
         print_json({"off" if off else "limited": what})
     else:
-        click.echo(f"{'no limits any more' if off else 'limited'}: {what}")
+        say(f"{'no limits any more' if off else 'limited'}: {what}")
 
 
 @click.command("limits")
@@ -61,7 +62,7 @@ def limits_command(app: App, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no limits")
+        say("no limits")
     else:
         print_table(
             ["kind", "name", "#at once", "#rate", "#burst", "order"],

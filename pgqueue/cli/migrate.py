@@ -8,6 +8,7 @@ import psycopg
 from pgqueue import config
 from pgqueue import schema as schemas
 from pgqueue.cli.options import databases_option, one_by_one, schema_option
+from pgqueue.cli.terminal import ask, say, write
 from pgqueue.connect import connect_sync
 from pgqueue.errors import SchemaError
 
@@ -38,7 +39,7 @@ def migrate_command(
     settings = config.load()
     schema = schema or settings.schema
     if as_sql:
-        click.echo(schemas.sql(schema=schema, to=to), nl=False)
+        write(schemas.sql(schema=schema, to=to), nl=False)
         return
     for each in one_by_one(dsn):
         database = each or settings.dsn or ""
@@ -53,8 +54,8 @@ def _check(dsn: str, schema: str) -> None:
     schemas.check(found)
     with connect_sync(dsn) as connection:
         for remark in schemas.remarks(connection, schema=schema):
-            click.echo(remark, err=True)
-    click.echo(f"schema {schema} is at version {found.version if found else 0}, as needed")
+            say(remark, err=True)
+    say(f"schema {schema} is at version {found.version if found else 0}, as needed")
 
 
 def _bring(dsn: str, schema: str, *, to: str, wait: str, yes: bool) -> None:
@@ -62,21 +63,19 @@ def _bring(dsn: str, schema: str, *, to: str, wait: str, yes: bool) -> None:
     before = None if stamp is None else stamp.version
     if to == "base" or (before is not None and to.isdigit() and int(to) < before):
         if not yes:
-            click.confirm("Going back drops jobs or columns. Go on?", abort=True, err=True)
+            ask("Going back drops jobs or columns. Go on?")
         schemas.downgrade(dsn, schema=schema, to=to, wait=wait)
     else:
         if before is not None and before > schemas.EXPECTED:
             schemas.check(stamp)
-            click.echo(f"schema {schema}: version {before} is newer than this one's, and serves it")
+            say(f"schema {schema}: version {before} is newer than this one's, and serves it")
             return
         schemas.upgrade(dsn, schema=schema, to=to, wait=wait)
     after = _stamp(dsn, schema)
     if after == stamp:
-        click.echo(f"schema {schema} is at version {before or 'none'} already: nothing to do")
+        say(f"schema {schema} is at version {before or 'none'} already: nothing to do")
         return
-    click.echo(
-        f"schema {schema}: version {before or 'none'} -> {after.version if after else 'none'}"
-    )
+    say(f"schema {schema}: version {before or 'none'} -> {after.version if after else 'none'}")
 
 
 def _stamp(dsn: str, schema: str) -> schemas.Stamp | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import click
-
 from pgqueue.app import App
-from pgqueue.text import nearest, one_line
+from pgqueue.cli.terminal import say
+from pgqueue.text import nearest
 
 TOO_MANY = 10_000
 
@@ -32,6 +31,4 @@ def warn_of_unknown(app: App, *, queues: Iterable[str] = (), tasks: Iterable[str
 def say_unknown(kind: str, name: str, known: Iterable[str]) -> None:
     """One warning."""
     near = nearest(name, sorted(known))
-    click.echo(
-        f"pgqueue: warning: no {kind} {one_line(name)} is known here{one_line(near)}", err=True
-    )
+    say(f"pgqueue: warning: no {kind} {name} is known here{near}", err=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pgqueue.app import App
+from pgqueue.cli.terminal import say
 from pgqueue.connect import describe
 from pgqueue.errors import ConfigError
 from pgqueue.operations.jobs import Filter
@@ -55,7 +56,7 @@ def one_by_one(dsns: tuple[str, ...]) -> Iterator[str | None]:
     """Each database, with a heading if there are several; None for the one nobody named."""
     for dsn in dsns or (None,):
         if len(dsns) > 1:
-            click.echo(f"{describe(str(dsn))}:", err=True)
+            say(f"{describe(str(dsn))}:", err=True)
         yield dsn
 
 

@@ -13,7 +13,6 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-import click
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
@@ -21,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgqueue.cli.cells import SHORTEST, Cut, Names
-from pgqueue.text import json_text, one_line
+from pgqueue.cli.terminal import say, write
+from pgqueue.text import json_text, lines, one_line
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
@@ -54,16 +54,16 @@ def _plain(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    click.echo(to_json(value))
+    write(to_json(value))
 
 
 def print_json_list(values: Iterable[Any]) -> None:
     """The same of a list, whose values are taken one by one: all of them together need not fit into memory."""
     before = "[\n"
     for value in values:
-        click.echo(before + textwrap.indent(to_json(value), "  "), nl=False)
+        write(before + textwrap.indent(to_json(value), "  "), nl=False)
         before = ",\n"
-    click.echo("[]" if before == "[\n" else "\n]")
+    write("[]" if before == "[\n" else "\n]")
 
 
 def print_table(
@@ -102,7 +102,7 @@ MOST_ROWS = 1000
 def say_if_cut(rows: Sequence[Any]) -> None:
     """Say that a list without a limit of its own may have more."""
     if len(rows) >= MOST_ROWS:
-        click.echo(f"the first {MOST_ROWS:,} are listed; there may be more", err=True)
+        say(f"the first {MOST_ROWS:,} are listed; there may be more", err=True)
 
 
 def terminal_width() -> int | None:
@@ -121,7 +121,9 @@ Cell = Cut | Names | Text
 
 def _cell(value: Any) -> Cell:
     # Text, not markup: names and errors come from elsewhere.
-    return value if isinstance(value, Cut | Names | Text) else Text(printable(value))
+    if isinstance(value, Text):  # of several lines
+        return Text(lines(value.plain, indent=""))
+    return value if isinstance(value, Cut | Names) else Text(printable(value))
 
 
 def _plain_text(cell: Cell) -> str:

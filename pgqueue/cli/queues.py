@@ -10,6 +10,7 @@ from pgqueue.app import App
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import ago, print_json, print_table, say_if_cut
+from pgqueue.cli.terminal import say
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_name, check_queue
 from pgqueue.operations.maintenance import ALL
@@ -84,7 +85,7 @@ def _each(
         print_json(said)
         return
     for name, what in said.items():
-        click.echo(f"{what}: {name}")
+        say(f"{what}: {name}")
 
 
 @click.command("paused")
@@ -97,7 +98,7 @@ def paused_command(app: App, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("nothing is paused")
+        say("nothing is paused")
     else:
         print_table(
             ["kind", "name", "#since"],

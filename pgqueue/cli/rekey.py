@@ -7,6 +7,7 @@ import click
 from pgqueue.app import App
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import jobs_of, print_json
+from pgqueue.cli.terminal import say
 from pgqueue.errors import ConfigError
 from pgqueue.rekey import rekey
 
@@ -24,23 +25,21 @@ def rekey_command(app: App, as_json: bool) -> None:
     try:
         result = rekey(app.client, app.keys)
     except KeyboardInterrupt:
-        click.echo(
-            "interrupted: what has the new key keeps it; run this again for the rest", err=True
-        )
+        say("interrupted: what has the new key keeps it; run this again for the rest", err=True)
         raise click.exceptions.Exit(130) from None
     if as_json:
         print_json(result)
     else:
-        click.echo(f"encrypted anew: {jobs_of(len(result.changed))}")
+        say(f"encrypted anew: {jobs_of(len(result.changed))}")
         if result.running:
-            click.echo(
+            say(
                 f"running or just changed: {jobs_of(len(result.running))}, run this again", err=True
             )
         if result.schedules:
-            click.echo(f"and of schedules: {', '.join(result.schedules)}")
+            say(f"and of schedules: {', '.join(result.schedules)}")
         for name, why in result.schedules_left.items():
-            click.echo(f"left: schedule {name}: {why}", err=True)
+            say(f"left: schedule {name}: {why}", err=True)
         for job_id, why in list(result.left.items())[:20]:
-            click.echo(f"left: job {job_id}: {why}", err=True)
+            say(f"left: job {job_id}: {why}", err=True)
     if result.running or result.left or result.schedules_left:
         raise click.exceptions.Exit(1)

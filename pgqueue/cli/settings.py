@@ -11,12 +11,14 @@ from pgqueue.app import App
 from pgqueue.cli.cells import Cut
 from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import json_option, on_database
-from pgqueue.cli.output import print_json, print_table, say_if_cut
+from pgqueue.cli.output import print_json, print_table, say_if_cut, to_json
+from pgqueue.cli.terminal import say
 from pgqueue.durations import duration_text
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
 from pgqueue.operations.queues import QueueRow
 from pgqueue.queues import FOREVER, changes
+from pgqueue.retry import Backoff
 
 OFF = "default"
 _WHOLE = {"limit", "burst", "max_pending", "priority", "max_retries"}
@@ -46,7 +48,7 @@ def queues_command(app: App, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no queue has settings")
+        say("no queue has settings")
     else:
         names = (
             "max_pending",
@@ -92,16 +94,16 @@ def queue_command(app: App, queue: str, as_json: bool, **given: str | None) -> N
         return
     if row is None:
         warn_of_unknown(app, queues=[queue])
-        click.echo(f"queue {queue} has no settings of its own")
+        say(f"queue {queue} has no settings of its own")
         return
     for name in _HELP:
         if (cell := _cell(row, _column(name))) != "-":
-            click.echo(f"{name}: {cell}")
-    click.echo(f"state: {_state(row)}")
+            say(f"{name}: {cell}")
+    say(f"state: {_state(row)}")
     if {"max_pending", "priority", "max_retries", "backoff", "expires"} & set(
         wanted
     ) and not row.declared:
-        click.echo(
+        say(
             f'no code declares it yet: that holds for pgqueue.enqueue() in SQL, and in Python for an app with'
             f' app.queue("{queue}")', err=True,
         )  # fmt: skip
@@ -131,12 +133,21 @@ def _cell(row: QueueRow, name: str) -> str:
     if name == "rate":
         return f"{value:.3g}/s"
     if name == "backoff":
-        return f"{duration_text(value['base'])}, then times {value['factor']:g} up to {duration_text(value['cap'])}"
+        return _curve(value)
     if name.startswith("keep_") and value >= FOREVER:
         return "forever"
     if name.startswith("keep_") or name in ("expires", "timeout"):
         return duration_text(value)
     return f"{value:,}" if name == "max_pending" else str(value)
+
+
+def _curve(stored: Any) -> str:
+    """A backoff that may come from SQL: a part may be left out, and be of any kind where checks were off."""
+    given = {**Backoff().as_json(), **(stored if isinstance(stored, dict) else {})}
+    base, factor, cap = (given[name] for name in ("base", "factor", "cap"))
+    if not all(isinstance(part, int | float) for part in (base, factor, cap)):
+        return to_json(stored, indent=None)
+    return f"{duration_text(base)}, then times {factor:g} up to {duration_text(cap)}"
 
 
 def _defaults(row: QueueRow) -> str:

@@ -22,12 +22,12 @@ from pgqueue.cli.output import (
     say_if_cut,
     to_json,
 )
+from pgqueue.cli.terminal import say, say_lines
 from pgqueue.cli.viewer import Viewer
 from pgqueue.job import TOO_LARGE, JobRow, Status
 from pgqueue.jsontext import MOST_CLAIMED
 from pgqueue.operations.jobs import MOST_LISTED, MOST_PAGE, Filter
 from pgqueue.operations.steps import StepRow
-from pgqueue.text import lines
 
 PAGE = MOST_PAGE // MOST_LISTED
 limit_option = click.option(
@@ -50,7 +50,7 @@ def list_command(app: App, as_json: bool) -> None:
         print_json(queues)
         return
     if not queues:
-        click.echo("no jobs yet")
+        say("no jobs yet")
         return
     columns = [
         "queue",
@@ -135,7 +135,7 @@ def _jobs(
 def _print_jobs(found: Iterator[JobRow], app: App, where: Filter, as_json: bool, none: str) -> None:
     if (first := next(found, None)) is None:
         warn_of_filter(app, where)
-        click.echo("[]" if as_json else none)
+        say("[]" if as_json else none)
         return
     jobs = chain([first], found)
     if as_json:
@@ -190,7 +190,7 @@ def _state(step: StepRow) -> str:
         return f"{'timed out' if timed_out else 'done'} {ago(step.finished_at)}"
     until = "" if step.wakes_at is None else ago(step.wakes_at)
     if step.event is not None:
-        return f"waits for event {printable(step.event)}, at most until {until}"
+        return f"waits for event {step.event}, at most until {until}"
     return f"sleeps, wakes {until}"
 
 
@@ -229,23 +229,24 @@ def job_command(
             f"{value:%Y-%m-%d %H:%M:%S %Z} ({ago(value)})" if hasattr(value, "tzinfo") else value
         )
         label = "waits" if name == "waiting_because" else name
-        click.echo(f"{label:12} {printable(shown)}")
+        say(f"{label:12} {printable(shown)}")
     if show_args:
-        click.echo(f"{'args':12} {printable(to_json(job.args, indent=None))}")
+        say(f"{'args':12} {printable(to_json(job.args, indent=None))}")
         end = app.client.ends([job_id])[job_id]
         if end.result is not None:
             result = TOO_LARGE if len(end.result) >= MOST_CLAIMED else end.result
-            click.echo(f"{'result':12} {printable(result)}")
+            say(f"{'result':12} {printable(result)}")
     for step in steps:
-        click.echo(f"{'step':12} {printable(step.name)}: {_state(step)}")
+        say(f"{'step':12} {step.name}: {_state(step)}")
     for a in attempts:
-        click.echo(f"\nattempt {a.attempt}: {printable(a.outcome)}, {ago(a.ended_at)}")
+        say("")
+        say(f"attempt {a.attempt}: {a.outcome}, {ago(a.ended_at)}")
         if a.log is not None:
-            click.echo(f"  {lines(a.log)}")
+            say_lines(a.log, indent="  ")
         if a.outcome == "succeeded":
             continue
         brief = a is not attempts[-1] and not tracebacks
         text = (
             f"{a.error_type}: {a.error}" if brief else a.traceback or f"{a.error_type}: {a.error}"
         )
-        click.echo(f"  {lines(text.rstrip())}")
+        say_lines(text.rstrip(), indent="  ")

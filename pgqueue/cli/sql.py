@@ -6,6 +6,7 @@ import click
 
 from pgqueue import config
 from pgqueue.cli.options import schema_option
+from pgqueue.cli.terminal import write
 from pgqueue.roles import check_prefix
 from pgqueue.sql import script
 
@@ -30,4 +31,4 @@ def roles_command(schema: str | None, prefix: str | None) -> None:
     """
     schema = schema or config.load().schema
     prefix = check_prefix(f"{schema}_"[:40] if prefix is None else prefix)
-    click.echo(script("roles", schema=schema, roles=prefix), nl=False)
+    write(script("roles", schema=schema, roles=prefix), nl=False)

@@ -10,6 +10,7 @@ from pgqueue.cli.application import load_app
 from pgqueue.cli.cells import Names
 from pgqueue.cli.options import json_option
 from pgqueue.cli.output import print_json, print_table
+from pgqueue.cli.terminal import say
 from pgqueue.definition import Definition
 from pgqueue.durations import duration_text
 
@@ -28,7 +29,7 @@ def tasks_command(path: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no tasks: import the modules that define them where the app is made")
+        say("no tasks: import the modules that define them where the app is made")
     else:
         print_table(
             ["task", "queue", "runs in", "#retries", "#timeout", "schedule", "aliases"],

@@ -8,6 +8,7 @@ from pgqueue.app import App
 from pgqueue.cli.cells import Names
 from pgqueue.cli.options import json_option, on_database
 from pgqueue.cli.output import print_json, print_table, say_if_cut
+from pgqueue.cli.terminal import say
 
 
 @click.command("workers")
@@ -23,7 +24,7 @@ def workers_command(app: App, as_json: bool) -> None:
     if as_json:
         print_json(workers)
     elif not workers:
-        click.echo("no workers")
+        say("no workers")
     else:
         print_table(
             ["id", "host", "#pid", "version", "queues", "state", "since", "last seen"],

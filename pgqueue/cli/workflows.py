@@ -8,6 +8,7 @@ from pgqueue.app import App
 from pgqueue.cli.cells import error_cell
 from pgqueue.cli.options import json_option, on_database, yes_option
 from pgqueue.cli.output import ago, count, print_json, print_table, printable
+from pgqueue.cli.terminal import ask, say
 from pgqueue.errors import ConfigError
 from pgqueue.operations.workflows import MOST_PARENTS, STATES, MemberRow
 
@@ -29,7 +30,7 @@ def workflows_command(
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no such workflows")
+        say("no such workflows")
     else:
         columns = ("blocked", "pending", "running", "succeeded", "dead", "cancelled")
         print_table(
@@ -59,7 +60,7 @@ def workflow_command(
     if cancel or retry:
         if not yes:
             verb = "Cancel" if cancel else "Retry"
-            click.confirm(f"{verb} workflow {workflow_id}?", abort=True, err=True)
+            ask(f"{verb} workflow {workflow_id}?")
         act = app.client.cancel_workflow if cancel else app.client.retry_workflow
         _report("cancelled" if cancel else "retried", act(workflow_id), as_json)
         return
@@ -67,7 +68,7 @@ def workflow_command(
     if as_json:
         print_json({"workflow": workflow, "jobs": jobs})
         return
-    click.echo(
+    say(
         f"workflow {workflow.id} {printable(workflow.name)}: {workflow.status}, {workflow.jobs} jobs"
     )
     print_table(
@@ -78,7 +79,7 @@ def workflow_command(
         ],
     )
     if workflow.jobs > len(jobs):
-        click.echo(f"and {workflow.jobs - len(jobs)} more: --json shows 10,000")
+        say(f"and {workflow.jobs - len(jobs)} more: --json shows 10,000")
 
 
 def _some(number: int) -> str:
@@ -89,7 +90,7 @@ def _report(verb: str, jobs: int, as_json: bool) -> None:
     if as_json:
         print_json({verb: jobs})
     else:
-        click.echo(f"{verb}: {jobs} jobs")
+        say(f"{verb}: {jobs} jobs")
 
 
 def _after(job: MemberRow) -> str:

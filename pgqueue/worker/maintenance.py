@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pgqueue.job import Status
 from pgqueue.operations import Operation, maintenance, steps, workflows
 from pgqueue.operations.maintenance import Rescued
+from pgqueue.text import one_line
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.pace import SLOW_SHARE, Pace
@@ -88,7 +89,7 @@ class Rescuer(Service):
     def _take_note(self, jobs: list[Rescued]) -> None:
         for job in jobs:
             self.log.warning("job %d (%s) attempt %d: its lease ran out, now %s",
-                             job.id, job.task, job.attempt, job.status)  # fmt: skip
+                             job.id, one_line(job.task), job.attempt, job.status)  # fmt: skip
             if job.status == Status.DEAD:
                 self._hooking.crashed(job.id, job.task, job.attempt)
         self._rescued()

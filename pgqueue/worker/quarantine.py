@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import limits, quarantine
 from pgqueue.operations.claims import Taking
+from pgqueue.text import one_line
 from pgqueue.worker import clock
 from pgqueue.worker.database import Database
 from pgqueue.worker.exchange import FIRST_IDLE_WAIT, Exchange
@@ -271,7 +272,7 @@ class SuspectExchange(Exchange):
         if len(jobs) == 1 and self._clear:
             job = jobs[0]
             self.log.info("job %d (%s) crashed its worker %d times: now it runs alone",
-                          job.id, job.task, job.crashes)  # fmt: skip
+                          job.id, one_line(job.task), job.crashes)  # fmt: skip
         else:
             self.log.info("%d suspects run, apart from other jobs as far as possible", len(jobs))
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations.claims import Finished, Recorded
 from pgqueue.outcome import Outcome
+from pgqueue.text import one_line
 
 log = logging.getLogger("pgqueue.job")
 
@@ -50,7 +51,7 @@ def _say(level: int, job: ClaimedJob, became: str, what: str) -> None:
         f" {job.max_retries + 1}: {what}"
     )
     with suppress(Exception):
-        log.log(level, "%s", text, extra=fields)
+        log.log(level, "%s", one_line(text), extra=fields)
 
 
 def _next(job: ClaimedJob, became: str, wait: float) -> str:

@@ -13,6 +13,7 @@ from pgqueue.control import Cancel, Control
 from pgqueue.definition import Definition
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Outcome
+from pgqueue.text import one_line
 from pgqueue.worker import clock
 
 Reason = Literal["timeout", "cancelled", "stopping", "lost"]
@@ -79,7 +80,14 @@ def say(log: logging.Logger, level: int, run: Run, text: str, *values: str) -> N
     """Log a line about a run; a closed stderr or a broken filter must not cost a result."""
     job = run.job
     with suppress(Exception):
-        log.log(level, f"job %d (%s) attempt %d: {text}", job.id, job.task, job.attempt, *values)
+        log.log(
+            level,
+            f"job %d (%s) attempt %d: {text}",
+            job.id,
+            one_line(job.task),
+            job.attempt,
+            *map(one_line, values),
+        )
 
 
 def interruption(reason: Reason | None, raised: BaseException) -> bool:
