@@ -13,6 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -190,11 +191,13 @@ def _differences(given: Any, back: Any, place: str) -> Iterator[tuple[str, Any, 
                 yield from _differences(*pair, f"{place}[{number}]")
     elif kind is dict:
         if isinstance(back, dict):
-            if not set(map(type, given)) <= {str} and given.keys() != back.keys():
+            if not set(map(type, given)) <= {str} and not _equal(set(given), set(back)):
                 yield f"the keys of {place}", next(iter(given)), next(iter(back), None)
             elif not set(map(type, given.values())) <= _PLAIN:
+                found = {_instants(key): value for key, value in back.items()}
                 for key, value in given.items():
-                    yield from _differences(value, back.get(key), f"{place}[{type(key).__name__}]")
+                    other = found.get(_instants(key))
+                    yield from _differences(value, other, f"{place}[{type(key).__name__}]")
     elif (names := fields_of(given)) is not None:
         if type(back) is not kind:
             yield place, given, back
@@ -210,9 +213,28 @@ def _differences(given: Any, back: Any, place: str) -> Iterator[tuple[str, Any, 
 
 def _equal(one: Any, other: Any) -> bool:
     try:
-        return bool(one == other)
+        return bool(one == other or _instants(one) == _instants(other))
     except Exception:  # a class that cannot be compared
         return False
+
+
+def _instants(value: Any) -> Any:
+    """The value with times in UTC.
+
+    To Python, a time that a change of the clock repeats or leaves out equals none of another zone.
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        with suppress(OverflowError):  # in the first or the last year
+            return value.astimezone(UTC)
+    elif isinstance(value, set | frozenset):
+        return frozenset(map(_instants, value))
+    elif isinstance(value, tuple):
+        return tuple(map(_instants, value))
+    elif isinstance(value, list):
+        return list(map(_instants, value))
+    elif isinstance(value, Mapping):
+        return {_instants(key): _instants(each) for key, each in value.items()}
+    return value
 
 
 def canonical(value: Any) -> Any:

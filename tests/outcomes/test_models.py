@@ -7,7 +7,8 @@ import uuid
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
@@ -157,6 +158,42 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "tuple": (list[int], (1, 2)),
     "text for a time": (dt.datetime, "2026-01-02T00:00:00Z"),
 }
+
+
+OSLO = ZoneInfo("Europe/Oslo")
+REPEATED = dt.datetime(2026, 10, 25, 2, 30, tzinfo=OSLO, fold=1)  # the clock goes back at 3
+LEFT_OUT = dt.datetime(2026, 3, 29, 2, 30, tzinfo=OSLO)  # the clock goes forward at 2
+
+
+class Stamp(BaseModel):
+    at: dt.datetime
+
+
+@dataclass
+class Stamped:
+    at: dt.datetime
+    before: tuple[dt.datetime, ...] = ()
+
+
+class Pair(NamedTuple):
+    at: dt.datetime
+    name: str
+
+
+@pytest.mark.parametrize("at", [REPEATED, REPEATED.replace(fold=0), LEFT_OUT, LEFT_OUT.replace(fold=1)])
+def test_times_around_a_change_of_the_clock(at: dt.datetime) -> None:
+    """To Python they equal no time of another zone, not even the same one in UTC."""
+    for kind, value in [
+        (dt.datetime, at), (dt.datetime | None, at), (list[dt.datetime], [at]), (set[dt.datetime], {at}),
+        (dict[dt.datetime, dt.datetime], {at: at}), (Stamp, Stamp(at=at)), (Stamped, Stamped(at, (at,))),
+        (Pair, Pair(at, "a")),
+    ]:  # fmt: skip
+        task = task_of(App("postgresql:///nowhere"), kind)
+        assert task.definition.signature.decode(task.call(value).args)
+    (back,) = task.definition.signature.decode(task.call(Pair(at, "a")).args).values()
+    assert back.at.timestamp() == at.timestamp()
+    with pytest.raises(ArgumentsError, match="Pair comes back as list"):
+        task_of(App("postgresql:///nowhere"), Any).call(Pair(at, "a"))
 
 
 def task_of(app: App, kind: Any, function: Any = None, **options: Any) -> Any:
