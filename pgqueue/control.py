@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pgqueue.durations import Duration, seconds
 
 
@@ -61,10 +63,17 @@ class Suspended(BaseException):
 
 def suspension(error: BaseException) -> Suspended | None:
     """The suspension that an error is, or that all errors of a group are."""
-    if isinstance(error, Suspended):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [suspension(each) for each in error.exceptions]
-        sure = [each for each in found if each is not None]
-        return min(sure, key=lambda each: each.after) if len(sure) == len(found) else None
-    return None
+    found = [each if isinstance(each, Suspended) else None for each in leaves_of(error)]
+    sure = [each for each in found if each is not None]
+    return min(sure, key=lambda each: each.after) if len(sure) == len(found) else None
+
+
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """The error itself, or those of a group and of the groups in it, in order, however deep they are."""
+    left = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left += reversed(each.exceptions)
+        else:
+            yield each

@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 import traceback as tb
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
-from pgqueue.control import Cancel, Control, Dead, Retry, Snooze, Suspended, suspension
+from pgqueue.control import (
+    Cancel,
+    Control,
+    Dead,
+    Retry,
+    Snooze,
+    Suspended,
+    leaves_of,
+    suspension,
+)
 from pgqueue.durations import LONGEST
 from pgqueue.text import one_line
 
@@ -85,7 +94,7 @@ def describe(error: BaseException, conceal: Callable[[str], str] = str) -> tuple
 def _message(error: BaseException) -> str:
     text = plain(str(error))
     if isinstance(error, BaseExceptionGroup):
-        first = list(islice(_leaves(error), MOST_NAMED))
+        first = list(islice(leaves_of(error), MOST_NAMED))
         text = "; ".join([text, *(f"{_name(each)}: {plain(str(each))}" for each in first)])
     return text
 
@@ -143,7 +152,15 @@ def _worth_a_retry(error: BaseException, retry_on: tuple[type[BaseException], ..
         return True
     if not isinstance(error, BaseExceptionGroup):
         return False
-    return all(_worth_a_retry(each, (*retry_on, Control, *_PASSING)) for each in error.exceptions)
+    left = list(error.exceptions)
+    while left:
+        each = left.pop()
+        if isinstance(each, (*retry_on, Control, *_PASSING)):
+            continue
+        if not isinstance(each, BaseExceptionGroup):
+            return False
+        left += each.exceptions
+    return True
 
 
 def _steering(group: BaseExceptionGroup[Any], kind: Kind) -> Control | None:
@@ -152,7 +169,7 @@ def _steering(group: BaseExceptionGroup[Any], kind: Kind) -> Control | None:
     The first of Dead, Cancel, Retry with the longest time, and Snooze with the longest. An error that is worth no
     retry weighs more than Retry, and any error more than Snooze, which would use no attempt.
     """
-    leaves = list(_leaves(group))
+    leaves = list(leaves_of(group))
     found = [each for each in leaves if isinstance(each, Control)]
     failed = len(found) + sum(isinstance(each, _PASSING) for each in leaves) < len(leaves)
     for steers in (Dead, Cancel, Retry, Snooze):
@@ -161,14 +178,6 @@ def _steering(group: BaseExceptionGroup[Any], kind: Kind) -> Control | None:
         if these := [each for each in found if isinstance(each, steers)]:
             return max(these, key=lambda each: getattr(each, "after", None) or 0.0)
     return found[0] if found and not failed else None
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each
 
 
 def storable(delay: float) -> float:
@@ -184,13 +193,15 @@ def storable(delay: float) -> float:
 
 
 def _decide_control(error: Control, conceal: Callable[[str], str]) -> Outcome:
-    name = type(error).__name__
-    reason = clean(conceal(plain(str(getattr(error, "reason", "")))), MESSAGE_LIMIT)
+    name = _attempt(lambda: one_line(clean(type(error).__name__, 200)), "an exception")
+    reason = _attempt(
+        lambda: clean(conceal(plain(str(getattr(error, "reason", "")))), MESSAGE_LIMIT),
+        "(the __str__ of its reason raised {})",
+    )
     match error:
         case Retry():
-            return Outcome(
-                "retry", None if error.after is None else storable(error.after), name, reason
-            )
+            after = getattr(error, "after", None)  # a subclass may have an __init__ of its own
+            return Outcome("retry", None if after is None else storable(after), name, reason)
         case Snooze():
             return Outcome("snooze", storable(error.after), name, reason)
         case Dead():

@@ -24,15 +24,21 @@ class Exited(BaseException):
 
 
 def run_to_end(runner: asyncio.Runner, main: Coroutine[Any, Any, T]) -> T:
-    """Run the worker in an event loop of its own, and go on whatever is raised out of this loop.
+    """Run the worker in an event loop of its own, and go on whatever is raised out of this loop, or stops it.
 
     The task that raised has the error as its result, so whoever awaits it hears of it.
     """
     loop = runner.get_loop()
     task = loop.create_task(main)
     while True:
+        ran: list[bool] = []
+        loop.call_soon(ran.append, True)
         try:
             return loop.run_until_complete(task)
+        except RuntimeError:
+            if task.done() or not ran:  # another loop runs in this thread
+                raise
+            log.error("a job stopped the event loop: the worker goes on")
         except EXITS as error:
             if task.done():
                 raise

@@ -53,6 +53,7 @@ MOST_AHEAD = 100
 START_WITHIN = 60.0
 LONGEST_REST = 30.0
 NUMBER = Struct("!Q")
+UNASKED = 256  # no exit code of a process: it ended with 0
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -149,7 +150,8 @@ class Processes:
             raise
         except ProcessExpired as error:
             when = "" if sent.began_at else ", before its handler began"
-            died = Outcome("retry", None, "ProcessDied", f"exit code {error.exitcode}{when}")
+            code = 0 if error.exitcode == UNASKED else error.exitcode
+            died = Outcome("retry", None, "ProcessDied", f"exit code {code}{when}")
             raise HandlerFailed(died) from None
         except BrokenProcessPool as error:
             raise self._broken(sent, error) from error
@@ -310,6 +312,12 @@ class _Killed(SpawnProcess):
 
     def terminate(self) -> None:
         self.kill()
+
+    @property
+    def exitcode(self) -> int | None:
+        # To the pool, one that ends with 0 has done what it was made for, and its job would never end. Ours end when
+        # they are killed; with 0 ends one whose handler calls ``os._exit(0)``.
+        return UNASKED if super().exitcode == 0 else super().exitcode
 
 
 class _Spawning(SpawnContext):

@@ -50,6 +50,13 @@ async def stray(how: str) -> None:
     task.exception()
 
 
+@app.task(name="stops")
+async def stops() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().stop()
+
+
 @app.task(name="innocent")
 async def innocent(ctx: Context) -> None:
     async with app.connections.aio() as connection:

@@ -154,6 +154,8 @@ def test_a_worker_process_goes_on(dsn: str, conn: psycopg.Connection) -> None:
         stray = [exiting_tasks.stray.enqueue(how).id for how in KINDS]
         eventually(lambda: {statuses(conn)[each] for each in bad} == {"dead"})
         eventually(lambda: {statuses(conn)[each] for each in stray} == {"succeeded"})
+        stops = exiting_tasks.stops.enqueue().id
+        eventually(lambda: statuses(conn)[stops] == "succeeded")
         conn.execute("create table go ()")
         eventually(lambda: statuses(conn)[innocent] == "succeeded")
         assert conn.execute(

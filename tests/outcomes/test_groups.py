@@ -73,6 +73,17 @@ def test_which_are_worth_a_retry(error: BaseException, kind: str) -> None:
         assert judged(error, retry_on=(ConnectionError, ExceptionGroup))[0] == "retry"
 
 
+def test_how_deep_it_is_does_not_matter() -> None:
+    for inner in (Dead("no"), Suspended(5), ConnectionResetError(), ValueError()):
+        error: BaseException = inner
+        for _ in range(3000):
+            error = group(error)
+        assert (
+            judged(error, retry_on=(ConnectionError,))[0]
+            == judged(group(inner), retry_on=(ConnectionError,))[0]
+        )
+
+
 def test_the_message_names_the_errors() -> None:
     error = group(ValueError("one"), group(KeyError("two")))
     assert (

@@ -180,7 +180,9 @@ class Pair(NamedTuple):
     name: str
 
 
-@pytest.mark.parametrize("at", [REPEATED, REPEATED.replace(fold=0), LEFT_OUT, LEFT_OUT.replace(fold=1)])
+@pytest.mark.parametrize(
+    "at", [REPEATED, REPEATED.replace(fold=0), LEFT_OUT, LEFT_OUT.replace(fold=1)]
+)
 def test_times_around_a_change_of_the_clock(at: dt.datetime) -> None:
     """To Python they equal no time of another zone, not even the same one in UTC."""
     for kind, value in [

@@ -48,6 +48,8 @@ def do(deed: str) -> None:
             ctypes.string_at(0)
         case "exit":
             os._exit(7)
+        case "exit well":
+            os._exit(0)
         case "memory":  # what the kernel does to a process over its limit, without a limit to set
             resource.setrlimit(resource.RLIMIT_AS, (2**32, resource.RLIM_INFINITY))
             bytearray(2**40)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
-from pgqueue import App, Job
+from pgqueue import App, Cancel, Dead, Job, Retry, Snooze
 from tests.poison import tasks
-from tests.poison.errors import ERRORS
+from tests.poison.errors import ERRORS, HostileError
 from tests.support import drain
 
 RECURSION = {**ERRORS, "recursion": RecursionError}
@@ -80,3 +82,38 @@ async def test_a_backoff_of_ones_own_cannot_stop_the_record(
     ).fetchall()  # fmt: skip
     assert rows == [("pending", 1, True)] * len(answers)
     assert conn.execute("select count(*) from ledger").fetchone() == (1,)
+
+
+class OfAService(Retry):
+    """As many write it, without the __init__ of its base."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+async def test_what_steers_does_so_though_its_text_cannot_be_had(
+    app: App, conn: psycopg.Connection
+) -> None:
+    hostile: Any = HostileError()
+    deep: BaseException = Dead("deep")
+    for _ in range(3000):
+        deep = ExceptionGroup("g", [deep])
+    steers = {
+        "dead": (Dead(hostile), "dead", "Dead"), "cancel": (Cancel(hostile), "cancelled", "Cancel"),
+        "retry": (Retry(hostile, after="1h"), "pending", "Retry"),
+        "snooze": (Snooze("1h", hostile), "pending", "Snooze"),
+        "own": (OfAService(5), "pending", "OfAService"), "deep": (deep, "dead", "Dead"),
+    }  # fmt: skip
+
+    @app.task(name="t", backoff="1h")
+    async def t(how: str) -> None:
+        raise steers[how][0]
+
+    jobs = {t.enqueue(how).id: how for how in steers}
+    await drain(app)
+    rows = conn.execute(
+        "select j.id, j.status, a.error_type from pgqueue.jobs j join pgqueue.attempts a on a.job_id = j.id"
+    ).fetchall()
+    assert {jobs[job]: (status, kind) for job, status, kind in rows} == {
+        how: expected[1:] for how, expected in steers.items()
+    }

@@ -60,6 +60,7 @@ def test_each_way_to_die(workers: Workers, ledger: psycopg.Connection, task: tas
         ("kill", "ProcessDied: exit code -9"),
         ("segfault", "ProcessDied: exit code -11"),
         ("exit", "ProcessDied: exit code 7"),
+        ("exit well", "ProcessDied: exit code 0"),
         ("memory", "MemoryError"),
     ],
 )
