@@ -31,7 +31,7 @@ from pgqueue.worker.database import DatabaseTrouble
 from pgqueue.worker.deadlines import Deadlines
 from pgqueue.worker.processes import HandlerFailed, Processes
 from pgqueue.worker.run import Run, interrupted, interruption, say
-from pgqueue.worker.tracebacks import clear_tracebacks
+from pgqueue.worker.tracebacks import clear_locals, clear_tracebacks
 from pgqueue.worker.unknown import Unknown
 
 log = logging.getLogger("pgqueue.job")
@@ -262,6 +262,8 @@ class Handlers:
                 return value if value is None else self._ended_on_loop(run, value), None
             return None, None  # a manager swallowed it
         except BaseException as error:
+            if len(inside) == len(self._around):  # no manager on the loop is to see it
+                clear_locals(error)
             return None, error
 
     def _ended_on_loop(self, run: Run, value: Any) -> Any:

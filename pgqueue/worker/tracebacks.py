@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from types import FrameType
+from types import FrameType, TracebackType
 
 _GENERATORS = (
     inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -25,11 +25,25 @@ def clear_tracebacks(error: BaseException) -> None:
     """
     for each in _related(error):
         traceback, each.__traceback__ = each.__traceback__, None
-        while traceback is not None:
-            frame, traceback = traceback.tb_frame, traceback.tb_next
-            if not _suspended(frame):
-                with suppress(RuntimeError):  # it still runs, in another thread
-                    frame.clear()
+        _clear_frames(traceback)
+
+
+def clear_locals(error: BaseException) -> None:
+    """The same, but the tracebacks stay, so that the error can still be described: in the thread that failed.
+
+    Until the event loop has described it the thread would hold the objects, and free them from another thread, which
+    leaves them to the allocator for longer.
+    """
+    for each in _related(error):
+        _clear_frames(each.__traceback__)
+
+
+def _clear_frames(traceback: TracebackType | None) -> None:
+    while traceback is not None:
+        frame, traceback = traceback.tb_frame, traceback.tb_next
+        if not _suspended(frame):
+            with suppress(RuntimeError):  # it still runs, in this thread or another
+                frame.clear()
 
 
 def _related(error: BaseException) -> Iterator[BaseException]:

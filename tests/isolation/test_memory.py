@@ -17,7 +17,7 @@ import pytest
 from pgqueue import App, Context, Dead, Ended
 from pgqueue.worker.tracebacks import clear_tracebacks
 from tests.isolation import process_tasks
-from tests.support import drain, working
+from tests.support import drain, eventually, working
 
 
 class Big:
@@ -172,6 +172,81 @@ async def test_failed_jobs_hold_nothing(app: App, held: Held, kind: str, around:
         await ended(app, "dead", len(WAYS))
         assert held.made == 14
         assert held.alive == 0
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["alone", "around"])
+async def test_a_thread_lets_go_by_itself(app: App, held: Held, around: bool) -> None:
+    """Before the event loop, which is held up here, hears of the failure."""
+    waiting, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    gone: list[bool] = []
+    errors: list[BaseException] = []
+
+    if around:
+
+        @app.around_run
+        @contextmanager
+        def inside(ctx: Context) -> Iterator[None]:
+            try:
+                yield
+            except Exception as error:
+                assert error.__traceback__ is not None
+                errors.append(error)
+                raise
+            finally:
+                errors.clear()
+
+    @app.task(name="fails", max_retries=0)
+    def fails() -> None:
+        loop.call_soon_threadsafe(waiting.set)
+        go.wait()
+        in_a_group(held)
+
+    @app.task(name="holds_up")
+    async def holds_up() -> None:
+        await waiting.wait()
+        go.set()
+        gone.append(eventually(lambda: held.made == 6 and held.alive == 0))
+
+    await fails.aenqueue()
+    await holds_up.aenqueue()
+    async with working(app):
+        await ended(app, "dead", 1)
+        await ended(app, "succeeded", 1)
+    assert gone == [True]
+    (attempt,) = await app.aclient.attempts(1)
+    assert "in in_a_group" in (attempt.traceback or "")
+
+
+async def test_a_manager_on_the_loop_sees_the_locals_of_a_failed_thread(app: App) -> None:
+    """As error trackers show them."""
+    seen: list[Any] = []
+
+    @app.around_run
+    @asynccontextmanager
+    async def tracker(ctx: Context) -> AsyncIterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            traceback = error.__traceback__
+            while traceback is not None:
+                seen.append(dict(traceback.tb_frame.f_locals))
+                traceback = traceback.tb_next
+            raise
+
+    @app.around_run
+    @contextmanager
+    def beside_it(ctx: Context) -> Iterator[None]:
+        yield
+
+    @app.task(name="fails", max_retries=0)
+    def fails() -> None:
+        kept = "still here"
+        raise ValueError(kept)
+
+    await fails.aenqueue()
+    await drain(app)
+    assert seen[-1] == {"kept": "still here"}
 
 
 async def ended(app: App, status: Any, count: int) -> None:
