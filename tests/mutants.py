@@ -34,6 +34,7 @@ TESTS = [
     "tests/queues",
     "tests/schema/test_names.py",
     "tests/deploys",
+    "tests/poison/test_suspects.py",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -109,18 +110,30 @@ MUTANTS = [
     *[Mutant(f"pgqueue/sql/{file}.sql", part, old, new) for file, part in (
         ("maintenance", "chosen"), ("workflows", "chosen")) for old, new in (
         ("and j.id not in (select unnest(:not_ids::bigint[]))", ""), ("and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))", ""))],
-    *[Mutant("pgqueue/sql/quarantine.sql", statement, old, new) for statement, old, new in (
-        ("end_isolation", " skip locked", ""), ("end_isolation", " and j.claim_id = t.claim_id", ""),
-        ("due", "and (j.expires_at is null or j.expires_at > now())", "and true"),
-        ("due", "q.paused_at is not null and ", "false and "), ("due", " where t.paused_at is not null", " where false"),
-        ("due", "(:queues::text[] is null or j.queue = any (:queues::text[]))", "true"),
-        ("claim_suspects", "and j.limit_key is null and not exists", "and true or false and not exists"),
-        ("claim_suspects", "and j.quarantine >= (select first.quarantine from first)", ""),
-        ("claim_suspects", "least((select first.quarantine from first), :limit::integer)", ":limit::integer"),
-        ("claim_suspects", "quarantine = (select count(*) from pick)", "quarantine = 1"),
-        ("claim_suspects", " or :worker_id::uuid <> all (j.left_by)", ""))],
     *[Mutant("pgqueue/sql/workers.sql", "worker_seen", old, new) for old, new in ((" skip locked", ""),
         ("w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)", "true"))],
+    *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
+        ("when j.quarantine = 1 and (", "when ("), ("case when j.quarantine = 1 or j.crashes", "case when true or j.crashes"),
+        (" or j.attempt > j.max_retries then :together", " then :together"), ("greatest(j.quarantine / 4, 1)", "j.quarantine"),
+        ("when j.max_retries = 0 then 'dead'", ""), ("when j.cancel_requested then 'cancelled'", "when false then 'cancelled'"))],
+    *[Mutant("pgqueue/sql/quarantine.sql", "due", old, new) for old, new in (
+        ("(case when j.status = 'pending' then j.quarantine end)", "j.quarantine"), (" and j.run_at <= now()", ""),
+        ("and (:queues::text[] is null or j.queue = any (:queues::text[]))", "and (:queues::text[] is null or true)"),
+        ("and (j.expires_at is null or j.expires_at > now())", ""), (" and q.name in (j.queue, '*')", ""),
+        ("in (j.queue, '*')", "in (j.queue)"), ("in (j.queue, '*')", "in ('*')"), ("where t.paused_at is not null", "where false"))],
+    *[Mutant("pgqueue/sql/quarantine.sql", "claim_suspects", old, new) for old, new in (
+        (" or :worker_id::uuid <> all (j.left_by)", ""), (" or j.left_until <= now()", ""), ("j.limit_key is null and ", ""),
+        ("q.name = j.queue and ", ""), ("coalesce(q.max_running, q.rate)", "q.max_running"),
+        ("coalesce(q.max_running, q.rate)", "q.rate"), ("and j.quarantine >= (select first.quarantine from first)", ""),
+        ("least((select first.quarantine from first), :limit::integer)", ":limit::integer"),
+        ("least((select first.quarantine from first), :limit::integer)", "(select first.quarantine from first)"),
+        ("for no key update of j skip locked", "for no key update of j nowait"), ("(select count(*) from pick)", "16"))],
+    *[Mutant("pgqueue/sql/quarantine.sql", "end_isolation", old, new) for old, new in (
+        (OWN, ""), ("where j.status = 'running' and ", "where "), (" and j.quarantine = 1", ""), (" skip locked", ""))],
+    *_claims("fail", ("quarantine = case when own.ended then null else j.quarantine end", "quarantine = j.quarantine"),
+             ("quarantine = case when own.ended then null else j.quarantine end", "quarantine = null"),
+             ("crashes = case when own.ended then 0 else j.crashes end", "crashes = j.crashes"),
+             ("crashes = case when own.ended then 0 else j.crashes end", "crashes = 0")),
     *[Mutant("pgqueue/sql/jobs.sql", "cancel_jobs", old, new) for old, new in (
         (" and j.status in ('blocked', 'pending', 'running')", ""),
         (ORDER, "for no key update of j"))],
@@ -131,7 +144,8 @@ MUTANTS = [
         (" and j.status <> 'running'", ""), ("j.status = :status::text and ", ""))],
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(
         part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
-        ("and q.paused_at is not null)", "and false)"),
+        ("and q.paused_at is not null)", "and false)"), (" and j.quarantine is null", ""),
+        ("and j.task <> all (:without::text[])", "and (:without::text[] is null or true)"),
         ("where t.paused_at is not null", "where false"), ("and j.limit_key is null", "and true"),
         ("coalesce(q.max_running, q.rate)", "null::integer"))],
     *[Mutant(SCHEMA, "claim_limited", old, new) for old, new in (

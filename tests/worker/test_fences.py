@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from pgqueue import App, ClaimLost, Context
 from pgqueue.job import TRANSITIONS, ClaimedJob, NewJob, Status
 from pgqueue.operations import claims, maintenance, quarantine
-from pgqueue.operations.claims import Finished
+from pgqueue.operations.claims import Finished, Lane, Taking
 from pgqueue.operations.quarantine import TOGETHER
 from pgqueue.outcome import RELEASED, SUCCEEDED, Outcome
 from pgqueue.worker.database import Database
@@ -427,3 +428,24 @@ def _blocked_moves(conn: psycopg.Connection) -> set[tuple[Status, Status]]:
         after = statuses(conn)
         walked |= {(Status(before[j]), Status(after[j])) for _, j in rows if before[j] != after[j]}
     return walked
+
+
+@pytest.mark.parametrize("how", ["claim", "sweep", "trade", "trade_and_delete"])
+async def test_a_claim_leaves_suspects_and_what_is_for_others(
+    app: App, database: Database, conn: psycopg.Connection, how: str
+) -> None:
+    """Suspects for the quarantine; tasks for whoever has a process free."""
+    added = await app.aclient.insert([NewJob(t, "{}") for t in ("t", "crowded", "suspect", "t")])
+    conn.execute("update pgqueue.jobs set quarantine = 16 where task = 'suspect'")
+    taking: Taking = {"limit": 9, "claim_id": uuid4(), "worker_id": WORKER, "lease": 60}
+    lanes = [Lane("default", 0, datetime(2000, 1, 1, tzinfo=UTC), 0)]
+    match how:
+        case "claim":
+            jobs = await database.run(claims.claim(lanes, without=["crowded"], **taking))
+        case "sweep":
+            jobs = (await database.run(claims.sweep(None, without=["crowded"], **taking))).jobs
+        case _:
+            delete = how == "trade_and_delete"
+            trade = claims.trade([], lanes, delete=delete, without=["crowded"], **taking)
+            _, jobs = await database.run(trade)
+    assert [job.id for job in jobs] == [added[0], added[3]]
