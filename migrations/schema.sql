@@ -1309,6 +1309,21 @@ begin
     again := '{}';
     locked := '{}';
     if failed <> '{}' then
+        -- What is being put back fails nobody: a retry has the row of the workflow for itself. Then each is looked at anew.
+        with held as materialized (
+            select w.id from pgqueue.workflows w
+             where w.id in (select m.workflow_id from pgqueue.workflow_jobs m where m.job_id = any (failed))
+             for share of w skip locked
+        )
+        select coalesce(array_agg(f.id) filter (where w.id is null or h.id is not null), '{}'),
+               coalesce(array_agg(f.id) filter (where w.id is not null and h.id is null), '{}')
+          into failed, locked
+          from unnest(failed) f(id)
+          left join pgqueue.workflow_jobs m on m.job_id = f.id
+          left join pgqueue.workflows w on w.id = m.workflow_id
+          left join held h on h.id = w.id;
+        failed := array(select f.id from unnest(failed) f(id) left join pgqueue.jobs p on p.id = f.id
+                         where p.id is null or p.status in ('dead', 'cancelled'));
         -- Those that are cancelled, or run, for it.
         with touched as materialized (
             select found.*
@@ -1347,7 +1362,7 @@ begin
                || case when (select count(*) from touched) = most then ended else '{}' end
           into released, again
           from woken left join changed c on true;
-        select coalesce(array_agg(e.id), '{}') into locked
+        select locked || coalesce(array_agg(e.id), '{}') into locked
           from unnest(failed) e(id)
          where exists (select from pgqueue.dependencies d
                          join pgqueue.workflow_jobs m on m.job_id = d.job_id
@@ -1477,6 +1492,86 @@ as $$
 $$;
 comment on function pgqueue.cancel_workflow is 'Cancel all jobs of a workflow that have not ended, ask running ones to stop; returns how many';
 
+-- Each workflow is open again, and what was cancelled because one of these jobs failed waits for it again, and so on down the
+-- graph. Whoever changes whether a job has failed has the row of its workflow first, and so waits for nobody who waits for
+-- it; settle() looks at failures with a share of that row.
+create function pgqueue.retry_members(ids bigint[], args jsonb default null) returns setof bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+as $$
+declare
+    member pgqueue.workflow_jobs;
+    failing boolean;
+    holder bigint;
+    level bigint[];
+    back bigint[] := '{}';
+begin
+    perform 1 from pgqueue.workflows w
+      where w.id in (select m.workflow_id from pgqueue.workflow_jobs m where m.job_id = any (ids))
+      order by w.id
+        for no key update of w;
+    -- In the order of their ids: so what others wait for comes first.
+    for member in
+        select m.* from pgqueue.workflow_jobs m where m.job_id = any (ids) order by m.job_id
+    loop
+        if member.job_id = any (back) then
+            return next member.job_id; -- with one that it waits for
+            continue;
+        end if;
+        perform 1 from pgqueue.jobs j
+          where j.id = member.job_id and j.status in ('dead', 'cancelled') for no key update of j skip locked;
+        continue when not found;
+        select bool_or(p.id is null or p.status in ('dead', 'cancelled')),
+               max(d.parent_id) filter (where p.status in ('blocked', 'pending', 'running')
+                                           or member.if_failed = 'hold' and (p.id is null or p.status in ('dead', 'cancelled')))
+          into failing, holder
+          from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
+         where d.job_id = member.job_id;
+        -- It would be cancelled again.
+        continue when failing and member.if_failed = 'cancel' or not failing and holder is null and member.if_failed = 'only';
+        if failing and member.if_failed = 'only' then
+            holder := null;
+        end if;
+        update pgqueue.jobs j
+           set status = case when holder is null then 'pending' else 'blocked' end, attempt = 0, crashes = 0, quarantine = null,
+               run_at = clock_timestamp(), finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null,
+               expires_at = null, progress = null, left_by = null, left_at = null, args = coalesce(retry_members.args, j.args)
+         where j.id = member.job_id;
+        update pgqueue.workflow_jobs m set watched = holder where m.job_id = member.job_id;
+        return next member.job_id;
+        level := array[member.job_id];
+        while level is not null loop
+            back := back || level;
+            with lost as materialized (
+                select j.id, (select max(d.parent_id) from pgqueue.dependencies d join pgqueue.jobs p on p.id = d.parent_id
+                               where d.job_id = j.id and p.status in ('blocked', 'pending', 'running')) as holder
+                  from pgqueue.jobs j
+                  join pgqueue.workflow_jobs m on m.job_id = j.id
+                 where j.id in (select d.job_id from pgqueue.dependencies d where d.parent_id = any (level))
+                   and m.if_failed = 'cancel' and j.status = 'cancelled'
+                   and starts_with(j.last_error, 'ParentFailed: ')
+                   and not exists (select from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
+                                    where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')))
+                 order by j.id
+            ), watching as (
+                update pgqueue.workflow_jobs m set watched = l.holder from lost l where m.job_id = l.id
+            ), again as (
+                update pgqueue.jobs j set status = 'blocked', finished_at = null, last_error = null
+                  from lost l where j.id = l.id and j.status = 'cancelled' returning j.id
+            )
+            select array_agg(a.id) into level from again a;
+        end loop;
+    end loop;
+    -- A workflow watches from its last job that has not ended on.
+    update pgqueue.workflows w
+       set status = null, finished_at = null, watched = greatest(w.watched, o.last)
+      from (select m.workflow_id, max(m.job_id) as last from pgqueue.workflow_jobs m where m.job_id = any (back) group by 1) o
+     where w.id = o.workflow_id;
+end $$;
+comment on function pgqueue.retry_members is
+    'Puts dead and cancelled jobs of workflows back, with those that were cancelled because they failed; not one that would be cancelled again, since another that it waits for has failed';
+
 create function pgqueue.retry_workflow(id bigint) returns bigint
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
@@ -1485,6 +1580,7 @@ declare
     chosen bigint;
     look bigint[];
 begin
+    perform 1 from pgqueue.workflows w where w.id = retry_workflow.id for no key update of w;
     with members as materialized (
         select m.job_id, (select max(d.parent_id) from pgqueue.dependencies d where d.job_id = m.job_id) as parent
           from pgqueue.workflow_jobs m
@@ -1949,7 +2045,8 @@ revoke execute on function
     pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]), pgqueue.any_due(text, bigint[]),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
-    pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint), pgqueue.retry_workflow(bigint),
+    pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint),
+    pgqueue.retry_members(bigint[], jsonb), pgqueue.retry_workflow(bigint),
     pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.wake_waiting(bigint[], bigint[], bigint[]), pgqueue.emit(text, jsonb),

@@ -88,6 +88,8 @@ class Client(QueueClient):
     ) -> bool:
         """Put a dead or cancelled job back, with edited arguments if given; False if it is neither.
 
+        In a workflow what was cancelled because it failed comes back too; False if it waits for another that failed.
+
         An edited ``"[redacted]"`` keeps what is stored; what was encrypted is encrypted again.
 
         Raises:
@@ -291,6 +293,8 @@ class AsyncClient(AsyncQueueClient):
         self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
     ) -> bool:
         """Put a dead or cancelled job back, with edited arguments if given; False if it is neither.
+
+        In a workflow what was cancelled because it failed comes back too; False if it waits for another that failed.
 
         An edited ``"[redacted]"`` keeps what is stored; what was encrypted is encrypted again.
 

@@ -186,6 +186,17 @@ MUTANTS = [
         ("|| array(select distinct p.next from passed p where p.next is not null)", ""),
         ("(m.if_failed = 'continue' or e.id = any (well))", "true"),
         ("= most then ended", "= -1 then ended"), ("= most then watched_still", "= -1 then watched_still"))],
+    *[Mutant(SCHEMA, "settle", old, new) for old, new in (
+        ("for share of w skip locked", "for share of w"), ("(where w.id is null or h.id is not null)", "(where true)"))],
+    *[Mutant(SCHEMA, "retry_members", old, new) for old, new in (
+        (" skip locked", ""), ("and starts_with(j.last_error, 'ParentFailed: ')\n", "\n"),
+        ("continue when failing and member.if_failed = 'cancel' or", "continue when"),
+        (" or not failing and holder is null and member.if_failed = 'only'", ""),
+        (" or member.if_failed = 'hold' and (p.id is null or p.status in ('dead', 'cancelled'))", ""),
+        ("if failing and member.if_failed = 'only' then", "if false then"),
+        ("order by m.job_id", "order by m.job_id desc"), ("greatest(w.watched, o.last)", "w.watched"),
+        ("set status = null, finished_at = null, watched", "set watched"),
+        ("where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')))", "where false)"))],
     *[Mutant(SCHEMA, "check_claim", old, new) for old, new in (
         (" and j.claim_id = check_claim.claim_id", ""), (" and j.status = 'running'", ""),
         ("for no key update of j", ""))],

@@ -239,6 +239,11 @@ def _why_not(client: Client, job_id: int) -> str:
         return "does not exist"
     if job.unique_key is not None and job.status in (Status.DEAD, Status.CANCELLED):
         return f"is {job.status.value}, and another job has its unique key: cancel that one first"
+    if job.workflow_id is not None and job.status in (Status.DEAD, Status.CANCELLED):
+        return (
+            f"is {job.status.value}, and would be again: retry what failed before it, or all that failed:"
+            f" pgqueue workflow {job.workflow_id} --retry"
+        )
     return f"is {job.status.value}"
 
 

@@ -166,10 +166,10 @@ select f.id
 
 -- name: retry_jobs
 -- Put those of these jobs that are dead or cancelled, or of the one status, and still match, back as pending, as new; but
--- not those whose unique key another job holds now.
+-- not those whose unique key another job holds now, nor those of workflows that would be cancelled again.
 with chosen as materialized (
     select j.id, j.queue, j.unique_key is not null as keyed from pgqueue.jobs j
-     where j.id = any (:ids::bigint[])
+     where j.id = any (:ids::bigint[]) and j.workflow_id is null
        and j.status in ('dead', 'cancelled')
        and (:status::text is null or j.status = :status::text)
        and (j.unique_key is null or j.unique_until <> 'finished' or not exists (
@@ -190,8 +190,18 @@ with chosen as materialized (
     returning j.id, j.queue
 ), keyed as materialized (
     select c.id, c.queue from chosen c where c.keyed and pgqueue.retry_keyed(c.id, :args::text::jsonb)
+), members as materialized (
+    -- Not locked here: the rows of their workflows come first.
+    select r.id, j.queue
+      from pgqueue.retry_members(array(
+               select j.id from pgqueue.jobs j
+                where j.id = any (:ids::bigint[]) and j.workflow_id is not null and j.status in ('dead', 'cancelled')
+                  and (:status::text is null or j.status = :status::text) and
+-- include: matches
+           ), :args::text::jsonb) as r(id)
+      join pgqueue.jobs j on j.id = r.id
 ), again as (
-    select b.id, b.queue from back b union all select k.id, k.queue from keyed k
+    select b.id, b.queue from back b union all select k.id, k.queue from keyed k union all select m.id, m.queue from members m
 ), woken as (
     select count(pgqueue.notify(q.queue)) as n
       from (select distinct a.queue from again a) q

@@ -215,14 +215,14 @@ def _ended_workflow(stage: Stage, these: Jobs) -> None:
     )
 
 
-def _with_parents(stage: Stage, these: Jobs) -> None:
-    """Each of the jobs waits for one parent that has succeeded; a third waits for one that is dead."""
+def _with_parents(stage: Stage, these: Jobs, one_in: int = 3) -> None:
+    """Each of the jobs waits for one parent that has succeeded; ``one_in`` waits for one that is dead."""
     _in_workflow(stage, these)
     rows = stage.looker.execute(
         "insert into pgqueue.jobs (task, queue, status, finished_at)"
-        " select 't', 'parents', case when i %% 3 = 0 then 'dead' else 'succeeded' end, now()"
+        " select 't', 'parents', case when i %% %s = 0 then 'dead' else 'succeeded' end, now()"
         " from generate_series(1, %s) i returning id",
-        (len(these.ids),),
+        (one_in, len(these.ids)),
     )
     parents = these.extra["parents"] = sorted(row[0] for row in rows.fetchall())
     stage.looker.execute(
@@ -232,6 +232,26 @@ def _with_parents(stage: Stage, these: Jobs) -> None:
              from unnest(%(ids)s::bigint[], %(parents)s::bigint[]) as p(job, parent) where m.job_id = p.job""",
         {"ids": these.ids, "parents": parents},
     )
+
+
+def _lost(stage: Stage, these: Jobs) -> None:
+    """Each was cancelled since the one it waits for is dead."""
+    _with_parents(stage, these, 1)
+    stage.looker.execute(
+        "update pgqueue.jobs set last_error = 'ParentFailed: job' where id = any(%s)", (these.ids,)
+    )
+    stage.looker.execute(
+        "update pgqueue.workflow_jobs set watched = null where job_id = any(%s)", (these.ids,)
+    )
+    stage.looker.execute(
+        """with p as (update pgqueue.jobs set workflow_id = %(workflow)s where id = any(%(parents)s) returning id)
+           insert into pgqueue.workflow_jobs (job_id, workflow_id) select p.id, %(workflow)s from p""",
+        these.extra,
+    )
+
+
+def _retried(these: Jobs) -> Sequence[Operation[Any]]:
+    return [replace(jobs.retry(these.extra["parents"]), decode=lambda rows: None)]
 
 
 def _settled(these: Jobs) -> Sequence[Operation[Any]]:
@@ -337,6 +357,9 @@ WORKFLOWS = [
     *[Case(f"cancel a workflow of {state} ones", "cancel_workflow", state,
            one(lambda j: workflows.cancel(j.extra["workflow"])), make=_in_workflow, waits=True)
       for state in ("pending", "running")],
+    Case("retry members of a workflow", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids)), make=_in_workflow,
+         without=("retry",)),
+    Case("retry what others were lost with", "retry_jobs", "cancelled", _retried, make=_lost, waits=True),
     Case("retry a workflow", "retry_workflow", "dead", one(lambda j: workflows.retry(j.extra["workflow"])),
          make=_in_workflow, waits=True),
     Case("prune workflows", "prune_workflows", "succeeded",

@@ -145,7 +145,7 @@ grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
-    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.cancel_workflow(bigint),
+    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.retry_members(bigint[], jsonb), pgqueue.cancel_workflow(bigint),
     pgqueue.retry_workflow(bigint), pgqueue.settle(bigint[], bigint[], bigint[]) to pgqueue_operator;
 
 commit;
