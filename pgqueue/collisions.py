@@ -57,10 +57,10 @@ def check_collisions(text: str) -> None:
         each = pending.pop()
         if isinstance(each, dict):
             values: Iterable[Any] = each
-            pending += each.values()
+            pending += filter(None, each.values())
         elif isinstance(each, list):
             values = each
-            pending += each
+            pending += filter(None, each)
         else:
             continue
         if len(each) > MOST:

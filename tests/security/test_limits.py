@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, ArgumentsError
-from pgqueue.jsontext import MOST_CLAIMED, check_stored
+from pgqueue.jsontext import MOST_CLAIMED, check_stored, check_text
 from pgqueue.sql import load
 from tests.support import drain
 
@@ -87,8 +87,12 @@ INSERT = "insert into pgqueue.jobs (task, args, run_at) values ('t', %s, now() -
         (json.dumps({"value": "é" * 600_000}, ensure_ascii=False), "too large: 1,200,0"),
         (nested(65), "nested deeper than 64"),
         (nested(5000), "nested deeper than 64"),
+        (
+            '{"value": [' + "{}," * 100_000 + "[]]}",
+            "too many: 100,003 lists and objects, at most 100,000",
+        ),
     ],
-    ids=["large", "huge", "large in bytes", "deep", "very deep"],
+    ids=["large", "huge", "large in bytes", "deep", "very deep", "many"],
 )
 async def test_only_the_job_over_the_limit_is_dead(
     app: App, conn: psycopg.Connection, args: str, says: str
@@ -161,3 +165,13 @@ def test_the_curve_of_a_backoff(conn: psycopg.Connection) -> None:
     assert conn.execute("select pgqueue.backoff(1000000) <= interval '1 hour'").fetchone() == (
         True,
     )
+
+
+@pytest.mark.filterwarnings("ignore:pgqueue")
+def test_what_a_producer_may_enqueue_of_lists_and_objects() -> None:
+    """Those in text are none."""
+    check_text(json.dumps({"value": [[]] * 99_990}))
+    check_text(json.dumps({"value": "[{" * 200_000}))
+    for many in ([[]] * 100_000, [{"a": []}] * 60_000):
+        with pytest.raises(ArgumentsError, match=r"too many: \d+,\d+ lists and objects"):
+            check_text(json.dumps({"value": many}))
