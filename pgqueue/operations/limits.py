@@ -54,6 +54,11 @@ def claim(
     return Operation("claim_limited", values, decode)
 
 
+def prune_buckets(*, limit: int = 1000) -> Operation[list[str]]:
+    """Delete one batch of token buckets that are full again; returns their names."""
+    return Operation("prune_buckets", {"limit": limit}, lambda rows: [row[0] for row in rows])
+
+
 def declare(
     tasks: Mapping[str, Limits], queues: Mapping[str, QueueSettings]
 ) -> Operation[list[str]]:

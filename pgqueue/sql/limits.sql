@@ -88,6 +88,27 @@ select coalesce(k.queue, q.name), k.queue is not null or coalesce(q.max_running,
                 null) is not null
  order by 1;
 
+-- name: prune_buckets
+-- Delete one batch of buckets that are full again, or of what has no rate any more: they say no more than none would. One that
+-- a claim takes from at this moment is locked, and passed by.
+with full_ones as materialized (
+    select b.name from pgqueue.buckets b
+      left join lateral (
+          select q.rate, q.burst from pgqueue.queues q where q.name = b.name
+          union all
+          select t.rate, t.burst from pgqueue.tasks t
+           where t.rate is not null and strpos(b.name, '/') > 0
+             and strpos(b.name, split_part(b.name, '/', 1) || '/' || pgqueue.key_of(t.name, '')) = 1
+           limit 1) r on true
+     where r.rate is null
+        or b.tokens + r.rate * extract(epoch from clock_timestamp() - greatest(least(b.at, clock_timestamp()), timestamptz 'epoch'))
+           >= greatest(r.burst, 1, case when b.waiting then r.rate end)
+     order by b.name
+     limit :limit::integer
+     for update of b skip locked
+)
+delete from pgqueue.buckets b using full_ones f where b.name = f.name returning b.name;
+
 -- name: claim_limited
 -- Claim due jobs of a queue under limits. The first row has where the next claim begins, and how long to wait.
 select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,

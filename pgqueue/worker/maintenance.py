@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from pgqueue.job import Status
-from pgqueue.operations import Operation, maintenance, steps, workflows
+from pgqueue.operations import Operation, limits, maintenance, steps, workflows
 from pgqueue.operations.maintenance import Rescued
 from pgqueue.text import one_line
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused
@@ -171,9 +171,14 @@ class Pruner(Service):
             yield partial(self._delete, self._jobs, maintenance.prune, maintenance.old, batch)
             if age is not None:
                 yield partial(self._delete, self._jobs, workflows.prune, workflows.old, batch)
+        yield partial(self._buckets, limit)
         if self._keep_events is not None:
             batch = {"age": self._keep_events, "limit": limit}
             yield partial(self._delete, self._events, steps.prune_events, steps.old_events, batch)
+
+    async def _buckets(self, limit: int) -> bool:
+        pruned = await self._database.run(limits.prune_buckets(limit=limit))
+        return len(pruned) >= limit
 
     async def _delete(
         self,

@@ -30,7 +30,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "trade": WORKER, "trade_and_delete": WORKER,
     "fail": WORKER, "release": WORKER, "hold_again": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER, "schema_id": WORKER,
-    "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER,
+    "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER, "prune_buckets": WORKER,
     "suspect_due": WORKER | OPERATOR, "claim_suspects": WORKER, "end_isolation": WORKER, "declare_limits": WORKER | OPERATOR,
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,
     "get_ends": PRODUCERS | OPERATOR, "complete_with": WORKER, "add_results": WORKER, "recorded": WORKER, "note_progress": WORKER,

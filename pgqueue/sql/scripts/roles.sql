@@ -112,6 +112,8 @@ grant insert (name, max_running, rate, burst, ordered, weights, declared),
 grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;
 grant update (watched) on pgqueue.workflows, pgqueue.workflow_jobs to pgqueue_worker;
 grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_worker;
+grant select, delete, update (waiting) on pgqueue.buckets to pgqueue_worker;
+grant execute on function pgqueue.key_of(text, text) to pgqueue_worker;
 grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
