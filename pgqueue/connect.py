@@ -39,6 +39,13 @@ _ASKS_NOTHING = {
     "min_protocol_version": {"3.0"}, "replication": {"false", "off", "no", "0"}, "sslcertmode": {"allow"},
     "sslsni": {"1"},
 }  # fmt: skip
+# Values that libpq knows; with another one it is not the server that is away.
+_VALUES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}  # fmt: skip
+_NUMBERS = {"keepalives", *KEEPALIVES}
+_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 # The environment variables that libpq makes settings of a session.
 _SETTINGS_OF_ENVIRONMENT = {"PGTZ": "timezone", "PGDATESTYLE": "datestyle", "PGGEQO": "geqo"}
 
@@ -175,13 +182,13 @@ def _address(host: Host) -> str:
 
 def _check_for_asyncpg(parameters: Mapping[str, str], to: list[Host]) -> None:
     for name, value in parameters.items():
+        _check_value(name, value)
         if name in _ASYNCPG_TAKES or name in _NOT_FOR_ASYNCPG:
             continue
         if value not in _ASKS_NOTHING.get(name, ()):
-            said = environment_variables().get(name)
             raise ConfigError(
-                f"{name} is set (in the DSN, its service{f' or {said}' if said else ''}), which asyncpg,"
-                f" the driver of workers and of async code, cannot do; synchronous calls can"
+                f"{name} is set (in {_places(name)}), which asyncpg, the driver of workers and of async code,"
+                " cannot do; synchronous calls can"
             )
     if parameters.get("sslmode") == "verify-full" and any(h.name and h.address for h in to):
         raise ConfigError(
@@ -190,6 +197,23 @@ def _check_for_asyncpg(parameters: Mapping[str, str], to: list[Host]) -> None:
         )
     if any(host.name.startswith("@") for host in to):
         raise ConfigError("asyncpg cannot use a socket in the abstract namespace: give a directory")
+
+
+def _check_value(name: str, value: str) -> None:
+    known = _VALUES.get(name)
+    if known is not None and value not in known:
+        raise ConfigError(f"{name} is {value!r} (in {_places(name)}): one of {', '.join(known)}")
+    if name in _NUMBERS:
+        try:
+            int(value)
+        except ValueError:
+            raise ConfigError(f"{name} is {value!r} (in {_places(name)}): a whole number") from None
+
+
+def _places(name: str) -> str:
+    """Where a parameter may have been set."""
+    said = environment_variables().get(name)
+    return f"the DSN, its service{f' or {said}' if said else ''}"
 
 
 def _options(parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -262,10 +286,23 @@ async def connect_async(
                 connection = await asyncpg.connect(uri, timeout=timeout, **options)
                 break
         if connection is None:
-            connection = await asyncpg.connect(last, timeout=timeout, **options)
+            with _naming_files(parameters):
+                connection = await asyncpg.connect(last, timeout=timeout, **options)
     _connections.add(connection)
     keep_alive(connection, parameters)
     return connection
+
+
+@contextmanager
+def _naming_files(parameters: Mapping[str, str]) -> Iterator[None]:
+    """Say which file of the parameters is not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        for name in _FILES:
+            if (path := parameters.get(name)) and path != "system" and not os.path.exists(path):
+                raise FileNotFoundError(error.errno, f"{name}: {error.strerror}", path) from error
+        raise
 
 
 async def connect_pipelined(dsn: str, *, timeout: float = 10.0) -> psycopg.AsyncConnection[Any]:

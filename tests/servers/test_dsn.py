@@ -188,6 +188,10 @@ REFUSED = {
     "host=a,b hostaddr=127.0.0.1": "2 hosts, but 1 in hostaddr",
     "host=a,b port=1,2,3": "3 in port",
     "port=postgres": "'postgres' as a port",
+    "sslmode=maybe": "sslmode is 'maybe' .*PGSSLMODE.*verify-full",
+    "target_session_attrs=master": "target_session_attrs is 'master' .*read-write",
+    "keepalives_idle=1m": "keepalives_idle is '1m' .*a whole number",
+    "tcp_user_timeout=soon": "tcp_user_timeout is 'soon' ",
     "service=nowhere": "no service 'nowhere' in",
 }
 
@@ -196,6 +200,13 @@ REFUSED = {
 def test_what_asyncpg_cannot_do_is_said(place: Place, dsn: str) -> None:
     with pytest.raises(ConfigError, match=REFUSED[dsn]):
         asyncio.run(connect_async(dsn))
+
+
+@pytest.mark.parametrize("name", ["sslcert", "sslrootcert"])
+async def test_a_file_that_is_not_there_is_named(place: Place, name: str) -> None:
+    dsn = place.without(user="postgres", sslmode="require", **{name: "/nowhere/file"})
+    with pytest.raises(FileNotFoundError, match=f"{name}: No such file.*/nowhere/file"):
+        await connect_async(dsn)
 
 
 def test_every_parameter_of_libpq_is_known_to_be_passed_on_or_refused() -> None:
