@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pgqueue.annotations import CANNOT_RESOLVE, hint_of, hints_of, parameters_of
 from pgqueue.codec import GIVEN, Signature, Unresolved, signature_of
 from pgqueue.context import Context
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ArgumentsError, TaskError
+from pgqueue.errors import ArgumentsError, ConfigError, TaskError
 from pgqueue.job import ClaimedJob, check_name
 from pgqueue.limits import Ordered, gate_from
 from pgqueue.options import Options, options_of
@@ -38,6 +38,7 @@ from pgqueue.text import nearest
 from pgqueue.unique import UniqueLike
 
 RunIn = Literal["async", "thread", "process"]
+RetryOn: TypeAlias = type[BaseException] | Sequence[type[BaseException]] | None
 
 
 class Definition:
@@ -51,7 +52,7 @@ class Definition:
         options: Options,
         timeout: float | None = None,
         run: RunIn | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
+        retry_on: RetryOn = None,
         aliases: Sequence[str] = (),
         redact: Sequence[str] = (),
         result: bool = False,
@@ -62,10 +63,12 @@ class Definition:
         self.qualname = getattr(function, "__qualname__", None) or _below(function, name)
         self.module = module_of(function)
         self.name = check_name(name or f"{self.module}.{self.qualname}")
+        if isinstance(aliases, str):
+            raise ConfigError(f'aliases takes several names, got the text {aliases!r}: use ["..."]')
         self.aliases = tuple(check_name(alias) for alias in aliases)
         self.options = options
         self.timeout = timeout
-        self.retry_on = retry_on
+        self.retry_on = errors_of(retry_on)
         self.result = result
         self.redact = tuple(redact)
         Redaction().plus(redact)
@@ -217,6 +220,24 @@ def completed(outcome: Outcome, context: Context) -> Outcome:
     return replace(outcome, kind="completed", otherwise=otherwise)
 
 
+def errors_of(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
+    """The exceptions that are retried: of one class, or several.
+
+    Raises:
+        ConfigError: one of them is no class of exceptions.
+    """
+    if retry_on is None:
+        return None
+    given: Any = (retry_on,) if isinstance(retry_on, type) else retry_on
+    listed = isinstance(given, Iterable) and not isinstance(given, str)
+    for each in given if listed else (given,):
+        if not isinstance(each, type) or not issubclass(each, BaseException):
+            raise ConfigError(
+                f"retry_on takes classes of exceptions, such as (ConnectionError, TimeoutError), got {each!r}"
+            )
+    return tuple(given)
+
+
 def _below(function: Callable[..., Any], name: str | None) -> str:
     """The name of what has none of its own: a ``functools.partial``, or an object that can be called."""
     if name is None:
@@ -235,7 +256,7 @@ class TaskOptions(When, total=False):
     backoff: BackoffLike | None
     timeout: Duration | None
     run: RunIn | None
-    retry_on: tuple[type[BaseException], ...] | None
+    retry_on: RetryOn
     aliases: Sequence[str]
     redact: Sequence[str]
     result: bool

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
-from pgqueue.definition import Definition, RunIn, first_is_context, module_of, run_in
+from pgqueue.definition import Definition, RetryOn, RunIn, first_is_context, module_of, run_in
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import TaskError
 from pgqueue.job import NewJob
@@ -50,7 +50,7 @@ class Job:
         backoff = None
     timeout: ClassVar[Duration | None] = None
     run: ClassVar[RunIn | None] = None
-    retry_on: ClassVar[tuple[type[BaseException], ...] | None] = None
+    retry_on: ClassVar[RetryOn] = None
     aliases: ClassVar[Sequence[str]] = ()
     redact: ClassVar[Sequence[str]] = ()
     unique: ClassVar[UniqueLike | None] = None

@@ -98,14 +98,22 @@ def downgrade(
 
 
 def sql(*, schema: str = DEFAULT_SCHEMA, to: str = "head") -> str:
-    """The whole upgrade as plain SQL, for other migration tools."""
+    """The whole upgrade as plain SQL, for other migration tools.
+
+    Raises:
+        PgQueueError: there is no such version.
+    """
     from alembic import command
+    from alembic.util.exc import CommandError
 
     text = io.StringIO()
     config = _config(schema)
     config.output_buffer = text
-    with _ALEMBIC:
-        command.upgrade(config, _revision(to), sql=True)
+    try:
+        with _ALEMBIC:
+            command.upgrade(config, _revision(to), sql=True)
+    except CommandError as error:
+        raise PgQueueError(f"no SQL to migrate to {to!r}: {error}") from None
     return text.getvalue()
 
 
@@ -225,4 +233,4 @@ def _config(schema: str) -> Any:
 def _revision(to: str) -> str:
     if to == "head":
         return "pgqueue@head"
-    return f"pgqueue_{int(to):04d}" if to.isdigit() else to
+    return f"pgqueue_{int(to):04d}" if to.isdecimal() else to

@@ -13,7 +13,7 @@ from pgqueue.app import App
 from pgqueue.cli.application import app_that_knows
 from pgqueue.cli.batches import in_batches
 from pgqueue.cli.names import warn_of_unknown
-from pgqueue.cli.options import filter_options, json_option, on_database, yes_option
+from pgqueue.cli.options import ID, filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.cli.terminal import ask, say
 from pgqueue.client import Client
@@ -23,7 +23,7 @@ from pgqueue.operations.jobs import UNFINISHED, Change, Filter
 
 
 @click.command("retry")
-@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=int)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=ID)
 @click.option("--all", "everything", is_flag=True, help="Every dead job.")
 @on_database
 @filter_options
@@ -103,7 +103,7 @@ def _retry_matching(app: App, where: Filter, yes: bool) -> list[int]:
 
 
 @click.command("cancel")
-@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=int)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=ID)
 @click.option("--all", "everything", is_flag=True, help="Every job that has not ended.")
 @on_database
 @filter_options
@@ -149,7 +149,7 @@ def _cancel_matching(client: Client, where: Filter, ids: list[int]) -> dict[int,
 
 
 @click.command("change")
-@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=int)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, type=ID)
 @click.option("--all", "everything", is_flag=True, help="Every pending job.")
 @click.option("--to-queue", metavar="NAME", help="The queue they go to.")
 @click.option("--priority", type=int, metavar="N", help="Higher runs first.")

@@ -61,7 +61,7 @@ def _check(dsn: str, schema: str) -> None:
 def _bring(dsn: str, schema: str, *, to: str, wait: str, yes: bool) -> None:
     stamp = _stamp(dsn, schema)
     before = None if stamp is None else stamp.version
-    if to == "base" or (before is not None and to.isdigit() and int(to) < before):
+    if to == "base" or (before is not None and to.isdecimal() and int(to) < before):
         if not yes:
             ask("Going back drops jobs or columns. Go on?")
         schemas.downgrade(dsn, schema=schema, to=to, wait=wait)

@@ -16,6 +16,8 @@ from pgqueue.operations.jobs import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+ID = click.IntRange(max=2**63 - 1)  # a bigint
+
 dsn_option = click.option("--dsn", metavar="DSN", help="The database; default PGQUEUE_DSN.")
 databases_option = click.option(
     "--dsn", multiple=True, metavar="DSN", help="The database; default PGQUEUE_DSN. Repeatable."

@@ -11,7 +11,7 @@ import click
 from pgqueue.app import App
 from pgqueue.cli.cells import error_cell
 from pgqueue.cli.change import warn_of_filter
-from pgqueue.cli.options import app_option, filter_options, json_option, on_database
+from pgqueue.cli.options import ID, app_option, filter_options, json_option, on_database
 from pgqueue.cli.output import (
     ago,
     count,
@@ -83,7 +83,7 @@ stats_command = click.Command(
 @filter_options
 @click.option("--status", type=click.Choice([s.value for s in Status]), help="Only this status.")
 @limit_option
-@click.option("--before", type=int, metavar="ID", help="Go on below this id.")
+@click.option("--before", type=ID, metavar="ID", help="Go on below this id.")
 @app_option
 @json_option
 def jobs_command(
@@ -195,7 +195,7 @@ def _state(step: StepRow) -> str:
 
 
 @click.command("job")
-@click.argument("job_id", metavar="ID", type=int)
+@click.argument("job_id", metavar="ID", type=ID)
 @on_database
 @click.option("--show-args", is_flag=True, help="Print its arguments, and its result, as well.")
 @click.option("--tracebacks", is_flag=True, help="Those of all attempts, not only of the last.")

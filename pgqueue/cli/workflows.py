@@ -6,7 +6,7 @@ import click
 
 from pgqueue.app import App
 from pgqueue.cli.cells import error_cell
-from pgqueue.cli.options import json_option, on_database, yes_option
+from pgqueue.cli.options import ID, json_option, on_database, yes_option
 from pgqueue.cli.output import ago, count, print_json, print_table, printable
 from pgqueue.cli.terminal import ask, say
 from pgqueue.errors import ConfigError
@@ -20,7 +20,7 @@ SHOWN, NAMED = 200, 3
 @click.option("--status", type=click.Choice(STATES), help="Only these.")
 @click.option("--name", metavar="NAME", help="Only those of this name.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--before", type=int, metavar="ID", help="Go on below this id.")
+@click.option("--before", type=ID, metavar="ID", help="Go on below this id.")
 @json_option
 def workflows_command(
     app: App, status: str | None, name: str | None, limit: int, before: int | None, as_json: bool
@@ -44,7 +44,7 @@ def workflows_command(
 
 
 @click.command("workflow")
-@click.argument("workflow_id", metavar="ID", type=int)
+@click.argument("workflow_id", metavar="ID", type=ID)
 @click.option("--cancel", is_flag=True, help="Cancel all its jobs that have not ended.")
 @click.option("--retry", is_flag=True, help="Put its dead and cancelled jobs back.")
 @on_database

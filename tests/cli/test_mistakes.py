@@ -92,6 +92,24 @@ def test_the_nearest_command(cli: Cli, typed: str, meant: str) -> None:
     assert cli("xyzzy", code=2).stderr.endswith("no command xyzzy\n")
 
 
+@pytest.mark.parametrize("to", ["0", "99", "\u00b2", "nope", "-1"])
+def test_sql_of_a_version_that_there_is_not(tmp_path: Path, to: str) -> None:
+    done = run(tmp_path, "migrate", "--sql", "--to", to)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pgqueue: no SQL to migrate to {to!r}: ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["job"], ["cancel", "1"], ["retry", "1"], ["change", "--priority", "1"], ["workflow"],
+     ["jobs", "--before"], ["workflows", "--before"]],
+)  # fmt: skip
+def test_an_id_that_no_job_can_have(dsn: str, command: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, *command, str(2**63), PGQUEUE_DSN=dsn)
+    assert done.returncode == 2
+    assert "9223372036854775808 is not in the range" in done.stderr
+
+
 def test_migrate_without_the_right_to_create(empty_dsn: str, server: str) -> None:
     name = str(conninfo_to_dict(empty_dsn)["dbname"])
     role = f"weak_{name}"

@@ -139,6 +139,48 @@ def test_options_out_of_range(app: App, verb: Any) -> None:
         verb(task)
 
 
+WRONG: dict[str, dict[str, Any]] = {
+    "retry_on takes classes of exceptions, .* got 'x'": {"retry_on": ("x",)},
+    "retry_on takes classes of exceptions, .* got 'ValueError'": {"retry_on": "ValueError"},
+    "retry_on takes classes of exceptions, .* got <class 'int'>": {"retry_on": [int]},
+    "retry_on takes classes of exceptions, .* got ValueError": {"retry_on": ValueError()},
+    "aliases takes several names, got the text 'old'": {"aliases": "old"},
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_options_of_the_wrong_kind(app: App, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        app.task(name="t", **WRONG[words])(lambda: None)
+    with pytest.raises(ConfigError, match=words):
+        app.job(type("Wrong", (Job,), {"handle": lambda self: None, **WRONG[words]}))
+
+
+@pytest.mark.parametrize("errors", [OSError, [OSError], {OSError, KeyError}, (OSError,)])
+async def test_what_is_retried_may_be_one_class_or_a_list(
+    app: App, conn: psycopg.Connection, errors: Any
+) -> None:
+    @app.task(name="t", retry_on=errors, backoff="1h")
+    def t(listed: bool) -> None:
+        raise ExceptionGroup("several", [ConnectionError() if listed else ValueError()])
+
+    class J(Job):
+        listed: bool
+        name = "j"
+        backoff = "1h"
+        retry_on = errors
+
+        def handle(self) -> None:
+            raise ConnectionError if self.listed else ValueError
+
+    for listed in (True, False):
+        t.enqueue(listed)
+        app.dispatch(J(listed)).enqueue()
+    await drain(app)
+    rows = conn.execute("select (args->>'listed')::bool, status from pgqueue.jobs").fetchall()
+    assert sorted(rows) == [(False, "dead")] * 2 + [(True, "pending")] * 2
+
+
 def test_functions_that_cannot_be_tasks(app: App) -> None:
     with pytest.raises(TaskError, match="stored by name"):
 
