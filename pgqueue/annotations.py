@@ -96,4 +96,5 @@ def _resolved(
     if isinstance(annotation, dataclasses.InitVar):
         annotation = annotation.type
     holder.__annotations__ = {name: annotation}
-    return typing.get_type_hints(holder, namespace, around, include_extras=extras)[name]
+    found = typing.get_type_hints(holder, namespace, around, include_extras=extras)[name]
+    return found.type if isinstance(found, dataclasses.InitVar) else found  # written as text

@@ -12,15 +12,19 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
 from weakref import WeakSet
 
+from pgqueue.annotations import parameters_of
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.definition import Definition, RetryOn, RunIn, first_is_context, module_of, run_in
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import TaskError
+from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import NewJob
+from pgqueue.keys import Keys
 from pgqueue.limits import gate_from
+from pgqueue.models import same
 from pgqueue.options import Options, Verbs, options_of
 from pgqueue.recurring import Recurring, Scheduling
+from pgqueue.reference import may_refer
 from pgqueue.retry import BackoffLike
 from pgqueue.schedule import CatchUp, Overlap
 from pgqueue.task import Handle, Sender, given, handle
@@ -58,6 +62,7 @@ class Job:
     result: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, Any]] = {}
     definition: ClassVar[ClassDefinition]
+    _builds: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,6 +73,11 @@ class Job:
                 f"{cls.__qualname__}: {', '.join(sorted(clash))} has a meaning in every job, so it"
                 " cannot be a field: rename the field, or drop the annotation to set the option"
             )
+        # Of its own: a dataclass keeps what the class has, and makes one that only stores otherwise.
+        cls._builds = getattr(cls, "_builds", False) or not {
+            "__init__",
+            "__post_init__",
+        }.isdisjoint(vars(cls))
         dataclasses.dataclass(cls, repr=False)
         if not hasattr(cls, "handle"):
             return  # a base class of the application's own
@@ -119,7 +129,21 @@ class ClassDefinition(Definition):
         self._takes_context = first_is_context(handle, skip=1)
         self._fields = tuple(f.name for f in dataclasses.fields(cls) if f.init)  # type: ignore[arg-type]
         self._class_signature: Signature | None = None
+        self._check_handle()
         self.check_early()
+
+    def _check_handle(self) -> None:
+        static = isinstance(inspect.getattr_static(self.cls, "handle"), staticmethod | classmethod)
+        skipped = int(self._takes_context) + (0 if static else 1)
+        for each in list(parameters_of(self.function).values())[skipped:]:
+            if each.default is each.empty and each.kind not in (
+                each.VAR_POSITIONAL,
+                each.VAR_KEYWORD,
+            ):
+                raise TaskError(
+                    f"{self.qualname}.handle() takes {each.name}: the arguments of a job class are its fields;"
+                    f" handle() takes a Context, if anything"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -138,6 +162,9 @@ class ClassDefinition(Definition):
 
     def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
         job: Any = self.cls(**arguments)
+        if self.given and context is not None:
+            first = (context,) if self._takes_context else ()
+            return job.handle(*first, **{n: context.resource(k) for n, k in self.given.items()})
         return job.handle(context) if self._takes_context else job.handle()
 
     def backoff_of(self, arguments: dict[str, Any]) -> Callable[[int], float] | None:
@@ -148,6 +175,29 @@ class ClassDefinition(Definition):
 
     def arguments_of(self, job: Job) -> dict[str, Any]:
         return {name: getattr(job, name) for name in self._fields}
+
+    def check_rebuilt(self, text: str, keys: Keys | None) -> None:
+        """See whether the job that a worker makes of these arguments has them as its fields.
+
+        Raises:
+            ArgumentsError: its own ``__init__`` or ``__post_init__`` makes another one of it.
+        """
+        if not self.cls._builds or may_refer(text):  # of results that are not known yet
+            return
+        arguments = self.signature.decode(text, task=self.name, keys=keys)
+        try:
+            back = self.cls(**arguments)
+        except Exception as error:  # of the caller's own class
+            raise ArgumentsError(
+                f"{self.name} cannot be made again of its fields: {type(error).__name__}; a worker calls"
+                " its __init__ with them"
+            ) from error
+        for name in self._fields:
+            if not same(arguments[name], getattr(back, name, None)):
+                raise ArgumentsError(
+                    f"arguments of {self.name}: {name} changes when a worker makes the job again of its fields:"
+                    " __init__ and __post_init__ must leave a field that is set as it is"
+                )
 
 
 class JobClasses:
@@ -313,6 +363,7 @@ class Dispatch(Verbs["Dispatch"]):
         arguments = self.definition.arguments_of(self._job)
         name = self.definition.name
         text = self.definition.signature.encode(name, (), arguments, self._app.keys)
+        self.definition.check_rebuilt(text, self._app.keys)
         return options.new_job(name, text, self.definition.signature)
 
     def enqueue(self) -> Handle[Any]:

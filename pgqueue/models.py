@@ -176,6 +176,11 @@ def check_same(name: str, given: Any, back: Any, *, untyped: bool = False) -> No
         )
 
 
+def same(one: Any, other: Any) -> bool:
+    """Are they equal, or the same by their fields and to JSON?"""
+    return _equal(one, other) or canonical_text(one) == canonical_text(other)
+
+
 def _named(value: Any, beside: Any = None) -> str:
     name = type(value).__name__
     return f"another {name}" if type(value) is type(beside) else name

@@ -114,7 +114,7 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
         """
         return Request(self.definition, self._app, self.options, given(connection))
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """A job for ``enqueue_many``; nothing is sent yet.
 
         Raises:
@@ -124,7 +124,7 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
         text = self.definition.signature.encode(self.definition.name, args, kwargs, self._app.keys)
         return self.options.new_job(self.definition.name, text, self.definition.signature)
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Insert the job; it runs once the transaction has committed.
 
         Raises:
@@ -136,7 +136,7 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
         job = self.call(*args, **kwargs)
         return handle(job, self._app.send([job], self._connection)[0], self._app)
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """The same, awaited, for async connections."""
         job = self.call(*args, **kwargs)
         return handle(job, (await self._app.asend([job], self._connection))[0], self._app)
@@ -162,7 +162,7 @@ class Task(Request[P, R]):
         """The function itself."""
         return self.definition.function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.definition.function(*args, **kwargs)
 
     def __repr__(self) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import InitVar, field
 from typing import Any, ClassVar
 
 import psycopg
 import pytest
 
-from pgqueue import App, Job, TaskError
+from pgqueue import App, ArgumentsError, Context, Job, TaskError, given
 from pgqueue.worker.pools import declared
 from tests.support import drain, statuses
 
@@ -149,3 +150,124 @@ def test_what_is_no_job_class(app: App) -> None:
         with pytest.raises(TaskError, match=r"takes a Job class with handle\(\)"):
             app.job(what)  # type: ignore[type-var]
     assert app.job(Inherits).definition.name == "inherits"
+
+
+class Added(Job):
+    at: int
+    more: InitVar[int] = 2
+
+    def __post_init__(self, more: int) -> None:
+        self.at += more
+
+    def handle(self) -> None: ...
+
+
+class Doubled(Job):
+    at: int
+
+    def __init__(self, at: int) -> None:
+        self.at = at * 2
+
+    def handle(self) -> None: ...
+
+
+class DoubledToo(Doubled):
+    def handle(self) -> None: ...
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+
+
+class Listed(Job):
+    at: list[int]
+
+    def __post_init__(self) -> None:
+        self.at = [*self.at, 1]
+
+    def handle(self) -> None: ...
+
+
+@pytest.mark.parametrize("job", [Added(1), Doubled(1), DoubledToo(1), Listed([])], ids=repr)
+def test_one_that_a_worker_would_make_otherwise(job: Job) -> None:
+    with pytest.raises(ArgumentsError, match=r"at changes when a worker makes the job again"):
+        App("postgresql:///nowhere").dispatch(job).call()
+
+
+def test_one_that_a_worker_cannot_make() -> None:
+    class Odd(Job):
+        at: int
+
+        def __post_init__(self) -> None:
+            if self.at % 2:
+                raise ValueError
+            self.at += 1
+
+        def handle(self) -> None: ...
+
+    with pytest.raises(ArgumentsError, match="cannot be made again of its fields: ValueError"):
+        App("postgresql:///nowhere").dispatch(Odd(2)).call()
+
+
+async def test_one_with_an_init_of_its_own(app: App, conn: psycopg.Connection) -> None:
+    got: list[Any] = []
+
+    @app.job
+    class Tidy(Job):
+        name = "tidy"
+        email: str
+        tags: tuple[str, ...] = ()
+        domain: str = field(init=False, default="")
+
+        def __post_init__(self) -> None:
+            self.email = self.email.lower()
+            self.domain = self.email.partition("@")[2]
+
+        def handle(self) -> None:
+            got.append((self.email, self.tags, self.domain))
+
+    app.dispatch(Tidy("Ada@Example.org", ("a",))).enqueue()
+    await drain(app)
+    assert got == [("ada@example.org", ("a",), "example.org")]
+
+
+class Client:
+    pass
+
+
+async def test_what_handle_takes(app: App, conn: psycopg.Connection) -> None:
+    def takes_more(self: Any, ctx: Context, number: int) -> None: ...
+
+    with pytest.raises(TaskError, match=r"Twice\.handle\(\) takes number"):
+        declare("Twice", handle=takes_more)
+    got: list[Any] = []
+
+    @app.resource
+    def client() -> Iterator[Client]:
+        yield Client()
+
+    @app.job
+    class Takes(Job):
+        name = "takes"
+
+        def handle(self, ctx: Context, client: Client = given(), *, often: int = 1) -> None:
+            got.append((ctx.id, type(client), often))
+
+    @app.job
+    class Static(Job):
+        name = "static"
+
+        @staticmethod
+        def handle() -> None:
+            got.append("static")
+
+    job = app.dispatch(Takes()).enqueue().id
+    app.dispatch(Static()).enqueue()
+    await drain(app, concurrency=1)
+    assert got == [(job, Client, 1), "static"]
+
+
+def test_an_argument_may_have_any_name() -> None:
+    def takes(self: int, args: int, task: int) -> None: ...
+
+    task = App("postgresql:///nowhere").task(name="takes")(takes)
+    assert task.call(self=1, args=2, task=3) == task.call(1, 2, 3)
