@@ -61,8 +61,8 @@ class Definition:
         named = name or str(getattr(function, "__qualname__", function))
         self.run = run_in(function, run, named)
         self.qualname = getattr(function, "__qualname__", None) or _below(function, name)
-        self.module = module_of(function)
-        self.name = check_name(name or f"{self.module}.{self.qualname}")
+        self.module = imported_as(function)
+        self.name = check_name(name or f"{module_of(function)}.{self.qualname}")
         if isinstance(aliases, str):
             raise ConfigError(f'aliases takes several names, got the text {aliases!r}: use ["..."]')
         self.aliases = tuple(check_name(alias) for alias in aliases)
@@ -301,14 +301,19 @@ def function_definition(
 
 
 def module_of(function: Callable[..., Any] | type) -> str:
-    """The module's import name, also for a script run as ``__main__``."""
+    """The module's name as tasks have it, also for a script run as ``__main__``; a package's ``__main__`` is the package."""
+    return imported_as(function).removesuffix(".__main__")
+
+
+def imported_as(function: Callable[..., Any] | type) -> str:
+    """The name by which another process imports the module."""
     module = getattr(function, "func", function).__module__
     if module not in ("__main__", "__mp_main__"):
         return module
     main = sys.modules[module]
     spec = getattr(main, "__spec__", None)
     if spec is not None:
-        return str(spec.name).removesuffix(".__main__")
+        return str(spec.name)
     return Path(getattr(main, "__file__", None) or "__main__").stem
 
 

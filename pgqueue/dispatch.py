@@ -15,7 +15,15 @@ from weakref import WeakSet
 from pgqueue.annotations import parameters_of
 from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
-from pgqueue.definition import Definition, RetryOn, RunIn, first_is_context, module_of, run_in
+from pgqueue.definition import (
+    Definition,
+    RetryOn,
+    RunIn,
+    first_is_context,
+    imported_as,
+    module_of,
+    run_in,
+)
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import NewJob
@@ -125,7 +133,7 @@ class ClassDefinition(Definition):
         self.serial = next(_SERIALS)
         self.owners: WeakSet[JobClasses] = WeakSet()
         self.decorated = False
-        self.module, self.qualname = module_of(cls), cls.__qualname__
+        self.module, self.qualname = imported_as(cls), cls.__qualname__
         self._takes_context = first_is_context(handle, skip=1)
         self._fields = tuple(f.name for f in dataclasses.fields(cls) if f.init)  # type: ignore[arg-type]
         self._class_signature: Signature | None = None

@@ -110,3 +110,39 @@ def test_a_child_never_runs_a_worker(tmp_path: Path, dsn: str, conn: psycopg.Con
     workers = conn.execute("select count(*) from pgqueue.workers").fetchone()
     assert workers is not None
     assert workers[0] <= 1
+
+
+def test_process_tasks_in_the_main_module_of_a_package(
+    dsn: str, conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text("""
+from pgqueue import App, Job, Worker
+
+app = App()
+
+@app.task(run="process", max_retries=0)
+def task() -> None: ...
+
+class Task(Job):
+    run = "process"
+    max_retries = 0
+
+    def handle(self) -> None: ...
+
+if __name__ == "__main__":
+    task.enqueue()
+    app.dispatch(Task()).enqueue()
+    Worker(app, drain=True).run()
+""")
+    subprocess.run(
+        [sys.executable, "-m", "shop"],
+        cwd=tmp_path,
+        env=os.environ | {"PGQUEUE_DSN": dsn},
+        check=True,
+        timeout=60,
+    )
+    rows = conn.execute("select task, status from pgqueue.jobs order by id").fetchall()
+    assert rows == [("shop.task", "succeeded"), ("shop.Task", "succeeded")]
