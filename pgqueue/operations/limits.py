@@ -69,7 +69,7 @@ def declare(
         ),
         "declared": as_declared(queues),
     }
-    return Operation("declare_limits", values, lambda rows: [row[0] for row in rows])
+    return Operation("declare_limits", values, lambda rows: [row[0] for row in rows], patient=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pgqueue.limits import Limits
 from pgqueue.operations import limits
 from pgqueue.operations.limits import QueueAtWork
 from pgqueue.queues import QueueSettings
-from pgqueue.worker.database import Database
+from pgqueue.worker.database import LOCK_NOT_AVAILABLE, Database, StatementRefused
 from pgqueue.worker.service import Service
 
 LOOK_EVERY = 1.0
@@ -53,15 +53,29 @@ class Queues(Service):
         )
 
     async def run_once(self) -> float:
+        await self.declare()
         await self.look()
         return max(LOOK_EVERY, self._look_at - time.monotonic())
 
+    async def declare(self) -> None:
+        """Write what the code declares, once. Until another session lets go of its rows, what they say holds."""
+        if self._declared is None:
+            return
+        try:
+            names = await self._database.run(limits.declare(*self._declared))
+        except StatementRefused as refused:
+            if refused.state != LOCK_NOT_AVAILABLE:
+                raise
+            if self._seldom("locked"):
+                self.log.warning("another session has locked rows of the settings of queues and tasks: those of"
+                                 " the code are written when it lets go of them")  # fmt: skip
+            return
+        self._declared = None
+        for name in names:
+            self.log.info("%s: its settings are those of the code now", name)
+
     async def look(self) -> bool:
-        """Write what is declared, once, and see what holds now; True if other queues have limits."""
-        if self._declared is not None:
-            for name in await self._database.run(limits.declare(*self._declared)):
-                self.log.info("%s: its settings are those of the code now", name)
-            self._declared = None
+        """See what holds now; True if other queues have limits."""
         begun = time.monotonic()
         if begun < self._look_at:
             return False

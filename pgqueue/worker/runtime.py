@@ -394,6 +394,7 @@ class Runtime:
                 if self._drain and await self.database.run(maintenance.read_only()):
                     raise read_only()
                 self._processes.identity = await self.database.run(maintenance.schema_id())
+                await self.known.declare()
                 await self.known.look()
                 return
             except DatabaseAway as away:

@@ -361,3 +361,32 @@ async def test_a_publication_of_all_tables_is_in_nobodys_way(app: App, conn: Con
     async with working(app, concurrency=5, notify=False, keep_dead=0):
         await eventually_async(lambda: statuses(conn) == {})
     assert await app.aclient.attempts(job_id) == []
+
+
+@pytest.mark.parametrize("table", ["tasks", "queues"])
+async def test_a_locked_setting_keeps_no_worker_from_its_work(
+    app: App, conn: Connection, other: Connection, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(name="limited", queue="q", limit=1)
+    async def limited() -> None: ...
+
+    @app.task(name="free")
+    async def free() -> None: ...
+
+    app.queue("q", limit=3)
+    conn.execute("insert into pgqueue.tasks (name) values ('limited')")
+    conn.execute("insert into pgqueue.queues (name) values ('q')")
+    other.execute(f"select from pgqueue.{table} for update".encode())
+    job = (await free.aenqueue()).id
+    async with working(app):
+        await eventually_async(lambda: statuses(conn)[job] == "succeeded")
+        assert "another session has locked rows of the settings" in caplog.text
+        other.rollback()
+        await eventually_async(lambda: declared(conn) == (1, 3))
+
+
+def declared(conn: Connection) -> Any:
+    return conn.execute(
+        "select t.max_running, q.max_running from pgqueue.tasks t, pgqueue.queues q"
+        " where t.name = 'limited' and q.name = 'q'"
+    ).fetchone()
