@@ -1519,8 +1519,7 @@ begin
             return next member.job_id; -- with one that it waits for
             continue;
         end if;
-        perform 1 from pgqueue.jobs j
-          where j.id = member.job_id and j.status in ('dead', 'cancelled') for no key update of j skip locked;
+        perform 1 from pgqueue.jobs j where j.id = member.job_id and j.status in ('dead', 'cancelled');
         continue when not found;
         select bool_or(p.id is null or p.status in ('dead', 'cancelled')),
                max(d.parent_id) filter (where p.status in ('blocked', 'pending', 'running')
@@ -1537,7 +1536,8 @@ begin
            set status = case when holder is null then 'pending' else 'blocked' end, attempt = 0, crashes = 0, quarantine = null,
                run_at = clock_timestamp(), finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null,
                expires_at = null, progress = null, left_by = null, left_at = null, args = coalesce(retry_members.args, j.args)
-         where j.id = member.job_id;
+         where j.id = member.job_id and j.status in ('dead', 'cancelled');
+        continue when not found; -- deleted meanwhile
         update pgqueue.workflow_jobs m set watched = holder where m.job_id = member.job_id;
         return next member.job_id;
         level := array[member.job_id];

@@ -179,7 +179,7 @@ with chosen as materialized (
        and
 -- include: matches
      order by j.id
-     for no key update of j skip locked
+     for no key update of j
 ), back as (
     update pgqueue.jobs j
        set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
@@ -263,7 +263,7 @@ with chosen as materialized (
        and
 -- include: matches
      order by j.id
-     for update of j skip locked
+     for update of j
 ), logged as (
     delete from pgqueue.attempts a using chosen where a.job_id = chosen.id
 )

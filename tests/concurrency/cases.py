@@ -334,11 +334,11 @@ PEOPLE = [
          one(lambda j: jobs.change(j.ids, Filter(), Change(priority=3, delay=60))), waits=True),
     Case("change by a filter", "change_jobs", "pending",
          one(lambda j: jobs.change(j.ids, Filter(queue=j.queue), Change(priority=3))), waits=True),
-    Case("retry", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter()))),
-    Case("retry by a filter", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter(queue=j.queue)))),
-    Case("retry unique ones", "retry_jobs", "cancelled", one(lambda j: jobs.retry(j.ids, Filter())), make=_keyed),
+    Case("retry", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter())), waits=True),
+    Case("retry by a filter", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids, Filter(queue=j.queue))), waits=True),
+    Case("retry unique ones", "retry_jobs", "cancelled", one(lambda j: jobs.retry(j.ids, Filter())), make=_keyed, waits=True),
     *[Case(f"clear {state} ones", "clear_jobs", state,
-           one(lambda j, state=state: jobs.clear(j.ids, Filter(queue=j.queue), status=state)), deletes=True)
+           one(lambda j, state=state: jobs.clear(j.ids, Filter(queue=j.queue), status=state)), deletes=True, waits=True)
       for state in ("pending", "dead")],
     *[Case(f"replace arguments of {state} ones", "replace_args", state,
            one(lambda j: jobs.replace_args([(i, '{"old": 1}', '{"new": 1}') for i in j.ids])), waits=True)
@@ -357,7 +357,7 @@ WORKFLOWS = [
     *[Case(f"cancel a workflow of {state} ones", "cancel_workflow", state,
            one(lambda j: workflows.cancel(j.extra["workflow"])), make=_in_workflow, waits=True)
       for state in ("pending", "running")],
-    Case("retry members of a workflow", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids)), make=_in_workflow,
+    Case("retry members of a workflow", "retry_jobs", "dead", one(lambda j: jobs.retry(j.ids)), make=_in_workflow, waits=True,
          without=("retry",)),
     Case("retry what others were lost with", "retry_jobs", "cancelled", _retried, make=_lost, waits=True),
     Case("retry a workflow", "retry_workflow", "dead", one(lambda j: workflows.retry(j.extra["workflow"])),

@@ -390,3 +390,35 @@ def declared(conn: Connection) -> Any:
         "select t.max_running, q.max_running from pgqueue.tasks t, pgqueue.queues q"
         " where t.name = 'limited' and q.name = 'q'"
     ).fetchone()
+
+
+@pytest.mark.parametrize("act", ["retry", "clear", "cancel"])
+async def test_a_command_waits_for_a_row_that_others_have_locked(
+    app: App, conn: Connection, other: Connection, act: str
+) -> None:
+    """It would not be true that it did what it says."""
+    (job,) = await app.aclient.insert([NewJob("t", "{}")])
+    if act == "retry":
+        conn.execute("update pgqueue.jobs set status = 'cancelled', finished_at = now()")
+    other.execute("select from pgqueue.jobs for update")
+    client = app.aclient
+    acting = asyncio.create_task(
+        client.retry(job)
+        if act == "retry"
+        else client.cancel(job)
+        if act == "cancel"
+        else client.clear()
+    )
+    await eventually_async(lambda: waiting(conn))
+    other.rollback()
+    assert await acting
+    status = {"retry": {job: "pending"}, "cancel": {job: "cancelled"}, "clear": {}}
+    assert statuses(conn) == status[act]
+
+
+def waiting(conn: Connection) -> bool:
+    return bool(
+        conn.execute(
+            "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        ).fetchall()
+    )
