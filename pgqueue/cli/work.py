@@ -88,6 +88,7 @@ def work_command(
             workers,
             drain=drain,
             watch=Path.cwd() if watch else None,
+            grace=worker.settings.grace,
         )
         sys.exit(supervisor.run())
     worker.run_as_process(command)

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
+from pgqueue.config import Settings
+from pgqueue.worker.last_resort import AFTER_GRACE, HURRIED
 from pgqueue.worker.reload import on_change
 from pgqueue.worker.signals import heeded, say_waiting
 from pgqueue.worker.turns import among
@@ -27,6 +29,9 @@ MOST_WAIT_AT_WORK = 1.0  # it had come to work: perhaps a job ended it, and othe
 LONGEST_LOOK = 5.0
 ANOTHER_AFTER = 10.0
 ASKED_LATELY = 2.0
+DEFAULT_GRACE = Settings().grace
+AFTER_LAST_RESORT = 5.0
+KILL_AGAIN = 5.0
 REPLACE = 75  # EX_TEMPFAIL: ended well, start me anew
 # Names the supervisor to its children; anybody else who inherits it has another parent.
 MARK = "PGQUEUE_SUPERVISED"
@@ -120,6 +125,12 @@ class Child:
             self._told = self.process
             self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """End one that does not end by itself."""
+        if self.process is not None and self.process.poll() is None:
+            log.error("%s (pid %d) did not end in time: killing it", self.name, self.process.pid)
+            self.process.kill()
+
     @property
     def told(self) -> bool:
         """Has it been asked to end since it was started?"""
@@ -144,6 +155,8 @@ class Supervisor:
         drain: a worker that ends with code 0 has nothing left to do. Without it such an end is as unasked as any
             other, and another worker is started.
         watch: start them again whenever Python files below this folder change.
+        grace: seconds that jobs have after a signal. A process ends soon after that by itself; one that does not,
+            for it was stopped with SIGSTOP or hangs in the kernel, is killed.
     """
 
     def __init__(
@@ -153,6 +166,7 @@ class Supervisor:
         *,
         drain: bool = False,
         watch: Path | None = None,
+        grace: float = DEFAULT_GRACE,
     ) -> None:
         self._arguments = arguments
         self._children = [Child(arguments, f"worker {number}") for number in range(1, count + 1)]
@@ -162,6 +176,7 @@ class Supervisor:
         self._asked_at: float | None = None
         self._drain, self._watch = drain, watch
         self._stopping = False
+        self._grace, self._kill_at = grace, float("inf")
         self._wake = Wakeup()
 
     def run(self) -> int:
@@ -192,6 +207,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ask all to end as by SIGTERM; again, once more."""
+        left = HURRIED if self._stopping else self._grace + AFTER_GRACE
+        self._kill_at = min(self._kill_at, time.monotonic() + left + AFTER_LAST_RESORT)
         self._stopping = True
         for child in (*self._children, *self._isolated):
             child.terminate()
@@ -215,6 +232,10 @@ class Supervisor:
         alive = [child for child in self._children if not self._ended(child)]
         self._isolated = [child for child in self._isolated if not self._left(child)]
         self._isolate()
+        if time.monotonic() >= self._kill_at:
+            self._kill_at = time.monotonic() + KILL_AGAIN
+            for child in (*alive, *self._isolated):
+                child.kill()
         return bool(alive or self._isolated)
 
     def _isolate(self) -> None:
@@ -250,7 +271,7 @@ class Supervisor:
         waiting = [child.start_at for child in children if child.process is None]
         now = time.monotonic()
         self._wake.wait(
-            min([longest, *(max(at - now, 0.0) for at in waiting)]),
+            min([longest, *(max(at - now, 0.0) for at in (*waiting, self._kill_at))]),
             [child.line for child in children if child.line is not None],
         )
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from pgqueue.worker.supervisor import (
     Supervisor,
     ended,
 )
+from tests.support import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,27 @@ def test_a_signal_while_a_child_is_started_reaches_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(subprocess, "Popen", interrupted)
     assert supervisor.run() == 0
     assert [process.returncode for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_a_child_that_stands_still_is_killed_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ended by SIGSTOP or in the kernel it does not see the signals that end it."""
+    for name in ("AFTER_GRACE", "AFTER_LAST_RESORT", "HURRIED"):
+        monkeypatch.setattr(f"pgqueue.worker.supervisor.{name}", 0.1)
+    still = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    supervisor = Supervisor([sys.executable, "-c", still], 1, grace=0.0)
+    child = supervisor._children[0]
+    stat = Path(f"/proc/{os.getpid()}").parent
+
+    def stop_it() -> None:
+        pid = eventually(lambda: child.process and child.process.pid)
+        eventually(lambda: ") T " in (stat / str(pid) / "stat").read_text())
+        supervisor.stop()
+
+    threading.Thread(target=stop_it, daemon=True).start()
+    assert supervisor.run() == 0
+    assert "did not end in time: killing it" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["at the start", "at a restart"])
