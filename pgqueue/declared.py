@@ -13,7 +13,15 @@ from pgqueue.gateway import Gateway
 from pgqueue.job import NewJob
 from pgqueue.operations import schedules
 from pgqueue.privacy import Privacy
-from pgqueue.schedule import CatchUp, NewSchedule, Overlap, Schedule, When, new_schedule
+from pgqueue.schedule import (
+    CatchUp,
+    NewSchedule,
+    Overlap,
+    Schedule,
+    When,
+    checked_job,
+    new_schedule,
+)
 from pgqueue.task import Task
 
 
@@ -77,7 +85,7 @@ class Declares:
             TaskError: the name is taken.
         """
         when: When = {"cron": expression, "tz": tz, "catch_up": catch_up, "overlap": overlap}
-        self._add(name or job.task, new_schedule(name or job.task, job, when))
+        self._add_schedule(name, job, when)
 
     def every(
         self,
@@ -90,7 +98,11 @@ class Declares:
     ) -> None:
         """Declare a schedule of a job at an interval from 1 s on: ``app.every("30s", poll.call())``."""
         when: When = {"every": interval, "catch_up": catch_up, "overlap": overlap}
-        self._add(name or job.task, new_schedule(name or job.task, job, when))
+        self._add_schedule(name, job, when)
+
+    def _add_schedule(self, name: str | None, job: NewJob, when: When) -> None:
+        schedule = new_schedule(name or checked_job(job).task, job, when)
+        self._add(schedule.name, schedule)
 
     def _add(
         self, name: str, schedule: NewSchedule, job: Callable[[], NewJob] | None = None

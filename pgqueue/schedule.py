@@ -169,18 +169,27 @@ def fire(schedule: DueSchedule, now: datetime) -> Firing:
     return Firing(schedule.name, schedule.last_tick, passed, upto, ticks.next_after(max(now, upto)))
 
 
-def new_schedule(name: str, job: NewJob, when: Mapping[str, Any]) -> NewSchedule:
-    """A checked schedule.
+def checked_job(job: NewJob) -> NewJob:
+    """What a schedule is to enqueue.
 
     Raises:
-        ConfigError: the name, the job or anything about its times cannot be used.
+        ConfigError: it is something else, the task itself perhaps.
     """
     if not isinstance(job, NewJob):
         raise ConfigError(
             "a schedule takes what task.call(...) or app.dispatch(job).call() returns, got"
             f" {type(job).__name__}"
         )
-    if job.delay is not None or job.run_at is not None:
+    return job
+
+
+def new_schedule(name: str, job: NewJob, when: Mapping[str, Any]) -> NewSchedule:
+    """A checked schedule.
+
+    Raises:
+        ConfigError: the name, the job or anything about its times cannot be used.
+    """
+    if checked_job(job).delay is not None or job.run_at is not None:
         raise ConfigError(f"schedule {name}: a delay or run_at does not go with a schedule")
     if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
         raise ConfigError(f"schedule name {name!r} must be 1 to 200 printable characters")

@@ -70,6 +70,9 @@ def test_what_cannot_be_declared() -> None:
         app.cron("@daily", task, name="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no option 'crom'"):
         app.task(name="v", crom="@daily")(lambda: None)  # type: ignore[call-overload]
+    for declare in (lambda: app.cron("@daily", task), lambda: app.every("5s", task)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"what task\.call"):
+            declare()
 
 
 async def test_a_worker_writes_them_when_it_starts(app: App, conn: psycopg.Connection) -> None:
