@@ -82,5 +82,6 @@ def make_due(conn: psycopg.Connection) -> None:
 
 
 def heed_interrupts() -> None:
-    """For ``preexec_fn``: shells start background commands, and so their children, deaf to SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """For ``preexec_fn``: shells start background commands deaf to SIGINT, nohup to SIGHUP, and so their children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

@@ -23,7 +23,7 @@ class AppNotImported(ConfigError):
             each.stack[:] = [frame for frame in each.stack if not _ours(frame.filename)]
         first, *frames = told.format()
         self.traceback = "".join(frames if first.startswith("Traceback") else [first, *frames])
-        what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        what = traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
         super().__init__(f"--app {path}: {module} cannot be imported: {what}")
 
 

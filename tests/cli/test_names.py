@@ -88,16 +88,16 @@ def test_work_lists_its_tasks_and_doubts_its_queues(cli: Cli, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        (BROKEN, ["line 8, in <module>\n    load()", "line 5, in load\n    return json.nothing\n",
+        (BROKEN, ["line 8, in <module>\n      load()", "line 5, in load\n      return json.nothing\n",
                   "AttributeError: module 'json' has no attribute 'nothing'"]),
-        ("def f(:\n", ["line 1\n    def f(:\n          ^\nSyntaxError: invalid syntax"]),
-        ("raise ValueError('two\\nlines')", ["ValueError: two\nlines\n"]),
+        ("def f(:\n", ["line 1\n      def f(:\n            ^\n  SyntaxError: invalid syntax"]),
+        ("raise ValueError('two\\nlines')", ["imported: ValueError: two\n", "\n  ValueError: two\n  lines\n"]),
         ("try:\n    1 / 0\nexcept Exception as e:\n    raise OSError('x') from e",
          ["ZeroDivisionError: division by zero", "direct cause", "OSError: x"]),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["work", "tasks", "cron sync", "jobs"])
-def test_an_import_error_is_shown_as_python_shows_it(
+def test_an_import_error_is_shown_as_python_shows_it_indented(
     dsn: str, tmp_path: Path, command: str, text: str, shown: list[str]
 ) -> None:
     import os

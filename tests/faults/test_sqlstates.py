@@ -154,7 +154,8 @@ async def test_results_and_jobs_outlast_the_errors(
             await eventually_async(lambda: list(statuses(conn).values()) == ["succeeded"] * 6)
             assert [e.recorder.lost for e in runtime.exchanges] == [0]
     assert ran == list(range(6))
-    assert 1 <= len(_warnings(caplog)) <= 2, _warnings(caplog)
+    # At most one of each: a connection, a statement, a result.
+    assert 1 <= len(_warnings(caplog)) <= 3, _warnings(caplog)
     await app.aclose()
 
 

@@ -31,7 +31,7 @@ def hoards() -> list[str]:
     """Where there are more of these names than anybody needs."""
     # A dict of texts is not tracked itself: it is found by what refers to it.
     held = {id(each): each for holder in gc.get_objects() for each in gc.get_referents(holder)
-            if isinstance(each, CONTAINERS) and len(each) > BOUND}  # fmt: skip
+            if issubclass(type(each), CONTAINERS) and len(each) > BOUND}  # fmt: skip
     return [
         f"{type(each).__name__} of {len(each)}, such as {next(iter(each))!r}"
         for each in held.values()

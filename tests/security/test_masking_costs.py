@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pgqueue.codec import signature_of
 from pgqueue.errors import ArgumentsError
+from pgqueue.jsontext import MOST_CONTAINERS
 from pgqueue.privacy import Privacy
 from pgqueue.redact import MASK, MOST_TEXT, PIECE, TOO_DEEP, WITHHELD, Redaction, concealer, scalars
 from tests.fuzz.support import fuzz
@@ -58,9 +59,11 @@ ARGUMENTS: dict[str, Callable[[int], dict[str, Any]]] = {
     },
     "one large secret": lambda size: {"password": "é&" * (size // 3)},
     "one secret of many lines": lambda size: {"password": "abcdef\n" * (size // 8)},
-    "empty lists": lambda size: {"a": [[]] * (size // 3)},
+    "empty lists": lambda size: {"a": [[]] * min(size // 3, MOST_CONTAINERS)},
     "small objects": lambda size: {"a": [{"b": 1}] * (size // 9)},
-    "empty lists under a secret name": lambda size: {"password": [[]] * (size // 3)},
+    "empty lists under a secret name": lambda size: {
+        "password": [[]] * min(size // 3, MOST_CONTAINERS)
+    },
     "deep": lambda size: nested(60, {"password": ["x" * 9] * (size // 12)}),
 }
 TEXTS = {"words": TEXT, "a": "a" * MOST_TEXT, "ab": of_two_letters(MOST_TEXT)}

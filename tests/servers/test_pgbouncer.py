@@ -161,7 +161,8 @@ async def test_a_silent_pooler_is_given_up_and_met_again(pooled_dsn: str) -> Non
 
 
 async def test_a_refused_statement_leaves_the_connection_sound(pooled_dsn: str) -> None:
-    refused = Operation("prune", {"status": "dead", "age": 0.0, "limit": -1}, list)
+    values = {"status": "dead", "age": 0.0, "limit": -1, "not_ids": [], "only_ids": None}
+    refused = Operation("prune", values, list)
     database = Database(pooled_dsn, "pgqueue")
     for _ in range(2 * POOL):
         with pytest.raises(StatementRefused):

@@ -143,8 +143,11 @@ def test_a_worker_under_nohup_outlives_its_terminal() -> None:
     try:
         assert signal.SIGHUP not in heeded()
     finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert signal.SIGHUP in heeded()
+    finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGHUP in heeded()
 
 
 def test_a_worker_that_stops_is_shown_and_says_what_it_waits_for(

@@ -18,6 +18,7 @@ from pgqueue.operations import claims, workflows
 from pgqueue.worker import heartbeat, maintenance, parts, settler
 from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.maintenance import Pruner
+from pgqueue.worker.run import Run
 from tests.support import eventually_async, statuses, working
 
 Connection = psycopg.Connection[Any]
@@ -322,10 +323,12 @@ async def test_renewals(app: App, conn: Connection) -> None:
         await go.wait()
 
     ids = [(await task.aenqueue()).id for _ in range(4)]
-    async with working(app, concurrency=4, lease=1.0, notify=False) as runtime:
-        await eventually_async(lambda: set(statuses(conn).values()) == {"running"})
+    async with working(app, concurrency=4, lease=2.0, notify=False) as runtime:
+        runs: dict[int, Run] = {}
+        await eventually_async(
+            lambda: runs.update({run.job.id: run for run in runtime._held()}) or len(runs) == 4
+        )
         conn.execute(REFUSE_LEASE.format(id=ids[1], column="lease_expires_at").encode())
-        runs = {run.job.id: run for run in runtime._held()}
         await eventually_async(lambda: runs[ids[1]].reason == "lost")
         assert [runs[i].reason for i in ids if i != ids[1]] == [None] * 3
         go.set()
