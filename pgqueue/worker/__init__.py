@@ -123,11 +123,13 @@ class Worker:
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop with as many threads for ``asyncio.to_thread`` as there may be handlers, none of which keeps it from ending."""
+        from pgqueue.worker.exits import own_tasks
         from pgqueue.worker.threads import DaemonThreads
 
         loop = _loop_factory()()
         size = sum(pools(self._queues, self.settings.concurrency).values())
         loop.set_default_executor(DaemonThreads(max(size, LEAST_THREADS), "asyncio"))
+        loop.set_task_factory(own_tasks)
         return loop
 
     def _choose_place(self, command: list[str] | None) -> None:

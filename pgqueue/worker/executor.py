@@ -11,7 +11,7 @@ from pgqueue.job import ClaimedJob
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.worker import clock
-from pgqueue.worker.exits import IN_JOB
+from pgqueue.worker.exits import IN_JOB, JobTask
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.postponed import Postponed
 from pgqueue.worker.processes import Processes
@@ -119,7 +119,7 @@ class Executor:
             return
         self.slots.running += 1
         # Of the worker, not of who called: a job that ends starts the next, whose context variables are its own.
-        run.task = asyncio.Task(self._run(run), loop=self._loop, context=self._clean.copy())
+        run.task = JobTask(self._run(run), loop=self._loop, context=self._clean.copy())
 
     def give_back(self) -> None:
         """Give back what has not started, with its attempt."""

@@ -1,6 +1,7 @@
-"""A SystemExit or KeyboardInterrupt of a handler's asyncio task fails its job; asyncio would end the event loop.
+"""What a handler does to the event loop that it shares fails its own job, and no other.
 
-Both pass through ``Task.__step`` into ``run_forever``, which raises them, and with it ends every job.
+A SystemExit or KeyboardInterrupt of its asyncio tasks would end the loop: both pass through ``Task.__step`` into
+``run_forever``, which raises them. So would ``loop.stop()``, and the cancellation of all tasks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,34 @@ log = logging.getLogger("pgqueue.job")
 
 class Exited(BaseException):
     """A task that a handler started raised SystemExit or KeyboardInterrupt, its cause."""
+
+
+class JobTask(asyncio.Task[T]):
+    """The task of a job: no other job can cancel it."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        caller = asyncio.current_task() if IN_JOB.get() else None
+        if isinstance(caller, JobTask) and caller is not self:
+            log.error("a job cancelled the task of another: it goes on")
+            return False
+        return super().cancel(msg)
+
+
+class OwnTask(asyncio.Task[T]):
+    """A task of the worker itself: no job can cancel it."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if IN_JOB.get():
+            log.error("a job cancelled a task of its worker: it goes on")
+            return False
+        return super().cancel(msg)
+
+
+def own_tasks(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    """The task factory of a loop that is the worker's alone."""
+    context = options.get("context")
+    in_job = IN_JOB.get() if context is None else context.get(IN_JOB, False)
+    return (asyncio.Task if in_job else OwnTask)(coro, loop=loop, **options)
 
 
 def run_to_end(runner: asyncio.Runner, main: Coroutine[Any, Any, T]) -> T:

@@ -57,6 +57,13 @@ async def stops() -> None:
     asyncio.get_running_loop().stop()
 
 
+@app.task(name="cancels")
+async def cancels(itself: bool) -> None:
+    for task in asyncio.all_tasks() - (set() if itself else {asyncio.current_task()}):
+        task.cancel()
+    await asyncio.sleep(0)
+
+
 @app.task(name="innocent")
 async def innocent(ctx: Context) -> None:
     async with app.connections.aio() as connection:

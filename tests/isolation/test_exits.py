@@ -156,6 +156,10 @@ def test_a_worker_process_goes_on(dsn: str, conn: psycopg.Connection) -> None:
         eventually(lambda: {statuses(conn)[each] for each in stray} == {"succeeded"})
         stops = exiting_tasks.stops.enqueue().id
         eventually(lambda: statuses(conn)[stops] == "succeeded")
+        cancels = [
+            exiting_tasks.cancels.with_max_retries(0).enqueue(itself).id for itself in (False, True)
+        ]
+        eventually(lambda: [statuses(conn)[each] for each in cancels] == ["succeeded", "dead"])
         conn.execute("create table go ()")
         eventually(lambda: statuses(conn)[innocent] == "succeeded")
         assert conn.execute(
