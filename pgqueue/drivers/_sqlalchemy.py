@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.exc import UnboundExecutionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from pgqueue.errors import ConnectionUnusable
@@ -48,7 +47,7 @@ class SQLAlchemyAsyncDriver:
 
     async def fetch(self, statement: Statement, values: Mapping[str, object]) -> list[Any]:
         clause, through = _clause(statement), self._connection
-        if not isinstance(through, AsyncConnection):
+        if not hasattr(through, "sync_connection"):  # a session
             through = await through.connection(bind_arguments={"clause": clause})
         with _in_binary(through.sync_connection):
             rows: list[Any] = (await self._connection.execute(clause, dict(values))).all()
@@ -94,6 +93,13 @@ def sync_driver(connection: object) -> SQLAlchemyDriver | None:
 
 
 def async_driver(connection: object) -> SQLAlchemyAsyncDriver | None:
+    # Imported only for one of them: it needs greenlet, which SQLAlchemy brings along if it is asked to.
+    if not any(
+        cls.__module__.startswith("sqlalchemy.ext.asyncio") for cls in type(connection).__mro__
+    ):
+        return None
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+
     if not isinstance(connection, AsyncConnection | AsyncSession | async_scoped_session):
         return None
     _check(connection)

@@ -40,8 +40,10 @@ class Rescued:
 
     id: int
     task: str
+    queue: str
     status: Status
     attempt: int
+    max_retries: int
     quarantine: int | None = None
 
 
@@ -76,7 +78,9 @@ def rescue(
         **chosen(which),
     }
     return Operation(
-        "rescue", values, lambda rows: [Rescued(r[0], r[1], Status(r[2]), r[3], r[4]) for r in rows]
+        "rescue",
+        values,
+        lambda rows: [Rescued(r[0], r[1], r[2], Status(r[3]), r[4], r[5], r[6]) for r in rows],
     )
 
 

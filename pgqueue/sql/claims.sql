@@ -264,7 +264,7 @@ with own as materialized (
 ), logged as (
     insert into pgqueue.attempts (job_id, attempt, claim_id, worker_id, outcome, error_type, error,
                                   traceback, started_at, run_seconds, log)
-    select own.id, own.attempt, own.claim_id, own.worker_id, case own.outcome when 'leave' then own.status else own.outcome end,
+    select own.id, own.attempt, own.claim_id, own.worker_id, case when own.outcome = 'leave' or own.status = 'dead' then own.status else own.outcome end,
            own.error_type, own.error, own.traceback, own.claimed_at, own.run_seconds, own.log
       from own
      where case own.outcome when 'leave' then own.status = 'dead' when 'snooze' then own.error_type is not null else true end

@@ -48,7 +48,7 @@ update pgqueue.jobs j
        claim_id = null, worker_id = null, lease_expires_at = null
   from lapsed l
  where j.id = l.id
-returning j.id, j.task, j.status, j.attempt, j.quarantine;
+returning j.id, j.task, j.queue, j.status, j.attempt, j.max_retries, j.quarantine;
 
 -- name: lapsed_jobs
 -- Those that rescue takes back.

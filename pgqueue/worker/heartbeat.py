@@ -26,6 +26,7 @@ from pgqueue.worker.service import Keeper, Service
 Held = Callable[[], Iterable[Run]]
 Interrupt = Callable[[Run, Reason], None]
 MOST_BACKOFF = 1.0
+LAST_PASS = 1.0  # seconds
 TELL_EVERY = 1.0
 GIVEN_UP = "its lease could not be renewed in time: stopping it, before others may start it"
 
@@ -244,9 +245,14 @@ class Heartbeat:
             outage=self._outage,
             patience=patience(self._lease),
         )
-        tasks = [asyncio.create_task(s.run(), name=s.name) for s in self._services(database)]
+        services = self._services(database)
+        tasks = [asyncio.create_task(s.run(), name=s.name) for s in services]
         self._ready.set()
         await self._ended.wait()
+        # What is said last must not be carried out after the worker has taken its leave.
+        for each in services:
+            each.stop()
+        await asyncio.wait(tasks, timeout=LAST_PASS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,6 +14,7 @@ from typing import Any
 from pgqueue.hooks import Ended, Kind
 from pgqueue.job import Status
 from pgqueue.operations.claims import Finished, Recorded
+from pgqueue.operations.maintenance import Rescued
 from pgqueue.returned import ended as until_ended
 from pgqueue.worker.exits import IN_JOB
 from pgqueue.worker.outage import Seldom
@@ -57,11 +58,18 @@ class Hooking:
         elif recorded.status is Status.PENDING and each.outcome.kind == "retry":
             self._happened("retry", each, recorded.wait)
 
-    def crashed(self, job_id: int, task: str, attempt: int) -> None:
+    def crashed(self, job: Rescued) -> None:
         """This job is dead, for its workers died."""
         self._call(
             "dead",
-            Ended(job_id, task, "", attempt, "WorkerCrashed", "its worker died or lost its lease"),
+            Ended(
+                job.id,
+                job.task,
+                job.queue,
+                job.attempt,
+                "WorkerCrashed",
+                "its worker died or lost its lease",
+            ),
         )
 
     def _happened(self, kind: Kind, each: Finished, wait: float | None) -> None:

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from pgqueue.job import Status
 from pgqueue.operations import Operation, limits, maintenance, steps, workflows
 from pgqueue.operations.maintenance import Rescued
-from pgqueue.text import one_line
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused
 from pgqueue.worker.hooking import Hooking
 from pgqueue.worker.pace import SLOW_SHARE, Pace
 from pgqueue.worker.parts import Refusals
+from pgqueue.worker.report import report_crash
 from pgqueue.worker.service import Service
 
 BATCH = 1000
@@ -88,10 +88,9 @@ class Rescuer(Service):
 
     def _take_note(self, jobs: list[Rescued]) -> None:
         for job in jobs:
-            self.log.warning("job %d (%s) attempt %d: its lease ran out, now %s",
-                             job.id, one_line(job.task), job.attempt, job.status)  # fmt: skip
+            report_crash(job)
             if job.status == Status.DEAD:
-                self._hooking.crashed(job.id, job.task, job.attempt)
+                self._hooking.crashed(job)
         self._rescued()
         if any(job.quarantine is not None for job in jobs):
             self._suspected()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from pgqueue.job import ClaimedJob, Status
 from pgqueue.operations.claims import Finished, Recorded
+from pgqueue.operations.maintenance import Rescued
 from pgqueue.outcome import Outcome
 from pgqueue.text import one_line
 
@@ -38,7 +39,14 @@ def report_successes(finished: Iterable[Finished]) -> None:
                 _say(logging.DEBUG, each.job, "succeeded", f"succeeded in {each.run_seconds:.3f} s")
 
 
-def _say(level: int, job: ClaimedJob, became: str, what: str) -> None:
+def report_crash(job: Rescued) -> None:
+    """Log that its lease ran out, and what became of it."""
+    became = "retry" if job.status is Status.PENDING else job.status.value
+    what = f"{_next(job, became, 0.0)}: WorkerCrashed: its lease ran out"
+    _say(_LEVELS[became], job, became, what)
+
+
+def _say(level: int, job: ClaimedJob | Rescued, became: str, what: str) -> None:
     fields = {
         "job": job.id,
         "task": job.task,
@@ -54,7 +62,7 @@ def _say(level: int, job: ClaimedJob, became: str, what: str) -> None:
         log.log(level, "%s", one_line(text), extra=fields)
 
 
-def _next(job: ClaimedJob, became: str, wait: float) -> str:
+def _next(job: ClaimedJob | Rescued, became: str, wait: float) -> str:
     match became:
         case "dead":
             return f"dead, see pgqueue job {job.id}"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue import App
 from tests.enqueue.connections import ALL
-from tests.support import drain
+from tests.support import drain, statuses
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -128,3 +132,30 @@ async def test_plain_sql(app: App, conn: psycopg.Connection) -> None:
     conn.execute("select pgqueue.enqueue('note', '{\"number\": 8}', delay => '1 hour')")
     await drain(app)
     assert ran == [7]
+
+
+def test_a_sync_session_needs_no_greenlet(dsn: str, conn: psycopg.Connection) -> None:
+    """SQLAlchemy brings it along for its asyncio part only."""
+    script = """
+import sys
+sys.modules["greenlet"] = None
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+from pgqueue import App
+app = App()
+@app.task(name="t")
+def task() -> None: ...
+engine = create_engine(sys.argv[1], connect_args={"password": sys.argv[2]})
+with Session(engine) as session, session.begin():
+    task.on(session).enqueue()
+with engine.begin() as connection:
+    task.on(connection).enqueue()
+"""
+    given = conninfo_to_dict(dsn)
+    url = f"postgresql+psycopg://{given['user']}@{given['host']}:{given['port']}/{given['dbname']}"
+    subprocess.run(
+        [sys.executable, "-c", script, url, given["password"]],
+        check=True, capture_output=True, env={**os.environ, "PGQUEUE_DSN": dsn},
+    )  # fmt: skip
+    assert set(statuses(conn).values()) == {"pending"}
+    assert len(statuses(conn)) == 2

@@ -160,12 +160,12 @@ async def test_hooks_hear_of_ends(app: App, conn: psycopg.Connection) -> None:
 
 
 async def test_a_job_that_killed_its_workers_is_heard_of(
-    app: App, conn: psycopg.Connection
+    app: App, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[Ended] = []
     app.on_dead(heard.append)
 
-    @app.task(name="t")
+    @app.task(name="t", queue="mail")
     async def t() -> None: ...
 
     job = t.enqueue().id
@@ -175,7 +175,11 @@ async def test_a_job_that_killed_its_workers_is_heard_of(
     )
     async with working(app):
         await eventually_async(lambda: heard)
-    assert (heard[0].job_id, heard[0].error_type) == (job, "WorkerCrashed")
+    found = heard[0]
+    assert (found.job_id, found.queue, found.error_type) == (job, "mail", "WorkerCrashed")
+    (line,) = [record for record in caplog.records if record.name == "pgqueue.job"]
+    assert line.levelname == "ERROR"
+    assert f"job {job} (t, queue mail) attempt 0 of 11: dead, see pgqueue job {job}" in line.message
 
 
 @pytest.mark.parametrize("is_async", [True, False])

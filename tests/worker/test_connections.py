@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, Context
-from tests.support import drain, statuses
+from tests.support import drain, statuses, working
 
 AT_ONCE = 20
 
@@ -53,3 +53,19 @@ async def test_all_handlers_hold_a_transaction_and_enqueue_beside_it(
     await drain(app, concurrency=AT_ONCE)
     assert set(statuses(conn).values()) == {"succeeded"}
     assert len(statuses(conn)) == 2 * AT_ONCE
+
+
+async def test_a_worker_that_has_left_is_not_said_to_be_there(
+    app: App, conn: psycopg.Connection
+) -> None:
+    """Its last sign of life is on its way, on another connection, when it takes its leave."""
+    conn.execute(
+        "create function slow() returns trigger language plpgsql as"
+        " $$ begin perform pg_sleep(0.3); return new; end $$;"
+        "create trigger slow before insert on pgqueue.workers for each row"
+        " when (new.state = 'stopping') execute function slow()"
+    )
+    async with working(app):
+        pass
+    await asyncio.sleep(0.4)  # longer than it takes: there is nothing to wait for
+    assert await app.aclient.workers() == []

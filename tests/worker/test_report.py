@@ -118,6 +118,8 @@ async def test_the_last_attempt_is_an_error(
     first, last = lines(caplog)
     assert (first.levelname, last.levelname) == ("WARNING", "ERROR")
     assert "attempt 2 of 2: dead, see pgqueue job" in last.message
+    recorded = conn.execute("select outcome from pgqueue.attempts order by attempt").fetchall()
+    assert recorded == [("retry",), ("dead",)]
 
 
 @pytest.fixture
