@@ -189,7 +189,7 @@ MUTANTS = [
     *[Mutant(SCHEMA, "settle", old, new) for old, new in (
         ("for share of w skip locked", "for share of w"), ("(where w.id is null or h.id is not null)", "(where true)"))],
     *[Mutant(SCHEMA, "retry_members", old, new) for old, new in (
-        (" skip locked", ""), ("and starts_with(j.last_error, 'ParentFailed: ')\n", "\n"),
+        ("and starts_with(j.last_error, 'ParentFailed: ')\n", "\n"),
         ("continue when failing and member.if_failed = 'cancel' or", "continue when"),
         (" or not failing and holder is null and member.if_failed = 'only'", ""),
         (" or member.if_failed = 'hold' and (p.id is null or p.status in ('dead', 'cancelled'))", ""),

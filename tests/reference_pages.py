@@ -39,7 +39,13 @@ FUNCTIONS = """
 
 def cli() -> str:
     """Every command's help, as it prints it."""
-    parent = click.Context(group, info_name="pgqueue", terminal_width=100, max_content_width=100)
+    parent = click.Context(
+        group,
+        info_name="pgqueue",
+        terminal_width=100,
+        max_content_width=100,
+        **group.context_settings,
+    )
     parts = [_help(group, parent)]
     for name in COMMANDS:
         command = group.get_command(parent, name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from pgqueue.worker.database import PATIENCE
 from tests.chaos.faults import Fault
 from tests.chaos.producers import Batch, Fate
 
@@ -31,6 +32,9 @@ MUST_BE_ZERO = {
 MAX_CRASHES = 3
 # A fault has consequences for a while: connections are made anew, what waited is worked off.
 AFTERMATH = 3.0
+# After these a statement hangs on a connection that looks alive, for as long as a worker has patience; a lease that is
+# shorter, as that of a test, may run out meanwhile.
+HALF_OPEN = frozenset({"blackhole", "drop_replies"})
 # These strike one worker; every other one strikes all, or somebody who cannot be told.
 OF_ONE_WORKER = frozenset({"kill", "stop"})
 READ = """
@@ -80,6 +84,11 @@ class History:
     outcomes: list[Outcome] = field(default_factory=list)
 
 
+def aftermath(fault: Fault) -> float:
+    """Seconds for which it has consequences when it is over."""
+    return AFTERMATH + (PATIENCE if fault.kind in HALF_OPEN else 0.0)
+
+
 @dataclass(frozen=True)
 class Faults:
     """What struck, so that its consequences are told from our own faults."""
@@ -89,7 +98,7 @@ class Faults:
 
     def any(self, since: float, until: float) -> bool:
         """Did anything strike anybody, or have its aftermath, in this time?"""
-        return any(f.began <= until and f.over + AFTERMATH >= since for f in self.struck)
+        return any(f.began <= until and f.over + aftermath(f) >= since for f in self.struck)
 
     def lost_its_worker(self, outcome: Outcome) -> bool:
         """Did anything keep the worker from renewing the lease that this outcome ended?"""
@@ -97,7 +106,7 @@ class Faults:
             return False
         since, until = outcome.lease_end - self.lease, outcome.at
         return any(
-            f.began <= until and f.over + AFTERMATH >= since
+            f.began <= until and f.over + aftermath(f) >= since
             and (f.kind not in OF_ONE_WORKER or not f.workers or outcome.worker in f.workers)
             for f in self.struck
         )  # fmt: skip

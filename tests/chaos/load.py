@@ -20,6 +20,7 @@ from pgqueue.connect import connect_async
 from pgqueue.job import NewJob
 
 WRITE_TIMEOUT = 5.0
+RETRY_AFTER = 0.1
 COLUMNS = ("number", "event", "job", "attempt", "claim_id", "pid", "at")
 
 app = App()
@@ -30,29 +31,37 @@ class Journal:
 
     def __init__(self) -> None:
         self._lines: list[tuple[Any, ...]] = []
+        self._kept: list[tuple[Any, ...]] = []
         self._written: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection[Any] | None = None
 
     async def write(self, line: tuple[Any, ...]) -> None:
         """Return when the line is committed; raise what kept it from that."""
-        await asyncio.shield(self.post(line))
-
-    def post(self, line: tuple[Any, ...]) -> asyncio.Future[None]:
-        """Write a line without waiting for it."""
         if self._written is None:
             self._written = asyncio.get_running_loop().create_future()
         self._lines.append(line)
+        written = self._written
+        self._begin()
+        await asyncio.shield(written)
+
+    def post(self, line: tuple[Any, ...]) -> None:
+        """Write a line without waiting for it, again and again until it is committed."""
+        self._kept.append(line)
+        self._begin()
+
+    def _begin(self) -> None:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
-        return self._written
 
     async def _write_all(self) -> None:
-        while self._written is not None:
-            lines, written = self._lines, self._written
+        while self._written is not None or self._kept:
+            lines, kept = self._lines, list(self._kept)
+            written = self._written or asyncio.get_running_loop().create_future()
             self._lines, self._written = [], None
             try:
-                await self._copy(lines)
+                await self._copy(lines + kept)
+                del self._kept[: len(kept)]
                 written.set_result(None)
             except Exception as error:  # asyncpg's own errors have no common base
                 if self._connection is not None:
@@ -60,6 +69,7 @@ class Journal:
                 self._connection = None
                 written.set_exception(error)
                 written.exception()  # seen, also when every job that waited is gone
+                await asyncio.sleep(RETRY_AFTER)
         self._writer = None
 
     async def _copy(self, lines: list[tuple[Any, ...]]) -> None:
