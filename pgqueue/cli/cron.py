@@ -265,10 +265,11 @@ def sync_command(
     if dsn is not None or schema is not None:
         app.use(dsn=dsn, schema=schema)
     with app:
-        changed = app.write_schedules()
+        # Looked at first: a role that may not must not have written half of it.
         known = {schedule.name for schedule in app.schedules}
         gone = [s.name for s in app.client.schedules()
                 if s.source == "code" and s.paused_at is None and s.name not in known]  # fmt: skip
+        changed = app.write_schedules()
         if prune and gone:
             if not yes:
                 ask(f"Pause {', '.join(gone)}?")

@@ -126,6 +126,24 @@ def test_the_command_line_of_an_operator(roles: Roles) -> None:
     assert run(dsn, "migrate", "--to", "base", "--yes").returncode == 1
 
 
+def test_schedules_are_written_whole_or_not_at_all(roles: Roles) -> None:
+    sync = ("cron", "sync", "--app", "tests.schedules.declaring:app")
+    names = {
+        "role": sql.Identifier(roles.names["readonly"]),
+        "user": sql.Identifier(roles.users["worker"]),
+    }
+    assert run(roles.dsn("worker"), *sync).returncode == 1
+    with roles.connect("admin") as conn:
+        assert conn.execute("select count(*) from pgqueue.schedules").fetchone() == (0,)
+        conn.execute(sql.SQL("grant {role} to {user}").format(**names))
+        try:
+            done = run(roles.dsn("worker"), *sync)
+        finally:
+            conn.execute(sql.SQL("revoke {role} from {user}").format(**names))
+    assert done.returncode == 0, done.stderr
+    assert "written: " in done.stdout
+
+
 def test_a_worker_without_its_grants_says_which(roles: Roles) -> None:
     for role, lacks in (("producer", "select on pgqueue.jobs"), ("outsider", "schema pgqueue")):
         done = run(roles.dsn(role), "work", "--app", "tests.security.apps:app", "--drain")
