@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
-from pgqueue.worker.run import Run
+from pgqueue.worker.run import Run, say
 
+log = logging.getLogger("pgqueue.job")
+
+THREAD = "has run for its timeout of %s s: a thread cannot be stopped, it is asked to end at its next ctx.check()"
 GRAIN = 0.005  # seconds between two looks at least, so that many runs that end late do not cost a look each
 
 
@@ -38,16 +42,18 @@ class Deadlines:
     def _look(self) -> None:
         self._timer, self._next = None, float("inf")
         now, nearest = time.monotonic(), float("inf")
-        over: list[Run] = []
+        over: list[tuple[Run, float]] = []
         for run, timeout in self._runs.items():
             # While it waits for a thread or a process, no time counts.
             due = (now if run.queued else run.started_at) + timeout
             if due > now:
                 nearest = min(nearest, due)
             else:
-                over.append(run)
+                over.append((run, timeout))
         if nearest < float("inf"):
             self._arm(nearest)
-        for run in over:
+        for run, timeout in over:
             del self._runs[run]
+            if run.definition is not None and run.definition.run == "thread":
+                say(log, logging.WARNING, run, THREAD, f"{timeout:g}")
             run.interrupt("timeout")

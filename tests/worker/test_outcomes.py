@@ -57,7 +57,7 @@ async def test_retries_until_dead_then_back_by_hand(app: App, conn: psycopg.Conn
     assert (job.status, job.last_error) == ("dead", "ValueError: no luck")
     attempts = await app.aclient.attempts(job_id)
     assert [(a.attempt, a.outcome, a.error_type) for a in attempts] == [
-        (1, "retry", "ValueError"), (2, "retry", "ValueError"), (3, "retry", "ValueError"),
+        (1, "retry", "ValueError"), (2, "retry", "ValueError"), (3, "dead", "ValueError"),
     ]  # fmt: skip
     assert 'raise ValueError("no luck")' in (attempts[0].traceback or "")
     assert await app.aclient.retry(job_id)
@@ -145,7 +145,9 @@ async def test_a_class_with_its_own_backoff(app: App, conn: psycopg.Connection) 
     assert row == (pytest.approx(2000, abs=30), 5)
 
 
-async def test_timeouts(app: App, conn: psycopg.Connection) -> None:
+async def test_timeouts(
+    app: App, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
     @app.task(name="async", timeout=0.05, max_retries=0)
     async def hang() -> None:
         import asyncio
@@ -168,6 +170,9 @@ async def test_timeouts(app: App, conn: psycopg.Connection) -> None:
     await drain(app)
     errors = conn.execute("select last_error from pgqueue.jobs").fetchall()
     assert errors == [("TimeoutError: ran longer than 0.05 s",)] * 2
+    told = [r.message for r in caplog.records if "a thread cannot be stopped" in r.message]
+    assert len(told) == 1
+    assert "(thread) attempt 1: has run for its timeout of 0.05 s" in told[0]
     assert stopped.is_set()
 
 
