@@ -156,7 +156,7 @@ def test_a_worker_that_stops_is_shown_and_says_what_it_waits_for(
     job = apps.wait.enqueue().id
     process = workers.start("--grace", "1h")
     eventually(lambda: started(conn, 1))
-    assert [w.state for w in apps.app.client.workers()] == ["running"]
+    eventually(lambda: [w.state for w in apps.app.client.workers()] == ["running"])
     process.terminate()
     eventually(lambda: [w.state for w in apps.app.client.workers()] == ["stopping"])
     process.terminate()
