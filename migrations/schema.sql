@@ -687,7 +687,7 @@ as $$
 begin
     update pgqueue.jobs as j
        set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
-           finished_at = null, cancel_requested = false, run_seconds = null, expires_at = null, progress = null,
+           finished_at = null, cancel_requested = false, run_seconds = 0, expires_at = null, progress = null,
            left_by = null, left_at = null, args = coalesce(retry_keyed.args, j.args)
      where j.id = job_id and j.status in ('dead', 'cancelled');
     return found;

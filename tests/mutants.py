@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = [
     "tests/worker/test_fences.py",
     "tests/worker/test_locks.py",
+    "tests/worker/test_outcomes.py",
     "tests/worker/test_locked_rows.py",
     "tests/worker/test_refused_rows.py",
     "tests/poison/test_quarantine.py",
@@ -140,6 +141,8 @@ MUTANTS = [
     *[Mutant("pgqueue/sql/jobs.sql", "retry_jobs", old, new) for old, new in (
         ("j.status in ('dead', 'cancelled')\n", "true\n"),
         ("(:status::text is null or j.status = :status::text)", "true"))],
+    Mutant("pgqueue/sql/jobs.sql", "retry_jobs", "run_seconds = 0", "run_seconds = null"),
+    Mutant(SCHEMA, "retry_keyed", "run_seconds = 0", "run_seconds = null"),
     *[Mutant("pgqueue/sql/jobs.sql", "clear_jobs", old, new) for old, new in (
         (" and j.status <> 'running'", ""), ("j.status = :status::text and ", ""))],
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(

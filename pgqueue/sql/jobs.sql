@@ -181,9 +181,10 @@ with chosen as materialized (
      order by j.id
      for no key update of j
 ), back as (
+    -- With a run time, as of any job that has attempts: they go with its row.
     update pgqueue.jobs j
        set status = 'pending', attempt = 0, crashes = 0, quarantine = null, run_at = clock_timestamp(),
-           finished_at = null, cancel_requested = false, run_seconds = null, claimed_at = null, expires_at = null, progress = null,
+           finished_at = null, cancel_requested = false, run_seconds = 0, claimed_at = null, expires_at = null, progress = null,
            left_by = null, left_at = null, args = coalesce(:args::text::jsonb, j.args)
       from chosen
      where j.id = chosen.id and not chosen.keyed

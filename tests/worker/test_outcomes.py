@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, Backoff, Cancel, Context, Dead, Filter, Job, JobNotFound, Retry, Snooze
-from tests.support import drain, eventually_async, make_due, statuses
+from tests.support import drain, eventually_async, make_due, statuses, working
 
 
 @pytest.mark.parametrize("keep", ["1h", 0], ids=["kept", "deleted"])
@@ -38,6 +38,41 @@ async def test_a_job_that_is_snoozed_for_long_leaves_one_row_an_attempt(
     ).fetchall()
     expected = [(1, "snooze", "look 3"), (1, "retry", "not there"), (2, "snooze", "look 7")]
     assert rows == (expected if keep else [])
+
+
+@pytest.mark.parametrize("unique", [None, True], ids=["", "unique"])
+@pytest.mark.parametrize("ended", ["dead", "crashed", "cancelled"])
+async def test_the_attempts_of_an_earlier_life_go_with_the_row(
+    app: App, conn: psycopg.Connection, unique: Any, ended: str
+) -> None:
+    """With ``keep_succeeded=0`` a job that was retried by hand leaves nothing behind, whatever it was before."""
+    fails = [True]
+
+    @app.task(name="t", max_retries=0, unique=unique)
+    async def task() -> None:
+        if fails.pop():
+            if ended == "cancelled":
+                raise Snooze("1h", reason="later")
+            raise ValueError("no luck")
+
+    job = (await task.aenqueue()).id
+    if ended == "crashed":
+        conn.execute(
+            "update pgqueue.jobs set status = 'running', attempt = 1, worker_id = gen_random_uuid(),"
+            " claim_id = gen_random_uuid(), claimed_at = now(), lease_expires_at = now() - interval '1 s'"
+        )
+        async with working(app, keep_succeeded=0):
+            await eventually_async(lambda: statuses(conn) == {job: "dead"})
+    else:
+        await drain(app, keep_succeeded=0)
+        if ended == "cancelled":
+            await app.aclient.cancel(job)
+    assert conn.execute("select count(*) from pgqueue.attempts").fetchone() == (1,)
+    fails[:] = [False]
+    assert await app.aclient.retry(job)
+    await drain(app, keep_succeeded=0)
+    assert statuses(conn) == {}
+    assert conn.execute("select count(*) from pgqueue.attempts").fetchone() == (0,)
 
 
 async def test_retries_until_dead_then_back_by_hand(app: App, conn: psycopg.Connection) -> None:
