@@ -166,6 +166,8 @@ class Exchange(Service):
         if without:
             queues = [queue for queue in queues if queue not in self._processes.queues]
         self._took, self._wait = 0.0, self._poll
+        if len(self._keys) > 2 * len(queues) + MOST_KEYS:
+            self._keys = {queue: self._keys.get(queue) for queue in queues}
         if not queues:
             return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))
         claimed: list[ClaimedJob] = []
@@ -182,8 +184,6 @@ class Exchange(Service):
         Who enqueues chooses how many such queues there are. So the lanes have a turn each time, and of more queues
         than there is time for the others have theirs the next time.
         """
-        if len(self._keys) > 2 * len(queues) + MOST_KEYS:
-            self._keys = {queue: self._keys.get(queue) for queue in queues}
         turns: list[str | None] = [None, *queues]
         shift = self._turn = (self._turn + 1) % len(turns)
         begun, late = time.monotonic(), False
