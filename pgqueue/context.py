@@ -158,11 +158,6 @@ class Context(Durable):
         """The lines of ``log``."""
         return None if self._logger is None else self._logger.kept.text()
 
-    @property
-    def says(self) -> bool:
-        """Has this run logged lines, or reached steps?"""
-        return self._logger is not None or bool(self._met)
-
     def transaction(self) -> _Transaction:
         """A transaction that also completes the job: both commit, or neither.
 

@@ -154,7 +154,7 @@ class Definition:
         """The outcome of a run that returned ``value``, or raised."""
         # A result that others of a workflow may take; None is what they take when there is none.
         keeps = self.result or (value is not None and job.workflow_id is not None)
-        if raised is None and not (keeps or context.says):
+        if raised is None and not (keeps or context.stepped or context.logged is not None):
             outcome = SUCCEEDED
         else:
             conceal = self.concealer(privacy, job, arguments)
@@ -228,14 +228,15 @@ def errors_of(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
     """
     if retry_on is None:
         return None
-    given: Any = (retry_on,) if isinstance(retry_on, type) else retry_on
+    given: Any = retry_on
     listed = isinstance(given, Iterable) and not isinstance(given, str)
-    for each in given if listed else (given,):
+    errors = tuple(given) if listed else (given,)
+    for each in errors:
         if not isinstance(each, type) or not issubclass(each, BaseException):
             raise ConfigError(
                 f"retry_on takes classes of exceptions, such as (ConnectionError, TimeoutError), got {each!r}"
             )
-    return tuple(given)
+    return errors
 
 
 def _below(function: Callable[..., Any], name: str | None) -> str:

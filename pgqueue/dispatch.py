@@ -70,7 +70,7 @@ class Job:
     result: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, Any]] = {}
     definition: ClassVar[ClassDefinition]
-    _builds: ClassVar[bool] = False
+    _builds: ClassVar[bool] = False  # it has an __init__ or a __post_init__ of its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -81,11 +81,8 @@ class Job:
                 f"{cls.__qualname__}: {', '.join(sorted(clash))} has a meaning in every job, so it"
                 " cannot be a field: rename the field, or drop the annotation to set the option"
             )
-        # Of its own: a dataclass keeps what the class has, and makes one that only stores otherwise.
-        cls._builds = getattr(cls, "_builds", False) or not {
-            "__init__",
-            "__post_init__",
-        }.isdisjoint(vars(cls))
+        # Seen before ``dataclass`` adds an __init__ that only stores the fields.
+        cls._builds |= "__init__" in vars(cls) or "__post_init__" in vars(cls)
         dataclasses.dataclass(cls, repr=False)
         if not hasattr(cls, "handle"):
             return  # a base class of the application's own

@@ -92,9 +92,9 @@ class Progress:
             return None
         self._sent, self._sent_at = said, now
         done, total, message = said
-        text = None if message is None else str(message)[:MOST_MESSAGE].replace("\0", "")
-        if text is not None:
-            text = text.encode("utf-8", "replace").decode()
+        text = None
+        if message is not None:
+            text = str(message)[:MOST_MESSAGE].replace("\0", "").encode("utf-8", "replace").decode()
         try:
             return json.dumps(
                 {"done": done, "total": total, "message": text}, allow_nan=False, ensure_ascii=False

@@ -33,7 +33,11 @@ class NotifyLimiter:
         return due
 
     def _forget(self, now: float) -> None:
-        """Names of queues may be made up for each tenant: only those of the last moment matter."""
+        """Names of queues may be made up for each tenant: only those of the last moment matter.
+
+        If fewer than half are older than that, all go, so that the next look is not due at once: a queue that is forgotten
+        notifies once more than it needs to.
+        """
         for times in (self._enqueued, self._notified):
             old = [queue for queue, at in times.items() if now - at >= BETWEEN]
             for queue in old if len(old) * 2 > len(times) else list(times):

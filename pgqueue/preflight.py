@@ -38,7 +38,7 @@ class Server:
 
 
 def look(schema: str) -> Operation[Server]:
-    """Ask for it."""
+    """Ask the session for it."""
     return Operation("preflight", {"schema": schema}, lambda rows: _server(rows[0]))
 
 

@@ -96,3 +96,10 @@ def conn(dsn: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection to look and interfere with."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def other(dsn: str) -> Iterator[psycopg.Connection]:
+    """Another session, in a transaction."""
+    with psycopg.connect(dsn) as connection:
+        yield connection

@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
 from pgqueue import App, Worker
+from pgqueue.operations import Operation, maintenance
 from pgqueue.worker.runtime import Runtime
 
 
@@ -68,6 +70,15 @@ def set_schema_version(conn: psycopg.Connection, version: int, serves: int) -> N
 def statuses(conn: psycopg.Connection) -> dict[int, str]:
     """The status of every job by id."""
     return dict(conn.execute("select id, status from pgqueue.jobs order by id").fetchall())  # type: ignore[arg-type]
+
+
+def alive(worker: UUID, **more: Any) -> Operation[None]:
+    """A worker says that it is there."""
+    said: dict[str, Any] = {
+        "host": "h", "pid": 1, "version": "1", "queues": None, "tasks": [], "declares": [], "state": "running",
+        "lease": 60.0, "forget": 300.0, **more,
+    }  # fmt: skip
+    return maintenance.worker_seen(worker, **said)
 
 
 def with_password(conn: psycopg.Connection) -> str:

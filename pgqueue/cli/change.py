@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.cli.terminal import ask, say
 from pgqueue.client import Client
 from pgqueue.errors import ConfigError, JobNotFound
-from pgqueue.job import Status
+from pgqueue.job import JobRow, Status
 from pgqueue.operations.jobs import UNFINISHED, Change, Filter
 
 
@@ -57,7 +57,7 @@ def retry_command(
         done = app.client.retry_many(job_ids)
     else:
         done = _retry_matching(app, where, yes)
-    missed = {i: _why_not(app.client, i) for i in job_ids if i not in done}
+    missed = {i: _why_not(app.client, i, _against_retry) for i in job_ids if i not in done}
     _report("retried", done, missed, as_json)
 
 
@@ -232,19 +232,26 @@ def warn_of_filter(app: App, where: Filter) -> None:
     )
 
 
-def _why_not(client: Client, job_id: int) -> str:
+def _why_not(client: Client, job_id: int, against: Callable[[JobRow], str] = lambda job: "") -> str:
     try:
         job = client.job(job_id)
     except JobNotFound:
         return "does not exist"
-    if job.unique_key is not None and job.status in (Status.DEAD, Status.CANCELLED):
-        return f"is {job.status.value}, and another job has its unique key: cancel that one first"
-    if job.workflow_id is not None and job.status in (Status.DEAD, Status.CANCELLED):
+    return f"is {job.status.value}{against(job)}"
+
+
+def _against_retry(job: JobRow) -> str:
+    """What keeps a job that is dead or cancelled from being put back."""
+    if job.status not in (Status.DEAD, Status.CANCELLED):
+        return ""
+    if job.unique_key is not None:
+        return ", and another job has its unique key: cancel that one first"
+    if job.workflow_id is not None:
         return (
-            f"is {job.status.value}, and would be again: retry what failed before it, or all that failed:"
+            ", and would be cancelled again: retry what failed before it, or all that failed:"
             f" pgqueue workflow {job.workflow_id} --retry"
         )
-    return f"is {job.status.value}"
+    return ""
 
 
 def _report(verb: str, done: list[int], missed: dict[int, str], as_json: bool) -> None:

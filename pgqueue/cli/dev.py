@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from pgqueue import config
 from pgqueue import schema as schemas
 from pgqueue.cli.application import load_app
 from pgqueue.cli.options import connection_options
@@ -38,6 +39,7 @@ def dev_command(
     """
     logs.set_up("text", "info")
     app = load_app(path)
+    settings = config.load().settings
     command = [sys.executable, "-m", "pgqueue", "work", "--app", path, "-c", str(concurrency)]
     with ExitStack() as stack:
         if embedded := dsn is None and not any(app.dsns):
@@ -56,7 +58,7 @@ def dev_command(
         say("working; Ctrl-C ends it")
         for option, value in (("--dsn", None if embedded else dsn), ("--schema", schema)):
             command += [option, value] if value is not None else []
-        Supervisor(command, 1, watch=Path.cwd()).run()
+        Supervisor(command, 1, grace=settings.grace, watch=Path.cwd()).run()
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def say_if_cut(rows: Sequence[Any]) -> None:
 def terminal_width() -> int | None:
     """The columns of the terminal, or as COLUMNS says; None for a pipe or a file."""
     given = os.environ.get("COLUMNS", "")
-    if given.isdigit() and int(given) > 0:
+    if given.isdecimal() and int(given) > 0:
         return int(given)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80

@@ -86,9 +86,9 @@ def work_command(
         supervisor = Supervisor(
             command,
             workers,
+            grace=worker.settings.grace,
             drain=drain,
             watch=Path.cwd() if watch else None,
-            grace=worker.settings.grace,
         )
         sys.exit(supervisor.run())
     worker.run_as_process(command)
@@ -108,7 +108,7 @@ def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
         name, colon, size = text.rpartition(":")
         if not colon:
             plain.append(text)
-        elif size.isdigit():
+        elif size.isdecimal():
             sized[name] = int(size)
         else:
             raise ConfigError(

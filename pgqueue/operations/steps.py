@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Unpack
@@ -82,9 +83,9 @@ def deliver(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[int]:
     return Operation("deliver_events", values, lambda rows: int(rows[0][0]))
 
 
-def to_wake(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
+def to_wake(*, limit: int = 1000, without: Sequence[int] = ()) -> Operation[list[int]]:
     """The jobs that ``deliver`` wakes."""
-    return Operation("jobs_to_wake", {"limit": limit, **chosen(which)}, ids)
+    return Operation("jobs_to_wake", {"limit": limit, "not_ids": list(without)}, ids)
 
 
 def mark_delivered(*, limit: int = 1000) -> Operation[list[int]]:

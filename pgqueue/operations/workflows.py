@@ -77,9 +77,9 @@ def settle(job_ids: Sequence[int], **which: Unpack[Chosen]) -> Operation[Settled
     return Operation("settle", values, lambda rows: Settled(*rows[0]))
 
 
-def waiting(job_ids: Sequence[int], **which: Unpack[Chosen]) -> Operation[list[int]]:
+def waiting(job_ids: Sequence[int], *, without: Sequence[int] = ()) -> Operation[list[int]]:
     """Jobs that may wait for these, a thousand at most."""
-    return Operation("waiting_jobs", {"ids": list(job_ids), **chosen(which)}, ids)
+    return Operation("waiting_jobs", {"ids": list(job_ids), "not_ids": list(without)}, ids)
 
 
 class Unsettled(NamedTuple):

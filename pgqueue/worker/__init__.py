@@ -141,7 +141,7 @@ class Worker:
         elif line() is not None:
             self._apart = Apart(isolate=lambda: tell(SUSPECTS))
         elif command is not None and sys.platform != "win32":
-            beside = self._beside = Beside(command)
+            beside = self._beside = Beside(command, self.settings.grace)
             self._apart = Apart(
                 isolate=beside.isolate, at_rest=lambda: beside.at_rest, pids=beside.pids
             )
@@ -149,7 +149,8 @@ class Worker:
     async def _run_and_exit(self) -> None:
         await self.arun(signals=True)
         if self._beside is not None:
-            self._beside.stop()
+            if not self._beside.ending:  # told once more, it would not wait for its jobs
+                self._beside.stop()
             for _ in range(int((self.settings.grace + TO_BE_ENDED) / LOOK_EVERY)):
                 if not self._beside.pids():
                     break

@@ -181,8 +181,8 @@ class Exchange(Service):
     def _in_turn(self, queues: list[str]) -> Iterator[str | None]:
         """Each queue with limits, and None for all lanes together, beginning with another one each time.
 
-        Who enqueues chooses how many such queues there are. So the lanes have a turn each time, and of more queues
-        than there is time for the others have theirs the next time.
+        Who enqueues chooses how many such queues there are, so a pass goes on with further ones for a moment only. The
+        lanes have a turn in every pass; the next pass begins with the first queue that this one left out.
         """
         turns: list[str | None] = [None, *queues]
         shift = self._turn = (self._turn + 1) % len(turns)

@@ -92,30 +92,21 @@ class Handlers:
             if timeout:
                 self._deadlines.remove(run)
         outcome: Outcome | None
-        if definition.run == "process" and value is not None:  # decided there
-            outcome = value
-        elif raised is None:
-            outcome = definition.judge(
-                value, None, job=job, arguments=arguments, context=context, privacy=self._privacy
-            )
-        else:
-            try:
-                if interruption(run.reason, raised):
-                    outcome = self._interrupted(run, context, timeout)
-                elif type(raised) is HandlerFailed:
-                    outcome = raised.outcome
-                elif definition.run == "process" and isinstance(raised, UnknownArguments):
-                    outcome = self._unknown.arguments(job.task, raised)
-                else:
-                    outcome = definition.judge(
-                        None,
-                        raised,
-                        job=job,
-                        arguments=arguments,
-                        context=context,
-                        privacy=self._privacy,
-                    )
-            finally:
+        try:
+            if definition.run == "process" and value is not None:  # decided there
+                outcome = value
+            elif raised is not None and interruption(run.reason, raised):
+                outcome = self._interrupted(run, context, timeout)
+            elif type(raised) is HandlerFailed:
+                outcome = raised.outcome
+            elif definition.run == "process" and isinstance(raised, UnknownArguments):
+                outcome = self._unknown.arguments(job.task, raised)
+            else:
+                outcome = definition.judge(
+                    value, raised, job=job, arguments=arguments, context=context, privacy=self._privacy
+                )  # fmt: skip
+        finally:
+            if raised is not None:
                 clear_tracebacks(raised)
         if run.reason == "timeout" and timeout is not None and raised is None:
             return self._late(run, outcome, timeout)
@@ -152,20 +143,21 @@ class Handlers:
 
     def _unread(self, run: Run, error: BaseException) -> Outcome | None:
         """The outcome of a job whose arguments cannot be had, or not yet."""
-        if isinstance(error, asyncio.CancelledError):
-            if run.reason is None:
-                raise error
-            return interrupted(run.reason, None)
-        if isinstance(error, ArgumentsError) and not isinstance(
-            error, KeyMissing | UnknownArguments
-        ):
-            return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
+        match error:
+            case asyncio.CancelledError():
+                if run.reason is None:
+                    raise error
+                return interrupted(run.reason, None)
+            case KeyMissing():
+                outcome = self._unknown.key(run.job.task, error)
+            case UnknownArguments():
+                outcome = self._unknown.arguments(run.job.task, error)
+            case ArgumentsError():
+                return Outcome("dead", None, "ArgumentsError", clean(str(error), MESSAGE_LIMIT))
+            case _:  # trouble with the database, which has the results that it takes
+                outcome = Outcome("snooze", RESULTS_AGAIN)
         run.started_at = 0.0
-        if isinstance(error, KeyMissing):
-            return self._unknown.key(run.job.task, error)
-        if isinstance(error, UnknownArguments):
-            return self._unknown.arguments(run.job.task, error)
-        return Outcome("snooze", RESULTS_AGAIN)
+        return outcome
 
     def _arguments(self, definition: Definition, job: ClaimedJob) -> dict[str, Any]:
         return definition.signature.decode(job.args, task=job.task, keys=self._privacy.keys)

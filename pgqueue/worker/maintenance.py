@@ -115,12 +115,11 @@ class Expirer(Service):
         )
         expired = [job_id for part in parts for job_id in part]
         if expired:
-            shown = ", ".join(map(str, expired[:MOST_NAMED])) + ", ..." * (
-                len(expired) > MOST_NAMED
-            )
-            self.log.info(
-                "%d jobs cancelled, they were not started in time: %s", len(expired), shown
-            )
+            shown = [str(job_id) for job_id in expired[:MOST_NAMED]]
+            if len(expired) > MOST_NAMED:
+                shown.append("...")
+            said = "not started in time, so cancelled: %d, with the ids %s"
+            self.log.info(said, len(expired), ", ".join(shown))
         self._settle(expired)
         more = len(expired) == BATCH or len(parts) != 1
         return 0.0 if more else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)

@@ -35,8 +35,8 @@ class Signals(Service):
     """Keeps the signal handlers of the process; a job runs in it and may change them.
 
     Service managers send a signal to every process of a service, so one that was started by a supervisor hears it
-    twice: from them, and from the supervisor. To it only a SIGINT says that it is told again; in its session of its
-    own that comes from the supervisor only.
+    twice: from them, and from the supervisor. So such a process takes a further signal for a second one only if it is
+    SIGINT: that comes from the supervisor alone, as the process has a session of its own.
 
     Args:
         stop: called in the event loop for each signal.

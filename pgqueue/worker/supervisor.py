@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from pgqueue.config import Settings
 from pgqueue.worker.last_resort import AFTER_GRACE, HURRIED
 from pgqueue.worker.reload import on_change
 from pgqueue.worker.signals import heeded, say_waiting
@@ -29,7 +28,6 @@ MOST_WAIT_AT_WORK = 1.0  # it had come to work: perhaps a job ended it, and othe
 LONGEST_LOOK = 5.0
 ANOTHER_AFTER = 10.0
 ASKED_LATELY = 2.0
-DEFAULT_GRACE = Settings().grace
 AFTER_LAST_RESORT = 5.0
 KILL_AGAIN = 5.0
 REPLACE = 75  # EX_TEMPFAIL: ended well, start me anew
@@ -152,11 +150,11 @@ class Supervisor:
         arguments: the command of a worker process, which knows its place by ``supervised()``. One
             that ends with the code ``REPLACE`` is started again at once.
         count: 0 only keeps the quarantine of the worker that this process is, see ``beside``.
+        grace: seconds that jobs have after a signal. A process ends soon after that by itself; one that does not,
+            for it was stopped with SIGSTOP or hangs in the kernel, is killed.
         drain: a worker that ends with code 0 has nothing left to do. Without it such an end is as unasked as any
             other, and another worker is started.
         watch: start them again whenever Python files below this folder change.
-        grace: seconds that jobs have after a signal. A process ends soon after that by itself; one that does not,
-            for it was stopped with SIGSTOP or hangs in the kernel, is killed.
     """
 
     def __init__(
@@ -164,9 +162,9 @@ class Supervisor:
         arguments: list[str],
         count: int,
         *,
+        grace: float,
         drain: bool = False,
         watch: Path | None = None,
-        grace: float = DEFAULT_GRACE,
     ) -> None:
         self._arguments = arguments
         self._children = [Child(arguments, f"worker {number}") for number in range(1, count + 1)]
@@ -315,16 +313,17 @@ class Beside:
 
     Args:
         arguments: the command that this process was started by.
+        grace: seconds that suspects have after a signal.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        self._supervisor = Supervisor(arguments, 0)
+    def __init__(self, arguments: list[str], grace: float) -> None:
+        self._supervisor = Supervisor(arguments, 0, grace=grace)
         self._thread: threading.Thread | None = None
-        self._ending = False
+        self.ending = False
 
     def isolate(self) -> None:
         """Suspects are due: see to a process that runs them."""
-        if self._ending:
+        if self.ending:
             return
         self._supervisor.isolate()
         if self._thread is None:
@@ -334,12 +333,12 @@ class Beside:
             self._thread.start()
 
     def _run(self) -> None:
-        while self._supervisor.look_after() or not self._ending:
+        while self._supervisor.look_after() or not self.ending:
             self._supervisor.wait(1.0)  # this thread is not told of the end of processes
 
     def stop(self) -> None:
         """Ask the process to end as by SIGTERM; again, once more."""
-        self._ending = True
+        self.ending = True
         self._supervisor.stop()
 
     @property

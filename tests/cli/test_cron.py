@@ -76,11 +76,10 @@ def test_a_broken_one_is_shown(cli: Cli, conn: psycopg.Connection) -> None:
 
 def test_one_that_no_live_worker_declares(cli: Cli, conn: psycopg.Connection) -> None:
     cli("cron", "sync", "--app", APP)
-    operations = [schedules.review(["poll", "sales", "stock"], patience=10.0)]
+    review = schedules.review(["poll", "sales", "stock"], patience=10.0)
     conn.execute("update pgqueue.schedules set kept = false")  # as if a worker had declared them
     for _ in range(2):
-        for operation in operations:
-            perform(conn, operation)
+        perform(conn, review)
         conn.execute(
             "update pgqueue.schedules set undeclared_at = undeclared_at - interval '1 minute'"
         )
@@ -96,7 +95,7 @@ def test_one_that_no_live_worker_declares(cli: Cli, conn: psycopg.Connection) ->
     cli("cron", "pause", "poll")
     assert cli("cron", "list").stdout.count("no live worker") == 1
     cli("cron", "resume", name)
-    perform(conn, operations[0])
+    perform(conn, review)
     found = {each["name"]: each for each in cli.json("cron", "list")}
     assert [n for n, s in found.items() if s["paused_at"]] == ["poll"]
     assert found["poll"]["pause_reason"] == "hand"

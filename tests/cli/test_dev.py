@@ -13,11 +13,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue import config
+from pgqueue.cli import group
 from pgqueue.cli.dev import found_from
 from pgqueue.embedded import kept_dsn
+from pgqueue.worker.supervisor import Supervisor
 from tests.cli.support import clean
 from tests.support import eventually, heed_interrupts
 
@@ -84,6 +87,27 @@ def test_it_works_and_takes_up_changed_code(dev: subprocess.Popen[str], project:
     assert (project / ".pgqueue" / ".gitignore").read_text() == "*\n"
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(dsn[1], connect_timeout=2)
+
+
+def test_its_worker_is_not_killed_before_the_grace_time_is_over(
+    dsn: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graces: list[float] = []
+
+    class Told(Supervisor):
+        def run(self) -> int:
+            graces.append(self._grace)
+            self._wake.close()
+            return 0
+
+    monkeypatch.setattr("pgqueue.cli.dev.Supervisor", Told)
+    monkeypatch.setattr("pgqueue.cli.dev.logs.set_up", lambda style, level: None)
+    monkeypatch.setenv("PGQUEUE_GRACE", "1h")
+    monkeypatch.syspath_prepend(str(project))
+    (project / "graced.py").write_text(APP.format(word="one"))
+    done = CliRunner().invoke(group, ["dev", "graced:app", "--dsn", dsn], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert graces == [3600.0]
 
 
 USE = """

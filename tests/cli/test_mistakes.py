@@ -99,6 +99,32 @@ def test_sql_of_a_version_that_there_is_not(tmp_path: Path, to: str) -> None:
     assert done.stderr.startswith(f"pgqueue: no SQL to migrate to {to!r}: ")
 
 
+def test_digits_that_are_no_number(dsn: str, tmp_path: Path) -> None:
+    done = run(tmp_path, "work", "--app", "tests.cli.support:app", "--queue", "mail:\u00b2", PGQUEUE_DSN=dsn)  # fmt: skip
+    assert done.returncode == 2
+    assert "'\u00b2' is no number" in done.stderr
+    done = run(tmp_path, "list", PGQUEUE_DSN=dsn, COLUMNS="\u00b2")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [["cancel"], ["change", "--priority", "1"]])
+@pytest.mark.parametrize(
+    "columns",
+    [{"unique_key": "'k'", "unique_until": "'removed'"}, {"workflow_id": "1"}],
+    ids=["unique", "of a workflow"],
+)
+def test_why_one_that_is_dead_is_not_changed(
+    cli: Cli, conn: psycopg.Connection, command: list[str], columns: dict[str, str]
+) -> None:
+    """It is that it is dead, not what stands against its retry."""
+    conn.execute(
+        f"insert into pgqueue.jobs (task, status, finished_at, {', '.join(columns)})"
+        f" values ('t', 'dead', now(), {', '.join(columns.values())})".encode()
+    )
+    done = cli(*command, "1", code=1)
+    assert done.stderr.endswith("job 1 is dead\n")
+
+
 @pytest.mark.parametrize(
     "command",
     [["job"], ["cancel", "1"], ["retry", "1"], ["change", "--priority", "1"], ["workflow"],

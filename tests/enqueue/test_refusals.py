@@ -25,6 +25,7 @@ from pgqueue import (
     Worker,
 )  # fmt: skip
 from pgqueue.connect import asyncpg_uri
+from pgqueue.definition import errors_of
 from tests.support import drain
 
 
@@ -179,6 +180,10 @@ async def test_what_is_retried_may_be_one_class_or_a_list(
     await drain(app)
     rows = conn.execute("select (args->>'listed')::bool, status from pgqueue.jobs").fetchall()
     assert sorted(rows) == [(False, "dead")] * 2 + [(True, "pending")] * 2
+
+
+def test_what_is_retried_may_be_listed_once() -> None:
+    assert errors_of(error for error in (OSError, KeyError)) == (OSError, KeyError)  # type: ignore[arg-type]
 
 
 def test_functions_that_cannot_be_tasks(app: App) -> None:

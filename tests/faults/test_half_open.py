@@ -24,21 +24,10 @@ from pgqueue.worker.outage import Outage
 from pgqueue.worker.run import Run
 from pgqueue.worker.service import Keeper, Service
 from tests.faults.proxy import Proxy
-from tests.support import eventually_async, statuses, working
+from tests.support import alive, eventually_async, statuses, working
 
 STATS = maintenance.stats()
-ALIVE = maintenance.worker_seen(
-    uuid4(),
-    host="here",
-    pid=1,
-    version="1",
-    queues=None,
-    tasks=[],
-    declares=[],
-    state="running",
-    lease=60.0,
-    forget=300.0,
-)
+ALIVE = alive(uuid4())
 
 
 @asynccontextmanager

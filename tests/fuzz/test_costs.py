@@ -22,29 +22,21 @@ import pydantic
 import pytest
 
 from pgqueue import App, ArgumentsError
-from pgqueue.codec import Signature, signature_of
 from pgqueue.operations.jobs import _args
 from pgqueue.outcome import describe
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
 from pgqueue.text import json_text
 from tests.security.costs import SECONDS, assert_quick, assert_small
+from tests.security.test_collisions import Point, number, signature, uuid
 from tests.support import drain
 
 LARGE = 990_000
-# Every number that is this times another has one hash: https://docs.python.org/3/library/stdtypes.html#hashing-of-numeric-types
-PRIME = 2**61 - 1
 
 
 class Colour(IntEnum):
     RED = 1
     BLUE = 2
-
-
-@dataclass(frozen=True)
-class Point:
-    x: int
-    y: int = 0
 
 
 @dataclass
@@ -99,15 +91,15 @@ VALUES: dict[str, Callable[[int], str]] = {
     "one fraction": lambda size: f"1.{digits(size)}",
     "one exponent": lambda size: f"1e{digits(size)}",
     "long numbers": lambda size: f"[{','.join([digits(4000)] * (size // 4001))}]",
-    "numbers of one hash": lambda size: json.dumps(numbered(lambda n: (n + 2**40) * PRIME, size)),
-    "texts of one hash": lambda size: json.dumps(numbered(lambda n: str((n + 2**40) * PRIME), size)),
-    "ids of one hash": lambda size: json.dumps(numbered(lambda n: str(UUID(int=(n + 2**50) * PRIME)), size)),
-    "pairs of one hash": lambda size: json.dumps(numbered(lambda n: [(n + 2**40) * PRIME, 0], size)),
-    "points of one hash": lambda size: json.dumps(numbered(lambda n: {"x": (n + 2**40) * PRIME}, size)),
-    "keys of one hash": lambda size: json.dumps({str((n + 2**40) * PRIME): 1 for n in range(size // 37)}),
-    "ids as keys": lambda size: json.dumps({str(UUID(int=(n + 2**50) * PRIME)): 1 for n in range(size // 44)}),
-    "numbers in a model": lambda size: json.dumps({"numbers": numbered(lambda n: (n + 2**40) * PRIME, size)}),
-    "tags of a struct": lambda size: json.dumps({"name": "n", "tags": numbered(lambda n: (n + 2**40) * PRIME, size)}),
+    "numbers of one hash": lambda size: json.dumps(numbered(number, size)),
+    "texts of one hash": lambda size: json.dumps(numbered(lambda n: str(number(n)), size)),
+    "ids of one hash": lambda size: json.dumps(numbered(uuid, size)),
+    "pairs of one hash": lambda size: json.dumps(numbered(lambda n: [number(n), 0], size)),
+    "points of one hash": lambda size: json.dumps(numbered(lambda n: {"x": number(n)}, size)),
+    "keys of one hash": lambda size: json.dumps({str(number(n)): 1 for n in range(size // 37)}),
+    "ids as keys": lambda size: json.dumps({uuid(n): 1 for n in range(size // 44)}),
+    "numbers in a model": lambda size: json.dumps({"numbers": numbered(number, size)}),
+    "tags of a struct": lambda size: json.dumps({"name": "n", "tags": numbered(number, size)}),
     "numbers": lambda size: json.dumps(numbered(lambda n: n, size)),
     "small numbers": lambda size: json.dumps(many(1, size), separators=(",", ":")),
     "one wrong at the end": lambda size: json.dumps([*many(1, size), {}], separators=(",", ":")),
@@ -126,13 +118,6 @@ VALUES: dict[str, Callable[[int], str]] = {
     "deep trees": lambda size: json.dumps({"children": nested(lambda v: [{"children": v}], many({"value": 1}, size), 25)}),
     "secrets": lambda size: json.dumps({"password": numbered(lambda n: f'a& "é/{n:x}', size)}, ensure_ascii=False),
 }  # fmt: skip
-
-
-def signature(kind: Any) -> Signature:
-    def task(value: Any) -> None: ...
-
-    task.__annotations__["value"] = kind
-    return signature_of(task)
 
 
 SIGNATURES = {name: signature(kind) for name, kind in KINDS.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import psycopg
@@ -12,6 +11,9 @@ from pgqueue import App
 from pgqueue.job import NewJob
 from pgqueue.operations import maintenance, quarantine
 from pgqueue.worker.database import Database
+from tests.worker.test_fences import database
+
+__all__ = ["database"]
 
 WORKER = UUID(int=7)
 LEFT = f"left_by = array['{WORKER}'::uuid], left_at = now(), left_until = now()"
@@ -38,13 +40,6 @@ CLAIMED = {
     "this worker left it long ago": f"update pgqueue.jobs set {LEFT} - interval '1 s'",
     "another queue has a limit": "insert into pgqueue.queues (name, max_running) values ('other', 1)",
 }  # fmt: skip
-
-
-@pytest.fixture
-async def database(app: App) -> AsyncIterator[Database]:
-    opened = Database(app.dsn, "pgqueue")
-    yield opened
-    await opened.close()
 
 
 async def claimed(

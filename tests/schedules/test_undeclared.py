@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -16,9 +16,9 @@ from pgqueue.schedule import Schedule, fire
 from pgqueue.worker.runtime import Runtime
 from tests.model.machine import perform
 from tests.schedules.firing import JOB, age, entry, ticks
-from tests.support import eventually_async, working
+from tests.support import alive, eventually_async, working
 
-DECLARER, LEASE = uuid4(), 60.0
+DECLARER = uuid4()
 
 
 class By:
@@ -36,7 +36,7 @@ class By:
 
     def declares(self) -> None:
         """A worker starts whose code has it."""
-        perform(self.conn, alive(DECLARER, ["s"]))
+        perform(self.conn, alive(DECLARER, declares=["s"]))
         perform(self.conn, schedules.declare([entry("s")]))
         perform(self.conn, schedules.review(["s"], patience=10.0))
 
@@ -74,13 +74,6 @@ class By:
         app.cron("* * * * *", JOB, name="s")
         app.write_schedules()
         app.close()
-
-
-def alive(worker: UUID, names: list[str]) -> Any:
-    return maintenance.worker_seen(
-        worker, host="h", pid=1, version="1", queues=None, tasks=[], declares=names, state="running",
-        lease=LEASE, forget=300.0,
-    )  # fmt: skip
 
 
 TICKS, UNDECLARED, BY_HAND = (False, None), (True, "undeclared"), (True, "hand")

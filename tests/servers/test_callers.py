@@ -11,7 +11,6 @@ from uuid import uuid4
 import asyncpg
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import (
@@ -23,13 +22,14 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from pgqueue import App, Context, schema
+from pgqueue import App, Context
 from pgqueue.connect import asyncpg_uri
 from pgqueue.job import NewJob
-from pgqueue.operations import maintenance
 from tests.enqueue.connections import django_connection_of, url
-from tests.servers.test_imposed import IMPOSED, LIVED_WITH
-from tests.support import drain
+from tests.servers.test_imposed import IMPOSED, LIVED_WITH, encoded
+from tests.support import alive, drain
+
+__all__ = ["encoded"]
 
 
 @contextmanager
@@ -149,11 +149,8 @@ async def with_something_of_everything(app: App) -> int:
     flow.add(stepped.call("b"), after=flow.add(stepped.call("a")))
     made = flow.enqueue()
     await drain(app)
-    alive = maintenance.worker_seen(
-        uuid4(), host="h", pid=1, version="1", queues=["naïve"], tasks=["naïve"], declares=["naïve"],
-        state="running", lease=60.0, forget=300.0,
-    )  # fmt: skip
-    app._way(None).run(alive, None)
+    said = alive(uuid4(), queues=["naïve"], tasks=["naïve"], declares=["naïve"])
+    app._way(None).run(said, None)
     return made.id
 
 
@@ -219,20 +216,11 @@ def test_reading_under_settings_of_the_database(dsn: str, imposed: Callable[[], 
     check_reading(dsn, imposed)
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_reading_from_databases_in_other_encodings(server: str, encoding: str) -> None:
-    name = f"pgqueue_enc_{uuid4().hex[:8]}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(
-            f"create database {name} template template0 encoding '{encoding}' locale 'C'".encode()
-        )
-    dsn = make_conninfo(server, dbname=name)
-    try:
-        schema.upgrade(dsn)
-        check_reading(dsn, without=UNABLE if encoding == "SQL_ASCII" else ())
-    finally:
-        with psycopg.connect(server, autocommit=True) as admin:
-            admin.execute(f"drop database {name} with (force)".encode())
+@pytest.mark.parametrize(
+    ("encoded", "without"), [("LATIN1", ()), ("SQL_ASCII", UNABLE)], indirect=["encoded"], ids=["LATIN1", "SQL_ASCII"]
+)  # fmt: skip
+def test_reading_from_databases_in_other_encodings(encoded: str, without: tuple[Any, ...]) -> None:
+    check_reading(encoded, without=without)
 
 
 @pytest.mark.parametrize("kind", SYNC)

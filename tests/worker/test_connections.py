@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, Context
-from tests.support import drain, statuses, working
+from tests.support import drain, eventually_async, statuses, working
 
 AT_ONCE = 20
 
@@ -67,5 +67,6 @@ async def test_a_worker_that_has_left_is_not_said_to_be_there(
     )
     async with working(app):
         pass
-    await asyncio.sleep(0.4)  # longer than it takes: there is nothing to wait for
+    active = "select count(*) from pg_stat_activity where datname = current_database() and state = 'active'"
+    await eventually_async(lambda: conn.execute(active).fetchone() == (1,))  # this one
     assert await app.aclient.workers() == []

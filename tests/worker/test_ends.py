@@ -133,6 +133,17 @@ def test_a_signal_to_every_process_is_one(
     assert statuses(conn) == {job: "succeeded"}
 
 
+def test_a_suspect_has_the_grace_time_too(workers: Workers, conn: psycopg.Connection) -> None:
+    """Its process is told once, though the worker beside it has nothing left to do."""
+    job = apps.nap.enqueue(2.0).id
+    conn.execute("update pgqueue.jobs set crashes = 2, quarantine = 16")
+    process = workers.start("--grace", "1h")
+    eventually(lambda: started(conn, 1))
+    process.terminate()
+    assert process.wait(SOON) == 0
+    assert statuses(conn) == {job: "succeeded"}
+
+
 def descendants(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [each for child in map(int, children) for each in (child, *descendants(child))]

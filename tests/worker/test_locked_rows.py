@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -14,37 +14,15 @@ from psycopg.conninfo import make_conninfo
 
 from pgqueue import App, Context, schema
 from pgqueue.job import ClaimedJob, NewJob
-from pgqueue.operations import Operation, claims, maintenance
+from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Beat
 from pgqueue.worker import recorder
-from tests.support import eventually, eventually_async, statuses, working
+from tests.support import alive, eventually, eventually_async, statuses, working
 from tests.worker.test_fences import WORKER, claim, database, ended, lapse, rescue
 
 __all__ = ["database"]
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def other(dsn: str) -> Iterator[Connection]:
-    """Another session, in a transaction."""
-    with psycopg.connect(dsn) as connection:
-        yield connection
-
-
-def seen() -> Operation[None]:
-    return maintenance.worker_seen(
-        WORKER,
-        host="h",
-        pid=1,
-        version="1",
-        queues=None,
-        tasks=[],
-        declares=[],
-        state="running",
-        lease=60,
-        forget=300,
-    )
 
 
 def beat(jobs: list[ClaimedJob]) -> Operation[dict[int, Beat]]:
@@ -83,7 +61,7 @@ async def test_the_lease_of_a_locked_row_is_held_by_its_worker(
 ) -> None:
     await app.aclient.insert([NewJob("t", "{}")] * 2)
     first, second = await claim(database)
-    await database.run(seen())
+    await database.run(alive(WORKER))
     lapse(conn)
     other.execute("select from pgqueue.jobs where id = %s for update", (first.id,))
     held = await database.run(beat([first, second]))
@@ -102,7 +80,7 @@ async def test_a_locked_row_is_held_no_longer_than_a_lease(
 ) -> None:
     await app.aclient.insert([NewJob("t", "{}")])
     (job,) = await claim(database)
-    await database.run(seen())
+    await database.run(alive(WORKER))
     lapse(conn)
     other.execute("select from pgqueue.jobs where id = %s for update", (job.id,))
     await database.run(beat([job]))
@@ -117,7 +95,7 @@ async def test_what_another_worker_holds_is_none_of_this_one(
 ) -> None:
     await app.aclient.insert([NewJob("t", "{}")])
     (job,) = await claim(database)
-    await database.run(seen())
+    await database.run(alive(WORKER))
     lapse(conn)
     other.execute("select from pgqueue.jobs where id = %s for update", (job.id,))
     await database.run(beat([job]))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pgqueue import App, Worker
 from pgqueue.worker.supervisor import (
     MARK,
     MOST_WAIT,
@@ -40,7 +41,7 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_signals_that_meet_it_as_it_begins_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """There a lock of the main thread's own would never be free again."""
-    supervisor = Supervisor([sys.executable, "-c", "import time; time.sleep(600)"], 1)
+    supervisor = Supervisor([sys.executable, "-c", "import time; time.sleep(600)"], 1, grace=20.0)
     for module, name in ((threading.Condition, "wait"), (select, "select")):
         original = getattr(module, name)
 
@@ -55,7 +56,7 @@ def test_signals_that_meet_it_as_it_begins_to_wait(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_signal_while_a_child_is_started_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = Supervisor([sys.executable, "-c", "import time; time.sleep(600)"], 2)
+    supervisor = Supervisor([sys.executable, "-c", "import time; time.sleep(600)"], 2, grace=20.0)
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -79,11 +80,10 @@ def test_a_child_that_stands_still_is_killed_when_its_time_is_over(
     still = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
     supervisor = Supervisor([sys.executable, "-c", still], 1, grace=0.0)
     child = supervisor._children[0]
-    stat = Path(f"/proc/{os.getpid()}").parent
 
     def stop_it() -> None:
         pid = eventually(lambda: child.process and child.process.pid)
-        eventually(lambda: ") T " in (stat / str(pid) / "stat").read_text())
+        eventually(lambda: ") T " in Path(f"/proc/{pid}/stat").read_text())
         supervisor.stop()
 
     threading.Thread(target=stop_it, daemon=True).start()
@@ -91,12 +91,22 @@ def test_a_child_that_stands_still_is_killed_when_its_time_is_over(
     assert "did not end in time: killing it" in caplog.text
 
 
+def test_the_quarantine_beside_a_worker_is_not_killed_before_the_grace_time_is_over() -> None:
+    worker = Worker(App("postgresql:///nowhere"), grace="1h")
+    worker._choose_place([sys.executable, "-c", ""])
+    assert worker._beside is not None
+    worker._beside.stop()
+    supervisor = worker._beside._supervisor
+    supervisor._wake.close()
+    assert supervisor._kill_at > time.monotonic() + 3600
+
+
 @pytest.mark.parametrize("where", ["at the start", "at a restart"])
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
 def test_a_child_that_cannot_be_started_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str, number: int
 ) -> None:
-    supervisor = Supervisor([sys.executable, "-c", ""], 2)
+    supervisor = Supervisor([sys.executable, "-c", ""], 2, grace=20.0)
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
     refusals = iter([True, True] if where == "at the start" else [False, False, True, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -14,13 +13,6 @@ from tests.support import eventually_async, statuses, working
 from tests.workflows.support import fail, note
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def other(dsn: str) -> Iterator[Connection]:
-    """Another session, in a transaction."""
-    with psycopg.connect(dsn) as connection:
-        yield connection
 
 
 def settle(conn: Connection, *ended: int) -> tuple[int, list[int], list[int]]:
