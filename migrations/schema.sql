@@ -306,6 +306,7 @@ create table pgqueue.workers (
     state      text not null default 'running' check (state in ('running', 'stopping')),
     tasks      text[],
     schedules  text[]      not null default '{}',
+    quarantine boolean     not null default false,
     started_at timestamptz not null default clock_timestamp(),
     seen_at    timestamptz not null default clock_timestamp(),
     live_until timestamptz not null default clock_timestamp(),
@@ -314,6 +315,7 @@ create table pgqueue.workers (
 );
 comment on table pgqueue.workers is 'Who is alive; held_jobs decide what is rescued, schedules what ticks';
 comment on column pgqueue.workers.live_until is 'A lease after seen_at: one that was not seen again by then is taken for dead';
+comment on column pgqueue.workers.quarantine is 'It runs suspects, and no other jobs';
 comment on column pgqueue.workers.state is 'stopping: it claims no more, and ends when the jobs that it runs have';
 comment on column pgqueue.workers.held_jobs is
     'Jobs it holds whose rows others have locked, so that their leases cannot be renewed there: they are held until held_until';
@@ -773,7 +775,8 @@ comment on function pgqueue.any_due is 'Whether jobs of a queue are due, besides
 -- counts see every claim before this one: in one statement with the lock they would be older than it.
 create function pgqueue.claim_limited(
     of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8, after_key text,
-    suspects boolean default false, only_tasks text[] default null
+    suspects boolean default false, only_tasks text[] default null,
+    among bigint[] default null
 )
     returns table (last_key text, wait float8, id bigint, task text, args text, priority smallint, attempt integer,
                    max_retries integer, crashes integer, run_at timestamptz)
@@ -819,7 +822,8 @@ begin
     select coalesce(jsonb_object_agg(r.key, r.n), '{}'), least(room, here.max_running - coalesce(sum(r.n), 0)::integer)
       into busy, room
       from (select coalesce(j.limit_key, '') as key, count(*)::integer as n
-              from pgqueue.jobs j where j.worker_id is not null and j.queue = of_queue group by 1) r;
+              from pgqueue.jobs j
+             where j.worker_id is not null and j.queue = of_queue and (among is null or j.id = any (among)) group by 1) r;
     if here.rate is not null then
         there := pgqueue.tokens(of_queue, here.rate, here.burst);
         buckets := array[of_queue];
@@ -830,10 +834,11 @@ begin
         if suspects then
             select min(j.limit_key) into next_key from pgqueue.jobs j
              where (case when j.status = 'pending' then j.quarantine end) is not null and j.queue = of_queue
-               and j.limit_key > at_key;
+               and j.limit_key > at_key and (among is null or j.id = any (among));
         else
             select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
              where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
+               and (among is null or j.id = any (among))
              order by (case when j.status = 'pending' then j.limit_key end) limit 1;
         end if;
         if next_key is null or around and next_key > coalesce(after_key, '') then
@@ -849,7 +854,7 @@ begin
           into head
           from pgqueue.jobs j left join pgqueue.tasks t on t.name = j.task
          where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = at_key
-           and j.run_at <= now()
+           and j.run_at <= now() and (among is null or j.id = any (among))
          order by j.priority desc, j.run_at, j.id limit 1;
         continue when head.id is null or head.paused_at is not null or head.task <> all (only_tasks);
         allowed := least(room, head.max_running - coalesce((busy ->> at_key)::integer, 0));
@@ -871,7 +876,7 @@ begin
              where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key || '' end) = at_key
                and j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
                and (head.ordered = 'strict' or j.run_at <= now())
-               and (j.expires_at is null or j.expires_at > now())
+               and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
              order by j.id limit 1;
             if head.fits then
                 first_in_order := first_in_order || head.id;
@@ -886,7 +891,7 @@ begin
                    from (select j.id, j.priority, j.run_at from pgqueue.jobs j
                           where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
                             and j.run_at <= now() and suspects = (j.quarantine is not null)
-                            and (j.expires_at is null or j.expires_at > now())
+                            and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
                             and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
                           order by j.priority desc, j.run_at, j.id
                           limit least(k.allowed, greatest(k.weight, 2 * room / cardinality(keys) + 1))) x) found
@@ -899,7 +904,7 @@ begin
             select j.id from pgqueue.jobs j
              where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
                and suspects = (j.quarantine is not null)
-               and (j.expires_at is null or j.expires_at > now())
+               and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
                and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
                and (only_tasks is null or j.task = any (only_tasks))
                and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
@@ -2042,7 +2047,7 @@ revoke execute on function
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.schema_id(), pgqueue.room(text), pgqueue.with_defaults(jsonb),
     pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb), pgqueue.hold_again(bigint[]),
-    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]), pgqueue.any_due(text, bigint[]),
+    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[], bigint[]), pgqueue.any_due(text, bigint[]),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
     pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint),

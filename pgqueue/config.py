@@ -266,6 +266,15 @@ def _is_private(group: int) -> bool:
         return False
 
 
+def _check_top_level(file: Path, table: dict[str, Any]) -> None:
+    for inside, name in ((table, "pgqueue"), (table.get("tool"), "tool.pgqueue")):
+        if isinstance(inside, dict) and isinstance(inside.get("pgqueue"), dict):
+            raise ConfigError(
+                f"{file}: settings stand at the top level of this file: remove the line [{name}]. In pyproject.toml"
+                " they stand in [tool.pgqueue]"
+            )
+
+
 def _file_values(directory: Path) -> tuple[str, dict[str, Any]]:
     for name, path in (("pgqueue.toml", ()), ("pyproject.toml", ("tool", "pgqueue"))):
         file = directory / name
@@ -285,6 +294,8 @@ def _file_values(directory: Path) -> tuple[str, dict[str, Any]]:
                 f"{file} {distrust}, who could make this command run code of theirs: change that, or"
                 " remove pgqueue's settings from it"
             )
+        if not path:
+            _check_top_level(file, table)
         if table:
             return str(file), dict(table)
     return "", {}

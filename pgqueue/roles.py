@@ -27,7 +27,7 @@ ROLE_OF: Mapping[str, str] = {
                     "enqueue_jobs", "enqueue_workflow", "get_ends", "look_at_queues"), "producer"),
     **dict.fromkeys(
         ("claim", "sweep", "last_places", "last_id", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
-         "release", "hold_again", "heartbeat", "queues_at_work", "claim_limited", "prune_buckets", "suspect_due", "claim_suspects", "end_isolation", "declare_limits", "complete_with", "add_results", "note_progress",
+         "release", "hold_again", "heartbeat", "queues_at_work", "claim_limited", "prune_buckets", "suspect_due", "claim_suspects", "test_claim", "test_jobs", "end_isolation", "declare_limits", "complete_with", "add_results", "note_progress",
          "get_steps", "save_step", "start_sleep", "await_event", "deliver_events", "jobs_to_wake", "mark_delivered", "prune_events", "old_events", "settle", "waiting_jobs", "unsettled", "workflow_results",
          "prune_workflows", "old_members",
          "complete_job", "recorded", "rescue", "lapsed_jobs", "expire", "late_jobs", "prune", "old_jobs", "worker_seen", "worker_gone", "worker_lacks", "schema_id",
@@ -38,7 +38,7 @@ ROLE_OF: Mapping[str, str] = {
     **dict.fromkeys(("queue_stats", "list_paused", "list_limits", "list_queues", "list_workers", "list_schedules", "list_runs", "list_workflows"), "readonly"),
     **dict.fromkeys(
         ("get_job", "get_attempts", "known_names", "list_jobs", "list_unfinished", "list_ended", "find_jobs", "retry_jobs", "cancel_jobs", "count_jobs",
-         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "set_queue", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "replace_args", "encrypted_schedules", "replace_schedule_args",
+         "clear_jobs", "pause_queue", "resume_queue", "pause_task", "limit_queue", "limit_task", "set_queue", "resume_task", "change_jobs", "encrypted_jobs", "test_due", "test_begins", "test_listed", "replace_args", "encrypted_schedules", "replace_schedule_args",
          "list_workflow_jobs", "list_steps", "cancel_workflow", "retry_workflow",
          "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule"),
         "operator",

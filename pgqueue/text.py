@@ -14,8 +14,12 @@ _NOT_ASCII = re.compile(r"[^\n -~]")
 
 def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     """``; did you mean list?``, or nothing when no known name is like it."""
-    found = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {prefix}{found[0]}?" if found else ""
+    found = get_close_matches(name, list(known))
+    if not found:
+        return ""
+    # Letters in another order are the likeliest slip: dql is dlq, and not sql.
+    best = max(found, key=lambda each: sorted(each) == sorted(name))
+    return f"; did you mean {prefix}{best}?"
 
 
 def one_line(text: str) -> str:

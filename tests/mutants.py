@@ -36,6 +36,7 @@ TESTS = [
     "tests/schema/test_names.py",
     "tests/deploys",
     "tests/poison/test_suspects.py",
+    "tests/kit/test_others.py",
 ]
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -145,12 +146,16 @@ MUTANTS = [
     Mutant(SCHEMA, "retry_keyed", "run_seconds = 0", "run_seconds = null"),
     *[Mutant("pgqueue/sql/jobs.sql", "clear_jobs", old, new) for old, new in (
         (" and j.status <> 'running'", ""), ("j.status = :status::text and ", ""))],
+    *_claims("claimable", ("and (j.expires_at is null or j.expires_at > now())", "and true"),
+             ("and q.paused_at is not null)", "and false)"), (" and j.quarantine is null", ""),
+             ("where t.paused_at is not null", "where false"), ("and j.limit_key is null", "and true"),
+             ("coalesce(q.max_running, q.rate)", "null::integer")),
     *[mutant for part in ("ahead", "sweep") for mutant in _claims(
-        part, ("and (j.expires_at is null or j.expires_at > now())", "and true"),
-        ("and q.paused_at is not null)", "and false)"), (" and j.quarantine is null", ""),
-        ("and j.task <> all (:without::text[])", "and (:without::text[] is null or true)"),
-        ("where t.paused_at is not null", "where false"), ("and j.limit_key is null", "and true"),
-        ("coalesce(q.max_running, q.rate)", "null::integer"))],
+        part, ("and j.task <> all (:without::text[])", "and (:without::text[] is null or true)"))],
+    Mutant("pgqueue/sql/claims.sql", "test_claim", "j.id = any (:ids::bigint[]) and ", "(:ids::bigint[] is null or true) and "),
+    Mutant("pgqueue/sql/testing.sql", "test_due", "j.id = any (:ids::bigint[])\n   and ", "(:ids::bigint[] is null or true) and "),
+    *[Mutant("pgqueue/sql/testing.sql", "test_jobs", old, new) for old, new in (
+        (" = 'in progress'", " is not null"), ("now() <> :began::timestamptz and ", "(:began::timestamptz is null or true) and "))],
     *[Mutant(SCHEMA, "claim_limited", old, new) for old, new in (
         ("for no key update of q skip locked;", ";"), ("here.max_running - coalesce(sum(r.n), 0)::integer", "room"),
         ("head.max_running - coalesce((busy ->> at_key)::integer, 0)", "room"),
@@ -158,7 +163,10 @@ MUTANTS = [
         ("and (j.expires_at is null or j.expires_at > now())", ""),
         ("head.paused_at is not null or head.task <> all (only_tasks);", "head.task <> all (only_tasks);"),
         (" or head.task <> all (only_tasks);", ";"), ("if head.fits then", "if true then"),
-        ("and (only_tasks is null or j.task = any (only_tasks))", ""),
+        ("and (only_tasks is null or j.task = any (only_tasks))", ""), (" and (among is null or j.id = any (among)) group by", " group by"),
+        (" and (among is null or j.id = any (among))\n         order by", "\n         order by"),
+        (" and (among is null or j.id = any (among))\n                            and", "\n                            and"),
+        (" and (among is null or j.id = any (among))\n               and (j.left", "\n               and (j.left"),
         (" or claim_limited.worker_id <> all (j.left_by)", ""),
         ("set tokens = b.tokens - c.n", "set tokens = b.tokens"), ("and b.tokens < 1 then", "then"))],
     Mutant(SCHEMA, "tokens", "case when b.waiting then rate end", "null::float8"),

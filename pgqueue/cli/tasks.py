@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pgqueue.app import App
 from pgqueue.cli.application import load_app
 from pgqueue.cli.cells import Names
 from pgqueue.cli.options import json_option
@@ -13,6 +14,7 @@ from pgqueue.cli.output import print_json, print_table
 from pgqueue.cli.terminal import say
 from pgqueue.definition import Definition
 from pgqueue.durations import duration_text
+from pgqueue.job import MAX_RETRIES
 
 
 @click.command("tasks")
@@ -23,7 +25,7 @@ def tasks_command(path: str | None, as_json: bool) -> None:
     app = load_app(path)
     schedules = {each.job.task: each.expression for each in app.schedules}
     found = [
-        _plain(each, schedules.get(each.name))
+        _plain(app, each, schedules.get(each.name))
         for each in sorted(app.definitions, key=lambda each: each.name)
     ]
     if as_json:
@@ -48,12 +50,20 @@ def tasks_command(path: str | None, as_json: bool) -> None:
         )
 
 
-def _plain(definition: Definition, schedule: str | None) -> dict[str, Any]:
+def _retries(app: App, definition: Definition) -> int:
+    """As many as a job of it gets: what the task declares, else its queue, else the default."""
+    own, queue = definition.options.max_retries, app.queue_settings.get(definition.options.queue)
+    if own is None and queue is not None:
+        own = queue.max_retries
+    return MAX_RETRIES if own is None else own
+
+
+def _plain(app: App, definition: Definition, schedule: str | None) -> dict[str, Any]:
     return {
         "task": definition.name,
         "queue": definition.options.queue,
         "run": definition.run,
-        "max_retries": definition.options.max_retries,
+        "max_retries": _retries(app, definition),
         "timeout": definition.timeout,
         "schedule": schedule,
         "aliases": list(definition.aliases),

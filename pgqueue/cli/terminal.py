@@ -6,10 +6,12 @@ steer a terminal nor forge a line. Only tables are written elsewhere, by ``outpu
 
 from __future__ import annotations
 
+import sys
 from typing import IO, Any
 
 import click
 
+from pgqueue.errors import ConfigError
 from pgqueue.text import lines, one_line
 
 
@@ -29,8 +31,26 @@ def ask(question: str) -> None:
 
     Raises:
         click.Abort: the answer is another.
+        ConfigError: there is nobody to answer: standard input is closed, or no terminal and at its end.
     """
-    click.confirm(one_line(question), abort=True, err=True)
+    asked = one_line(question)
+    if sys.stdin is None or sys.stdin.closed:
+        raise _nobody(asked)
+    try:
+        agreed = click.confirm(asked, err=True)
+    except (click.Abort, OSError):
+        if sys.stdin.isatty():  # Ctrl-C or Ctrl-D
+            raise click.Abort from None
+        click.echo(err=True)  # ends the line of the question
+        raise _nobody(asked) from None
+    if not agreed:
+        raise click.Abort
+
+
+def _nobody(asked: str) -> ConfigError:
+    return ConfigError(
+        f'nobody is there to answer "{asked}": give --yes to go on without the question'
+    )
 
 
 def write(text: str, *, nl: bool = True) -> None:
@@ -49,4 +69,9 @@ def show_error(error: click.ClickException) -> None:
         if context.command.get_help_option(context) is not None:
             say(f"Try '{context.command_path} {context.help_option_names[0]}' for help.", err=True)
             say("", err=True)
-    say(f"Error: {error.format_message()}", err=True)
+    message = error.format_message()
+    if isinstance(
+        error, click.MissingParameter
+    ):  # click's own words, in which choices stand one a line
+        message = " ".join(message.split())
+    say(f"Error: {message}", err=True)

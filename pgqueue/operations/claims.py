@@ -79,7 +79,7 @@ def claim(
         without: tasks whose jobs are left to others.
     """
     values = _ahead(lanes, skip_touched, without) | {"only": None} | taking
-    return Operation("claim", values, lambda rows: _claimed(rows, taking["claim_id"]))
+    return Operation("claim", values, lambda rows: claimed_jobs(rows, taking["claim_id"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def sweep(
     def decode(rows: Sequence[Row]) -> Swept:
         heading, *claimed = map(tuple, rows)
         names, priorities, at = heading[0] or [], heading[1] or [], heading[10]
-        jobs = _claimed([row[2:] for row in claimed], taking["claim_id"])
+        jobs = claimed_jobs([row[2:] for row in claimed], taking["claim_id"])
         return Swept(jobs, list(zip(names, priorities, strict=True)), at)
 
     values = {
@@ -155,7 +155,7 @@ def trade(
     def decode(rows: Sequence[Row]) -> tuple[list[int], list[ClaimedJob]]:
         recorded = [row[1] for row in rows if row[0]]
         claimed = [tuple(row[1:]) for row in rows if not row[0]]
-        return recorded, _claimed(claimed, taking["claim_id"])
+        return recorded, claimed_jobs(claimed, taking["claim_id"])
 
     values = _ended(done) | _ahead(lanes, skip_touched, without) | {"only": None} | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode, patient=False)
@@ -172,7 +172,7 @@ def _ahead(lanes: Sequence[Lane], skip_touched: bool, without: Sequence[str]) ->
     }
 
 
-def _claimed(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
+def claimed_jobs(rows: Sequence[Row], claim_id: UUID) -> list[ClaimedJob]:
     jobs = [ClaimedJob._make((*row, claim_id)) for row in rows]
     jobs.sort(key=lambda job: (-job.priority, job.run_at, job.id))
     return jobs

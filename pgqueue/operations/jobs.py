@@ -128,10 +128,10 @@ def find(
         "most_error": MOST_LISTED_ERROR,
     }
     if status is None:
-        return Operation("list_jobs", values, _jobs)
+        return Operation("list_jobs", values, decoded)
     values["status"] = _status(status)
     name = "list_ended" if Status(status) in ENDED else "list_unfinished"
-    return Operation(name, values, _jobs)
+    return Operation(name, values, decoded)
 
 
 def matching(where: Filter, *statuses: Status | str) -> Operation[list[int]]:
@@ -270,7 +270,7 @@ def _uuid(text: str | None) -> UUID | None:
     return None if text is None else UUID(text)
 
 
-def _jobs(rows: Sequence[Row]) -> list[JobRow]:
+def decoded(rows: Sequence[Row]) -> list[JobRow]:
     return [_job(row) for row in rows]
 
 

@@ -39,9 +39,18 @@ def queues_at_work(queues: Sequence[str] | None) -> Operation[list[QueueAtWork]]
 
 
 def claim(
-    queue: str, after_key: str | None, *, suspects: bool = False, **taking: Unpack[Taking]
+    queue: str,
+    after_key: str | None,
+    *,
+    suspects: bool = False,
+    among: Sequence[int] | None = None,
+    **taking: Unpack[Taking],
 ) -> Operation[Limited]:
-    """Claim due jobs of a queue under its limits and those of its keys: suspects that may run together, or all others."""
+    """Claim due jobs of a queue under its limits and those of its keys: suspects that may run together, or all others.
+
+    Args:
+        among: as if there were no other jobs than these.
+    """
 
     def decode(rows: Sequence[Row]) -> Limited:
         if not rows:
@@ -50,7 +59,14 @@ def claim(
         jobs = [ClaimedJob._make((*row[2:], taking["claim_id"])) for row in claimed]
         return Limited(jobs, last_key, wait)
 
-    values = {"queue": queue, "after_key": after_key, "suspects": suspects, "only": None, **taking}
+    values = {
+        "queue": queue,
+        "after_key": after_key,
+        "suspects": suspects,
+        "among": None if among is None else list(among),
+        "only": None,
+        **taking,
+    }
     return Operation("claim_limited", values, decode)
 
 

@@ -15,6 +15,7 @@ from pgqueue.stamp import Stamp, parse
 
 ALL = "*"
 WorkerState = Literal["running", "stopping"]
+ListedState = Literal["running", "stopping", "lost"]
 MOST_ID = (1 << 63) - 1
 
 
@@ -49,17 +50,21 @@ class Rescued:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker process that said it is alive; one that is "stopping" claims no more jobs."""
+    """A worker process. One that is "stopping" claims no more jobs; one that is "lost" was not heard of for a whole lease.
+
+    ``quarantine``: it runs suspects, jobs that may have killed their workers, and nothing else.
+    """
 
     id: UUID
     host: str
     pid: int
     version: str
     queues: list[str] | None
-    state: WorkerState
+    state: ListedState
     tasks: list[str] | None
     started_at: datetime
     seen_at: datetime
+    quarantine: bool
 
 
 def rescue(
@@ -162,6 +167,7 @@ def worker_seen(
     declares: Sequence[str],
     lease: float,
     forget: float,
+    quarantine: bool = False,
 ) -> Operation[None]:
     """Say that a worker is alive, for ``lease`` seconds; forget others unseen for ``forget`` seconds."""
     values = {
@@ -175,6 +181,7 @@ def worker_seen(
         "declares": list(declares),
         "lease": lease,
         "forget": forget,
+        "quarantine": quarantine,
     }
     return Operation("worker_seen", values, lambda rows: None)
 

@@ -31,7 +31,8 @@ FUNCTIONS = (
     "has_table_privilege", "jsonb_agg", "jsonb_array_elements", "jsonb_build_object", "jsonb_object_agg",
     "jsonb_strip_nulls", "jsonb_to_record", "jsonb_to_recordset", "jsonb_typeof", "lag", "lead", "left", "length",
     "lower", "make_interval", "max", "md5", "min", "nextval", "now", "obj_description", "octet_length",
-    "pg_backend_pid", "pg_column_size", "pg_has_role", "pg_is_in_recovery", "pg_notification_queue_usage", "pg_notify", "pg_sequence_last_value", "quote_ident",
+    "pg_backend_pid", "pg_column_size", "pg_current_xact_id_if_assigned", "pg_has_role", "pg_is_in_recovery", "pg_notification_queue_usage", "pg_notify", "pg_sequence_last_value",
+    "pg_xact_status", "quote_ident",
     "random", "regexp_replace", "round", "row_number", "row_security_active", "set_config", "split_part", "string_agg", "strpos", "sum", "to_jsonb", "to_regclass",
     "to_regnamespace",
 )  # fmt: skip

@@ -3,6 +3,15 @@
             and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
             and (:only::text[] is null or j.task = any (:only::text[]))
 
+-- part: claimable
+-- Neither paused nor expired, and not under limits: those are claimed by a claim of their own, as are suspects.
+            and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
+            and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null
+            and j.limit_key is null and j.quarantine is null
+            and (j.expires_at is null or j.expires_at > now())
+            and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
+            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+
 -- part: ahead
 -- The due jobs of each lane from its cursor on, without those of some tasks. With skip_touched, rows that another transaction has locked or written
 -- lately (xmax) are passed by without a try for their lock; a lock of the row's own writer (xmin) is gone, since the
@@ -16,12 +25,7 @@ pick as materialized (
           where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
             and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
             and (not :skip_touched::boolean or j.xmax = '0'::xid or j.xmax = j.xmin or age(j.xmax) not between -1000 and 1000)
-            and (select q.paused_at from pgqueue.queues q where q.name = lane.queue) is null
-            and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = lane.queue) is null
-            and j.limit_key is null and j.quarantine is null
-            and (j.expires_at is null or j.expires_at > now())
-            and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
-            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+-- include: claimable
             and j.task <> all (:without::text[])
 -- include: fits
           order by j.run_at, j.id
@@ -130,18 +134,13 @@ with recursive slice as materialized (
      order by o.priority desc, random()
 ), pick as materialized (
     select found.id
-      from ordered
+      from ordered as lane
      cross join lateral (
          select j.id from pgqueue.jobs j
-          where j.status = 'pending' and j.queue = ordered.queue and j.priority = ordered.priority
-            and j.run_at <= now() and (j.run_at, j.id) > (ordered.after_at, ordered.after_id)
-            and (j.run_at, j.id) <= (ordered.until_at, ordered.until_id)
-            and (select q.paused_at from pgqueue.queues q where q.name = ordered.queue) is null
-            and (select coalesce(q.max_running, q.rate) from pgqueue.queues q where q.name = ordered.queue) is null
-            and j.limit_key is null and j.quarantine is null
-            and (j.expires_at is null or j.expires_at > now())
-            and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
-            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+          where j.status = 'pending' and j.queue = lane.queue and j.priority = lane.priority
+            and j.run_at <= now() and (j.run_at, j.id) > (lane.after_at, lane.after_id)
+            and (j.run_at, j.id) <= (lane.until_at, lane.until_id)
+-- include: claimable
             and j.task <> all (:without::text[])
 -- include: fits
           order by j.run_at, j.id
@@ -158,6 +157,23 @@ select (select array_agg(told.queue) from told) as queues, (select array_agg(tol
        null as max_retries, null as crashes, now() as run_at, null as workflow_id, null as tick, null as created
 union all
 select null, null, claimed.* from claimed;
+
+-- name: test_claim
+-- Claim those of these jobs that are due, as a worker would if there were no others.
+with pick as materialized (
+    select found.id
+      from (select distinct e.queue from unnest(:queues::text[]) as e(queue)) as lane
+     cross join lateral (
+         select j.id, j.priority, j.run_at from pgqueue.jobs j
+          where j.id = any (:ids::bigint[]) and j.status = 'pending' and j.queue = lane.queue and j.run_at <= now()
+-- include: claimable
+-- include: fits
+          for no key update of j skip locked) found
+     order by found.priority desc, found.run_at, found.id
+     limit :limit::integer
+)
+-- include: take
+;
 
 -- name: last_places
 -- The lane and place of the last succeeded job of each queue.

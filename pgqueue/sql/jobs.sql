@@ -1,10 +1,18 @@
 -- part: waits
        case when j.status = 'pending' then
            case when j.left_at is not null then left(j.left_because, 1000)
-                when j.run_at <= now() and exists (select from pgqueue.workers)
-                     and not exists (select from pgqueue.workers w
-                                      where (w.tasks is null or j.task = any (w.tasks)) and (w.queues is null or j.queue = any (w.queues)))
-                then 'none of the workers that are alive has this task and works on this queue' end end as waiting_because,
+                when j.run_at <= now() then
+                    -- By the workers that are there; those that were killed are taken for gone when their leases have run out.
+                    (select case when count(*) = 0 then 'no worker is running'
+                                 when count(*) filter (where w.queues is null or j.queue = any (w.queues)) = 0
+                                 then 'no running worker works on this queue'
+                                 when count(*) filter (where w.tasks is null or j.task = any (w.tasks)) = 0
+                                 then 'no running worker has this task'
+                                 when count(*) filter (where (w.queues is null or j.queue = any (w.queues))
+                                                             and (w.tasks is null or j.task = any (w.tasks))) = 0
+                                 then 'none of the workers that are alive has this task and works on this queue' end
+                       from pgqueue.workers w
+                      where w.live_until >= clock_timestamp() and not w.quarantine) end end as waiting_because,
 
 -- name: enqueue
 -- Insert jobs in the order given; wake the workers of their queues when asked and due.
@@ -124,6 +132,14 @@ select
           and (:before::bigint is null or j.id < :before::bigint)
         order by j.id desc
         limit :limit::integer))
+ order by j.id desc;
+
+-- name: test_listed
+-- These jobs, newest first, as list_jobs shows them.
+select
+-- include: job_columns
+-- include: page_of_jobs
+ where j.id = any (:ids::bigint[])
  order by j.id desc;
 
 -- name: list_unfinished

@@ -116,5 +116,5 @@ select c.last_key, c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.att
        (select j.tick from pgqueue.jobs j where j.id = c.id),
        (select date_part('epoch', j.created_at) from pgqueue.jobs j where j.id = c.id)
   from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
-                             :after_key::text, :suspects::boolean, :only::text[]) c
+                             :after_key::text, :suspects::boolean, :only::text[], :among::bigint[]) c
  order by c.id nulls first;

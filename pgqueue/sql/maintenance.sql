@@ -27,7 +27,7 @@ with lapsed as materialized (
                 when counted.crashes >= :max_crashes::integer - 1 or j.attempt > j.max_retries then :together::smallint
                 end as quarantine,
            format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s)%s',
-                  j.worker_id, counted.crashes, :max_crashes::integer,
+                  left(j.worker_id::text, 8), counted.crashes, :max_crashes::integer,
                   case when j.quarantine = 1 then ', alone' when j.quarantine > 1 then ', beside other suspects' end) as reason
       from pgqueue.jobs j
      -- In company a job comes to its last chance, and not further.

@@ -8,9 +8,9 @@ with old as materialized (
 ), gone as (
     delete from pgqueue.workers w using old where w.id = old.id
 )
-insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, state, live_until)
+insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, quarantine, state, live_until)
 values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :declares::text[],
-        :state::text, clock_timestamp() + make_interval(secs => :lease::float8))
+        :quarantine::boolean, :state::text, clock_timestamp() + make_interval(secs => :lease::float8))
 on conflict (id) do update
    set seen_at = clock_timestamp(), live_until = excluded.live_until, tasks = excluded.tasks, schedules = excluded.schedules,
        state = excluded.state
@@ -25,9 +25,11 @@ select pgqueue.schema_id()::text;
 delete from pgqueue.workers w where w.id = (:id::text)::uuid returning w.id;
 
 -- name: list_workers
--- Workers alive, oldest first, the first thousand.
-select w.id::text, left(w.host, 255), w.pid, left(w.version, 100), w.queues[1:200], w.state, w.tasks[1:1000],
-       w.started_at, w.seen_at
+-- Workers, oldest first, the first thousand. One that was not heard of for a whole lease is lost: it died without a word,
+-- or cannot reach the database.
+select w.id::text, left(w.host, 255), w.pid, left(w.version, 100), w.queues[1:200],
+       case when w.live_until < clock_timestamp() then 'lost' else w.state end, w.tasks[1:1000],
+       w.started_at, w.seen_at, w.quarantine
   from pgqueue.workers w order by w.started_at limit 1000;
 
 -- name: channels

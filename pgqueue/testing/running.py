@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pgqueue.app import App
-from pgqueue.codec import from_pydantic
+from pgqueue.codec import from_pydantic, opened
 from pgqueue.definition import Definition
 from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, JobRow, Status
@@ -23,6 +24,7 @@ from pgqueue.outcome import SUCCEEDED, Outcome, clean
 from pgqueue.returned import checked, ended
 from pgqueue.task import Task
 from pgqueue.testing.sharing import awaited
+from pgqueue.text import nearest
 
 LEASE = 3600.0
 
@@ -116,23 +118,56 @@ async def acaught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     return value, raised
 
 
-def name_of(task: Task[Any, Any] | type | str) -> str:
-    """A task's name, of a task, a job class or the name itself."""
+def definition_of(app: App, task: Task[Any, Any] | type | str) -> Definition | None:
+    """A task's definition, of a task, a job class or a name; None for a name that the app does not have."""
     if isinstance(task, str):
-        return task
+        return app.definition(task)
     definition = getattr(task, "definition", None)
     if not isinstance(definition, Definition):
         raise TaskError(f"a task, a job class or a name is needed, got {task!r}")
-    return definition.name
+    return definition
 
 
-def matches(job: JobRow, arguments: Mapping[str, Any], queue: str | None) -> bool:
-    """Does a job have these arguments, among others?"""
+def of_task(app: App, task: Task[Any, Any] | type | str, jobs: Sequence[JobRow]) -> list[JobRow]:
+    """The jobs of a task, by whichever of its names.
+
+    Raises:
+        TaskError: neither the app nor any of these jobs has a task of this name.
+    """
+    definition = definition_of(app, task)
+    names = {task} if definition is None else {definition.name, *definition.aliases}
+    found = [job for job in jobs if job.task in names]
+    if definition is None and not found:
+        raise TaskError(
+            f"no task {task!r} in this app{nearest(str(task), sorted(app.names()))}; if it is in another module"
+            " of yours, import that"
+        )
+    return found
+
+
+def check_arguments(definition: Definition | None, arguments: Mapping[str, Any]) -> None:
+    """Refuse names that the task does not take: no job has such arguments, so what is said of them means nothing.
+
+    Raises:
+        ArgumentsError: there is one.
+    """
+    known = () if definition is None else definition.signature.names
+    for name in arguments:
+        if definition is not None and name not in known:
+            takes = f"It takes {', '.join(known)}" if known else "It takes none"
+            near = nearest(name, known) or ";"
+            raise ArgumentsError(f"{definition.name} has no argument {name!r}{near} {takes}")
+
+
+def matches(job: JobRow, arguments: Mapping[str, Any], queue: str | None, app: App) -> bool:
+    """Does a job have these arguments, among others? Encrypted ones are decrypted."""
+    if queue is not None and job.queue != queue:
+        return False
     wanted = msgspec.to_builtins(dict(arguments), enc_hook=from_pydantic, str_keys=True)
     given = job.args if isinstance(job.args, dict) else {}
-    return (queue is None or job.queue == queue) and all(
-        name in given and given[name] == value for name, value in wanted.items()
-    )
+    if wanted.keys() & given.keys():
+        given = json.loads(opened(json.dumps(given), task=job.task, keys=app.keys))
+    return all(name in given and given[name] == value for name, value in wanted.items())
 
 
 def complaint(task: str, arguments: Mapping[str, Any], found: list[JobRow], want: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
 
@@ -14,19 +14,9 @@ from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError
 from pgqueue.instead import Instead
 from pgqueue.job import ClaimedJob, JobRow, Status
-from pgqueue.jsontext import MOST_CLAIMED
-from pgqueue.operations import (
-    Operation,
-    claims,
-    jobs,
-    limits,
-    maintenance,
-    schedules,
-    testing,
-    workflows,
-)
+from pgqueue.operations import Operation, limits, maintenance, schedules, testing, workflows
 from pgqueue.operations.claims import Taking
-from pgqueue.operations.jobs import Filter
+from pgqueue.operations.testing import Beginning, OwnJob
 from pgqueue.outcome import Outcome
 from pgqueue.schedule import NewSchedule
 from pgqueue.task import Task
@@ -36,9 +26,11 @@ from pgqueue.testing.running import (
     Drained,
     acaught,
     caught,
+    check_arguments,
     complaint,
+    definition_of,
     matches,
-    name_of,
+    of_task,
     prepared,
     recording,
     unreadable,
@@ -47,15 +39,11 @@ from pgqueue.testing.sharing import asyncpg_of, no_async, no_sync, psycopg_of
 
 T = TypeVar("T")
 MOST = 1000
-MOST_ALL = 1_000_000_000
 TaskLike = Task[Any, Any] | type | str
 
 
-def _waiting(where: Filter) -> Operation[list[JobRow]]:
-    """The jobs that wait, the newest first, with all of their arguments: a test compares them."""
-    return jobs.find(
-        where, status=Status.PENDING, limit=MOST, most_args=MOST_CLAIMED, most_page=MOST_ALL
-    )
+def _pending(jobs: Sequence[OwnJob]) -> list[int]:
+    return [job.id for job in jobs if job.status == Status.PENDING]
 
 
 def _taking() -> Taking:
@@ -78,6 +66,7 @@ class _Tester:
         self.app, self.connection = app, connection
         self.resources = resources or {}
         self._join = join
+        self._beginning: Beginning | None = None
         self._before: list[Instead | None] = []
 
     def _keep(self, join: bool) -> Any:
@@ -90,14 +79,12 @@ class _Tester:
     def _let_go(self) -> None:
         self.app.instead = self._before.pop()
 
+    def _of(self, task: TaskLike | None, jobs: list[JobRow]) -> list[JobRow]:
+        """Those of the task, or all, oldest first."""
+        return jobs[::-1] if task is None else of_task(self.app, task, jobs)[::-1]
+
     def _declared(self, name: str) -> list[NewSchedule]:
         return [each for each in self.app.schedules if each.name == name]
-
-    def _found(
-        self, jobs: list[JobRow], task: TaskLike, arguments: dict[str, Any], queue: str | None
-    ) -> list[JobRow]:
-        name = name_of(task)
-        return [job for job in jobs if job.task == name and matches(job, arguments, queue)]
 
     def _asserted(
         self,
@@ -107,15 +94,23 @@ class _Tester:
         queue: str | None,
         arguments: dict[str, Any],
     ) -> list[JobRow]:
-        found = self._found(jobs, task, arguments, queue)
+        definition = definition_of(self.app, task)
+        check_arguments(definition, arguments)
+        of_this = of_task(self.app, task, jobs)
+        found = [job for job in of_this if matches(job, arguments, queue, self.app)]
         if not found if count is None else len(found) != count:
             want = "no job" if count is None else f"{len(found)} jobs instead of {count}"
-            raise AssertionError(complaint(name_of(task), arguments, jobs, want))
+            name = str(task) if definition is None else definition.name
+            raise AssertionError(complaint(name, arguments, jobs, want))
         return found
 
 
 class QueueTester(_Tester):
     """On a sync connection of the test: psycopg, SQLAlchemy, Django.
+
+    It looks at the jobs of the test and runs them: those that the transaction open on the connection has written, in its
+    savepoints too. Where the test commits, these are the jobs enqueued since the ``with`` block began, by
+    whomever. Other jobs of the database are neither counted nor run.
 
     Inside of ``with QueueTester(app, connection) as pgq`` nothing of the app leaves the test's connection:
     what is enqueued without ``.on()`` is refused, or joins. Handlers run as in a worker, but for hooks,
@@ -131,6 +126,7 @@ class QueueTester(_Tester):
     _keeper = KeptSync
 
     def __enter__(self) -> Self:
+        self._beginning = self._run(testing.begins())
         self._keep(self._join)
         return self
 
@@ -140,10 +136,17 @@ class QueueTester(_Tester):
     def _run(self, operation: Operation[T]) -> T:
         return self.app._way(self.connection).run(operation, self.connection)
 
+    def _jobs(self) -> list[OwnJob]:
+        """The jobs of this test."""
+        if self._beginning is None:
+            # Not told when the test began: what a test that commits has committed counts, whenever that was.
+            self._beginning = (self._run(testing.begins()))._replace(newest=0)
+        return self._run(testing.of_test(self._beginning))
+
     def enqueued(self, task: TaskLike | None = None) -> list[JobRow]:
-        """The jobs that wait, oldest first; of one task, if given."""
-        where = Filter(task=None if task is None else name_of(task))
-        return self._run(_waiting(where))[::-1]
+        """The jobs of this test that wait, oldest first; of one task, if given."""
+        waiting = _pending(self._jobs())
+        return self._of(task, self._run(testing.listed(waiting)))
 
     def assert_enqueued(
         self,
@@ -153,21 +156,27 @@ class QueueTester(_Tester):
         queue: str | None = None,
         **arguments: Any,
     ) -> list[JobRow]:
-        """Some job (or ``count``) of the task with these arguments, among others, waits; returns them."""
+        """Some job of this test (or ``count``) of the task with these arguments, among others, waits; returns them.
+
+        Raises:
+            TaskError: neither the app nor any job of the test has a task of this name.
+            ArgumentsError: the task takes no argument of such a name.
+        """
         return self._asserted(self.enqueued(), task, count, queue, arguments)
 
     def assert_not_enqueued(
         self, task: TaskLike, *, queue: str | None = None, **arguments: Any
     ) -> None:
-        """No job of the task with these arguments waits."""
+        """No job of this test of the task with these arguments waits; raises as ``assert_enqueued`` does."""
         self._asserted(self.enqueued(), task, 0, queue, arguments)
 
     def travel(self, duration: Duration) -> None:
-        """Let time pass: for the jobs, not for the clock of the database."""
-        self._run(testing.travel(seconds(duration, name="duration")))
+        """Let time pass: for the jobs of this test, not for the clock of the database."""
+        passed = seconds(duration, name="duration")
+        self._run(testing.travel([job.id for job in self._jobs()], passed))
 
     def drain(self, *, limit: int = MOST) -> Drained:
-        """Run what is due, and what that enqueues, at most ``limit`` runs.
+        """Run what is due of this test, and what that enqueues, at most ``limit`` runs.
 
         Raises:
             TaskError: a job's task is not in the app.
@@ -194,11 +203,16 @@ class QueueTester(_Tester):
         return self.app.client.run_schedule(name, on=self.connection)
 
     def _claim(self) -> list[ClaimedJob]:
-        self._run(testing.due())
-        jobs = list(self._run(claims.sweep(None, **_taking())).jobs)
-        for queue in self._run(limits.queues_at_work(None)):
+        mine = self._jobs()
+        pending = _pending(mine)
+        queues = sorted({job.queue for job in mine if job.status == Status.PENDING})
+        self._run(testing.due(pending))
+        jobs = self._run(testing.claim(pending, queues, _taking()))
+        among = [job.id for job in mine]
+        for queue in self._run(limits.queues_at_work(queues)):
             if queue.limited:
-                jobs += self._run(limits.claim(queue.name, None, **_taking())).jobs
+                limited = self._run(limits.claim(queue.name, None, among=among, **_taking()))
+                jobs += limited.jobs
         return jobs
 
     def _work(self, job: ClaimedJob, drained: Drained) -> None:
@@ -251,6 +265,7 @@ class AsyncQueueTester(_Tester):
     _keeper = KeptAsync
 
     async def __aenter__(self) -> Self:
+        self._beginning = await self._run(testing.begins())
         self._keep(self._join).begin()
         return self
 
@@ -260,10 +275,17 @@ class AsyncQueueTester(_Tester):
     async def _run(self, operation: Operation[T]) -> T:
         return await self.app._way(self.connection).arun(operation, self.connection)
 
+    async def _jobs(self) -> list[OwnJob]:
+        """The jobs of this test."""
+        if self._beginning is None:
+            # Not told when the test began: what a test that commits has committed counts, whenever that was.
+            self._beginning = (await self._run(testing.begins()))._replace(newest=0)
+        return await self._run(testing.of_test(self._beginning))
+
     async def enqueued(self, task: TaskLike | None = None) -> list[JobRow]:
-        """The jobs that wait, oldest first; of one task, if given."""
-        where = Filter(task=None if task is None else name_of(task))
-        return (await self._run(_waiting(where)))[::-1]
+        """The jobs of this test that wait, oldest first; of one task, if given."""
+        waiting = _pending(await self._jobs())
+        return self._of(task, await self._run(testing.listed(waiting)))
 
     async def assert_enqueued(
         self,
@@ -273,18 +295,19 @@ class AsyncQueueTester(_Tester):
         queue: str | None = None,
         **arguments: Any,
     ) -> list[JobRow]:
-        """Some job (or ``count``) of the task with these arguments, among others, waits; returns them."""
+        """Some job of this test (or ``count``) of the task with these arguments, among others, waits; returns them."""
         return self._asserted(await self.enqueued(), task, count, queue, arguments)
 
     async def assert_not_enqueued(
         self, task: TaskLike, *, queue: str | None = None, **arguments: Any
     ) -> None:
-        """No job of the task with these arguments waits."""
+        """No job of this test of the task with these arguments waits."""
         self._asserted(await self.enqueued(), task, 0, queue, arguments)
 
     async def travel(self, duration: Duration) -> None:
-        """Let time pass: for the jobs, not for the clock of the database."""
-        await self._run(testing.travel(seconds(duration, name="duration")))
+        """Let time pass: for the jobs of this test, not for the clock of the database."""
+        passed = seconds(duration, name="duration")
+        await self._run(testing.travel([job.id for job in await self._jobs()], passed))
 
     async def drain(self, *, limit: int = MOST) -> Drained:
         """Run what is due, and what that enqueues; raises as ``QueueTester.drain`` does."""
@@ -306,11 +329,16 @@ class AsyncQueueTester(_Tester):
         return await self.app.aclient.run_schedule(name, on=self.connection)
 
     async def _claim(self) -> list[ClaimedJob]:
-        await self._run(testing.due())
-        jobs = list((await self._run(claims.sweep(None, **_taking()))).jobs)
-        for queue in await self._run(limits.queues_at_work(None)):
+        mine = await self._jobs()
+        pending = _pending(mine)
+        queues = sorted({job.queue for job in mine if job.status == Status.PENDING})
+        await self._run(testing.due(pending))
+        jobs = await self._run(testing.claim(pending, queues, _taking()))
+        among = [job.id for job in mine]
+        for queue in await self._run(limits.queues_at_work(queues)):
             if queue.limited:
-                jobs += (await self._run(limits.claim(queue.name, None, **_taking()))).jobs
+                limited = await self._run(limits.claim(queue.name, None, among=among, **_taking()))
+                jobs += limited.jobs
         return jobs
 
     async def _work(self, job: ClaimedJob, drained: Drained) -> None:

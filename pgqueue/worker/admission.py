@@ -30,9 +30,9 @@ async def admit(database: Database, name: str) -> None:
         DatabaseAway: the database does not answer (yet).
     """
     try:
-        schema.check(await database.run(maintenance.schema_stamp(name)))
-        lacks = await database.run(maintenance.worker_lacks())
-        server = await database.run(preflight.look(name))
+        schema.check(await database.run(maintenance.schema_stamp(name), logs_refusal=False))
+        lacks = await database.run(maintenance.worker_lacks(), logs_refusal=False)
+        server = await database.run(preflight.look(name), logs_refusal=False)
     except StatementRefused as refused:
         if denied(refused.state):
             raise ConnectionRefusedError(str(refused)) from None

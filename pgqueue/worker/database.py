@@ -92,8 +92,12 @@ class Database:
         self._reason = "no answer"
         self.session = 0
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], *, logs_refusal: bool = True) -> T:
         """Run one operation; conflicts with other sessions are tried again, up to 5 times.
+
+        Args:
+            logs_refusal: log that the server refused it, and that it will be tried again; False where the caller
+                ends instead.
 
         Raises:
             DatabaseAway: the database did not answer.
@@ -112,7 +116,8 @@ class Database:
                     raise
                 tries += 1
                 if tries > MOST_RETRIES or verdict(refused.state) is not Verdict.AGAIN:
-                    self._outage.refused(operation.statement, refused.state, str(refused))
+                    if logs_refusal:
+                        self._outage.refused(operation.statement, refused.state, str(refused))
                     raise
             await asyncio.sleep(random.uniform(0.01, 0.2))
 

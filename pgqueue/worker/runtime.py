@@ -249,6 +249,7 @@ class Runtime:
                 lease=self.settings.lease,
                 state="stopping" if self.shutdown.ending else "running",
                 forget=FORGET_WORKERS,
+                quarantine=self._apart.only,
             )
 
         return Heartbeat(

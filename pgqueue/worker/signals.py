@@ -59,7 +59,6 @@ class Signals(Service):
         self._heard, self._supervised = heard, supervised
         self._at_once_before = self._heeded_before = False
         self._stop, self._running = stop, running
-        self._interrupts = 0
         self._events = asyncio.get_running_loop()
         self._installed: dict[signal.Signals, Any] = {}
 
@@ -84,14 +83,15 @@ class Signals(Service):
         return number == signal.SIGINT or not self._supervised
 
     def _heed(self, number: signal.Signals) -> None:
-        if self._heeded_before and not self._says_again(number):
+        again, self._heeded_before = self._heeded_before, True
+        if again and not self._says_again(number):
             return
-        self._heeded_before = True
-        if number is signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts == 1 and (running := self._running()):
+        if again:  # not by name: a supervisor passes on a second SIGTERM as SIGINT
+            log.info("asked to stop again: stopping without waiting for the jobs that run")
+        else:
+            if number is signal.SIGINT and (running := self._running()):
                 say_waiting(f"{running} job{'' if running == 1 else 's'}")
-        log.info("%s: stopping", number.name)
+            log.info("%s: stopping", number.name)
         self._stop()
 
     def remove(self) -> None:

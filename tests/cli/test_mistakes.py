@@ -36,6 +36,12 @@ def run(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedPr
         ("pgqueue.toml", "app = []", "app must be text"),
         ("pgqueue.toml", "concurency = 3", "no setting concurency; did you mean concurrency?"),
         ("pgqueue.toml", "= =", "Invalid statement"),
+        (
+            "pgqueue.toml",
+            "[pgqueue]\nconcurrency = 3",
+            "top level of this file: remove the line [pgqueue]. In pyproject.toml",
+        ),
+        ("pgqueue.toml", "[tool.pgqueue]\nconcurrency = 3", "remove the line [tool.pgqueue]"),
         ("pgqueue.toml", "keys = 'k'", "belong in PGQUEUE_KEYS"),
         ("pyproject.toml", "[tool]\npgqueue = 3", "pgqueue must be a table"),
         ("pyproject.toml", "tool = 3", "tool must be a table"),
@@ -85,11 +91,48 @@ def test_a_given_database_is_not_called_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("lst", "list"), ("wrok", "work"), ("migrat", "migrate")]
+    ("typed", "meant"), [("lst", "list"), ("wrok", "work"), ("migrat", "migrate"), ("dql", "dlq")]
 )
 def test_the_nearest_command(cli: Cli, typed: str, meant: str) -> None:
     assert f"no command {typed}; did you mean {meant}?" in cli(typed, code=2).stderr
     assert cli("xyzzy", code=2).stderr.endswith("no command xyzzy\n")
+
+
+def test_a_missing_choice_is_one_line(cli: Cli) -> None:
+    assert cli("completion", code=2).stderr.splitlines()[-1] == (
+        "Error: Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("retry", "--all"), ("cancel", "--all"), ("change", "--all", "--priority", "3"), ("clear",),
+        ("workflow", "1", "--cancel"), ("workflow", "1", "--retry"), ("cron", "remove", "s"),
+        ("cron", "sync", "--prune", "--app", "tests.worker.apps:app"), ("migrate", "--to", "base"),
+    ],
+    ids=lambda c: " ".join(c[:2]),
+)  # fmt: skip
+def test_a_question_that_nobody_answers_says_what_to_give(
+    cli: Cli, conn: psycopg.Connection, dead: list[int], command: tuple[str, ...]
+) -> None:
+    conn.execute("insert into pgqueue.schedules (name, expression, task, source, last_tick) values"
+                 " ('s', '@daily', 't', 'code', now())")  # fmt: skip
+    conn.execute("insert into pgqueue.workflows (name) values ('w')")
+    before = conn.execute("select xmin::text, * from pgqueue.jobs order by id").fetchall()
+    said = cli(*command, code=2).stderr
+    assert said.splitlines()[-1].startswith('pgqueue: nobody is there to answer "')
+    assert "give --yes" in said
+    assert "aborted" not in said
+    assert "aborted" in cli(*command, code=130, stdin="n\n").stderr
+    assert conn.execute("select xmin::text, * from pgqueue.jobs order by id").fetchall() == before
+
+
+def test_a_closed_standard_input_is_nobody(cli: Cli, dead: list[int]) -> None:
+    shell = f'exec "{sys.executable}" -m pgqueue clear --dsn "{cli.dsn}" <&-'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "give --yes" in done.stderr
 
 
 @pytest.mark.parametrize("to", ["0", "99", "\u00b2", "nope", "-1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psycopg
@@ -68,6 +69,20 @@ def test_tasks(cli: Cli, tmp_path: Path) -> None:
     assert by_name["nightly"]["schedule"] == "30 2 * * *"
     assert {"nightly", "report", "Poll"} <= set(by_name)
     assert "tests.schedules.declaring.report" in cli("tasks", PGQUEUE_APP=APP).stdout
+    (tmp_path / "retrying_app.py").write_text(
+        "from pgqueue import App\n"
+        "app = App()\n"
+        "app.queue('mail', max_retries=3)\n"
+        "@app.task(name='a')\ndef a() -> None: ...\n"
+        "@app.task(name='b', queue='mail')\ndef b() -> None: ...\n"
+        "@app.task(name='c', queue='mail', max_retries=0)\ndef c() -> None: ...\n"
+    )
+    shown = cli("tasks", "--app", "retrying_app:app", "--json", PYTHONPATH=str(tmp_path)).stdout
+    assert {each["task"]: each["max_retries"] for each in json.loads(shown)} == {
+        "a": 10,
+        "b": 3,
+        "c": 0,
+    }
     (tmp_path / "empty_app.py").write_text("from pgqueue import App\napp = App()\n")
     none = cli("tasks", "--app", "empty_app:app", PYTHONPATH=str(tmp_path))
     assert none.stdout.startswith("no tasks: import the modules")

@@ -381,5 +381,5 @@ INSERT = {
     "run_schedule",
     "fire_schedules",
 }
-# Statements of the testing kit: it is alone in its database.
-ALONE = {"test_due", "test_travel"}
+# Statements of the testing kit, which write jobs that only its own transaction sees.
+ALONE = {"test_claim", "test_due", "test_travel"}

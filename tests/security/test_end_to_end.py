@@ -42,7 +42,7 @@ def jobs(roles: Roles) -> list[tuple[str, str, int]]:
 
 def test_a_worker_process(roles: Roles) -> None:
     with roles.connect("admin") as conn:
-        conn.execute("create table effects (job bigint)")
+        conn.execute("create table effects (job bigint, done_by name default current_user)")
         conn.execute(sql.SQL("grant insert on effects to {}").format(
             sql.Identifier(roles.users["worker"])))  # fmt: skip
         conn.execute(  # to be rescued, and to be pruned
@@ -64,7 +64,8 @@ def test_a_worker_process(roles: Roles) -> None:
         ("plain", "succeeded", 2), ("snoozes_once", "succeeded", 1), ("with_effect", "succeeded", 1),
     ]  # fmt: skip
     with roles.connect("admin") as conn:
-        assert conn.execute("select count(*) from effects").fetchone() == (2,)
+        effects = conn.execute("select done_by from effects").fetchall()
+        assert effects == [(roles.users["worker"],)] * 2
 
 
 async def test_a_worker_that_deletes_what_succeeded(roles: Roles) -> None:

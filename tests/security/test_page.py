@@ -36,6 +36,7 @@ SHOWN = {
     "`pgqueue_operator` |": "security/test_end_to_end.py::test_the_command_line_of_an_operator",
     "The narrower producer": ADVICE, "picks ids of the sequence": "security/test_matrix.py::test_what_a_role_may_do",
     "An operator is trusted": "security/test_matrix.py::test_what_a_role_may_do",
+    "`ctx.transaction()` is": "security/test_end_to_end.py::test_a_worker_process",
     "A handler that completes its job": "security/test_attacks.py::test_complete_job_is_for_workers",
     "`grant execute on function": "security/test_attacks.py::test_complete_job_is_for_workers",
     "It can complete nothing": "security/test_attacks.py::test_a_guessed_claim_completes_nothing_and_tells_nothing",

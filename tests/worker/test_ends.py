@@ -133,6 +133,22 @@ def test_a_signal_to_every_process_is_one(
     assert statuses(conn) == {job: "succeeded"}
 
 
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one", "supervised"])
+def test_what_a_worker_says_of_a_second_signal(
+    workers: Workers, conn: psycopg.Connection, options: list[str]
+) -> None:
+    apps.hangs_in_thread.enqueue()
+    process = workers.start("--grace", "1h", *options)
+    eventually(lambda: started(conn, 1))
+    process.terminate()
+    eventually(lambda: {w.state for w in apps.app.client.workers()} <= {"stopping"})
+    process.terminate()
+    _, log = process.communicate(timeout=SOON)
+    assert "SIGTERM: stopping" in log
+    assert "asked to stop again: stopping without waiting for the jobs that run" in log
+    assert "SIGINT" not in log
+
+
 def test_a_suspect_has_the_grace_time_too(workers: Workers, conn: psycopg.Connection) -> None:
     """Its process is told once, though the worker beside it has nothing left to do."""
     job = apps.nap.enqueue(2.0).id

@@ -118,7 +118,7 @@ grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
-grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[]) to pgqueue_worker;
+grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[], bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.schema_id(),
     pgqueue.hold_again(bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.find_jobs(text[], text, text, text, float8),
