@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from pgqueue import config
 from pgqueue.awaited import Awaits
+from pgqueue.checks import flag, several
 from pgqueue.client import AsyncClient, Client
 from pgqueue.composing import Composes
 from pgqueue.connections import Connections
@@ -29,6 +30,7 @@ from pgqueue.limiter import NotifyLimiter
 from pgqueue.limits import Limits
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
+from pgqueue.sql import check_schema
 from pgqueue.task import (
     Handle,
     Task,
@@ -67,10 +69,12 @@ class App(Composes, Declares, Awaits, Hooks):
     ) -> None:
         super().__init__()
         self._dsns = None if dsn is None else check_dsns(dsn)
-        self._schema = schema
-        self._redact, self._given_keys = redact, keys
-        Redaction().plus(redact)
-        self._notify = notify
+        self._schema = None if schema is None else check_schema(schema)
+        self._redact, self._given_keys = several(redact, "redact", "names"), keys
+        Redaction().plus(self._redact)
+        if keys is not None and not isinstance(keys, Keys):
+            raise ConfigError("keys must be a Keys, such as Keys(text), got another type")
+        self._notify = flag(notify, "notify")
         self._limiter = NotifyLimiter()
         self._gateways: dict[str, Gateway] = {}
         self.instead: Instead | None = None  # of the insert: set by pgqueue.testing
@@ -121,7 +125,7 @@ class App(Composes, Declares, Awaits, Hooks):
     def use(self, *, dsn: str | Sequence[str] | None = None, schema: str | None = None) -> None:
         """Go to other databases or another schema from now on; None leaves each as it is."""
         self._dsns = self._dsns if dsn is None else check_dsns(dsn)
-        self._schema = self._schema if schema is None else schema
+        self._schema = self._schema if schema is None else check_schema(schema)
         self.close()
         self._gateways = {}
 
@@ -264,14 +268,14 @@ class App(Composes, Declares, Awaits, Hooks):
             jobs: any number; from 500 on they are copied in where the connection can.
             on: the caller's connection; without it they are a transaction of their own.
         """
-        jobs = list(jobs)
+        jobs = several(jobs, "jobs", "what task.call(...) returns")
         return handles(jobs, self.send(jobs, on), self)
 
     async def aenqueue_many(
         self, jobs: Iterable[NewJob], *, on: object = None
     ) -> list[Handle[Any]]:
         """The same, awaited."""
-        jobs = list(jobs)
+        jobs = several(jobs, "jobs", "what task.call(...) returns")
         return handles(jobs, await self.asend(jobs, on), self)
 
     def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:

@@ -6,9 +6,12 @@ import asyncio
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
+from pgqueue.checks import MOST_ID, NO_ID, check_id, shown
 from pgqueue.definition import Definition
+from pgqueue.errors import ConfigError, JobNotFound
 from pgqueue.gateway import Gateway
 from pgqueue.instead import Instead
+from pgqueue.job import check_name
 from pgqueue.operations.jobs import End
 from pgqueue.results import value_of
 from pgqueue.task import Handle, Sender, Task
@@ -38,20 +41,31 @@ class Awaits:
         return {}
 
     def handle(self, job_id: int, task: Task[Any, R] | str) -> Handle[R]:
-        """The handle of a job by its id, for ``result()``."""
-        return Handle(
-            job_id, task if isinstance(task, str) else task.name, "existing", cast(Sender, self)
-        )
+        """The handle of a job by its id, for ``result()``.
+
+        Raises:
+            ConfigError: the id is no whole number, or the task is neither a task nor the name of one.
+            JobNotFound: no job can have this id.
+        """
+        if (
+            check_id(job_id) == NO_ID and self.instead is None
+        ):  # jobs that run inline have ids of their own
+            _possible(job_id)
+        if not isinstance(task, str | Task):
+            raise ConfigError(f"handle takes a task or the name of one, got {shown(task)}")
+        name = check_name(task) if isinstance(task, str) else task.name
+        return Handle(job_id, name, "existing", cast(Sender, self))
 
     def result_of(self, handle: Handle[Any], timeout: float | None) -> Any:
         if self.instead is not None and (end := self.instead.end_of(handle.id)) is not None:
             return self._value(handle, end)
-        return self._value(handle, self._waiting.wait(handle.id, timeout))
+        return self._value(handle, self._waiting.wait(_possible(handle.id), timeout))
 
     async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any:
         if self.instead is not None and (end := await self.instead.aend_of(handle.id)) is not None:
             return self._value(handle, end)
-        return self._value(handle, await self._awaiting_here().wait(handle.id, timeout))
+        end = await self._awaiting_here().wait(_possible(handle.id), timeout)
+        return self._value(handle, end)
 
     def _awaiting_here(self) -> AsyncWaiting:
         loop = asyncio.get_running_loop()
@@ -64,3 +78,10 @@ class Awaits:
     def _value(self, handle: Handle[Any], end: End) -> Any:
         known = self.definition(handle.task)
         return value_of(end, handle.task, Any if known is None else known.returns)
+
+
+def _possible(job_id: int) -> int:
+    """Return the id; raises JobNotFound if no job can have it, for which one would wait for ever."""
+    if check_id(job_id) == NO_ID:
+        raise JobNotFound(f"no job {shown(job_id)}: ids are from 1 to {MOST_ID:,}")
+    return job_id

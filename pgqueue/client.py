@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pgqueue.checks import MOST_ID, check_ids, shown, whole_number
 from pgqueue.errors import JobNotFound
 from pgqueue.job import Attempt, JobRow, NewJob, Status
 from pgqueue.operations import Operation, enqueue
@@ -24,7 +25,7 @@ def batches(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def found(job: JobRow | None, job_id: int) -> JobRow:
     if job is None:
-        raise JobNotFound(f"no job {job_id}: it never existed or was pruned")
+        raise JobNotFound(f"no job {shown(job_id)}: it never existed or was pruned")
     return job
 
 
@@ -97,6 +98,7 @@ class Client(QueueClient):
             ConfigError: one is to be encrypted and there are no keys.
         """
         if args is not None:
+            operations.check_edited(args)
             job = self._run(operations.get(job_id), on)
             if job is None:
                 return False
@@ -125,10 +127,12 @@ class Client(QueueClient):
             status: of those given by ids only the ones of this status.
             limit: at most so many of those that match.
         """
+        limit = operations.check_limit(limit)
+        status = None if status is None else operations.check_status(status)
         if job_ids is None:
             job_ids, status = (self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
         done: list[int] = []
-        for batch in batches(job_ids):
+        for batch in batches(check_ids(job_ids)):
             changed = self._run(operations.retry(batch, where, status=status), on)
             done += changed
         return done
@@ -164,10 +168,11 @@ class Client(QueueClient):
             job_ids: only among these.
             after: only ids above it. limit: at most so many.
         """
+        limit, after = operations.check_limit(limit), whole_number(after, "after", most=MOST_ID)
         if job_ids is None:
             job_ids = self.matching(where, *operations.UNFINISHED, on=on)
         statuses: dict[int, Status] = {}
-        for batch in batches([i for i in job_ids if i > after][:limit]):
+        for batch in batches([i for i in check_ids(job_ids) if i > after][:limit]):
             changed = self._run(operations.cancel(batch, where), on)
             statuses |= changed
         return statuses
@@ -185,11 +190,12 @@ class Client(QueueClient):
 
         In batches as ``retry_many``; returns their ids.
         """
-        to.values()  # refuses what is wrong before a connection is opened
+        operations.check_change(to)  # refuses what is wrong before a connection is opened
+        limit = operations.check_limit(limit)
         if job_ids is None:
             job_ids = (self.matching(where, Status.PENDING, on=on))[:limit]
         done: list[int] = []
-        for batch in batches(job_ids):
+        for batch in batches(check_ids(job_ids)):
             changed = self._run(operations.change(batch, where, to), on)
             done += changed
         return done
@@ -223,11 +229,11 @@ class Client(QueueClient):
         Raises:
             ConfigError: the status is running: cancel those.
         """
-        status = operations.cleared(status)
+        status, limit = operations.cleared(status), operations.check_limit(limit)
         if job_ids is None:
             job_ids = (self.matching(where, status, on=on))[:limit]
         done: list[int] = []
-        for batch in batches(job_ids):
+        for batch in batches(check_ids(job_ids)):
             changed = self._run(operations.clear(batch, where, status=status), on)
             done += changed
         return done
@@ -303,6 +309,7 @@ class AsyncClient(AsyncQueueClient):
             ConfigError: one is to be encrypted and there are no keys.
         """
         if args is not None:
+            operations.check_edited(args)
             job = await self._run(operations.get(job_id), on)
             if job is None:
                 return False
@@ -334,10 +341,12 @@ class AsyncClient(AsyncQueueClient):
             status: of those given by ids only the ones of this status.
             limit: at most so many of those that match.
         """
+        limit = operations.check_limit(limit)
+        status = None if status is None else operations.check_status(status)
         if job_ids is None:
             job_ids, status = (await self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
         done: list[int] = []
-        for batch in batches(job_ids):
+        for batch in batches(check_ids(job_ids)):
             changed = await self._run(operations.retry(batch, where, status=status), on)
             done += changed
         return done
@@ -373,10 +382,11 @@ class AsyncClient(AsyncQueueClient):
             job_ids: only among these.
             after: only ids above it. limit: at most so many.
         """
+        limit, after = operations.check_limit(limit), whole_number(after, "after", most=MOST_ID)
         if job_ids is None:
             job_ids = await self.matching(where, *operations.UNFINISHED, on=on)
         statuses: dict[int, Status] = {}
-        for batch in batches([i for i in job_ids if i > after][:limit]):
+        for batch in batches([i for i in check_ids(job_ids) if i > after][:limit]):
             changed = await self._run(operations.cancel(batch, where), on)
             statuses |= changed
         return statuses
@@ -394,11 +404,12 @@ class AsyncClient(AsyncQueueClient):
 
         In batches as ``retry_many``; returns their ids.
         """
-        to.values()  # refuses what is wrong before a connection is opened
+        operations.check_change(to)  # refuses what is wrong before a connection is opened
+        limit = operations.check_limit(limit)
         if job_ids is None:
             job_ids = (await self.matching(where, Status.PENDING, on=on))[:limit]
         done: list[int] = []
-        for batch in batches(job_ids):
+        for batch in batches(check_ids(job_ids)):
             changed = await self._run(operations.change(batch, where, to), on)
             done += changed
         return done
@@ -432,11 +443,11 @@ class AsyncClient(AsyncQueueClient):
         Raises:
             ConfigError: the status is running: cancel those.
         """
-        status = operations.cleared(status)
+        status, limit = operations.cleared(status), operations.check_limit(limit)
         if job_ids is None:
             job_ids = (await self.matching(where, status, on=on))[:limit]
         done: list[int] = []
-        for batch in batches(job_ids):
+        for batch in batches(check_ids(job_ids)):
             changed = await self._run(operations.clear(batch, where, status=status), on)
             done += changed
         return done

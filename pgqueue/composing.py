@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pgqueue.admitting import Admits
+from pgqueue.checks import several
 from pgqueue.codec import argument_text
 from pgqueue.instead import Instead
 from pgqueue.job import NewJob
@@ -57,7 +58,7 @@ class Composes(Admits):
             on_done: runs when all have ended, whichever way.
         """
         made = self.workflow(name)
-        all_of_them = [made.add(job) for job in jobs]
+        all_of_them = [made.add(job) for job in several(jobs, "jobs", "jobs")]
         if on_success is not None:
             made.add(on_success, after=all_of_them)
         if on_failure is not None:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from pgqueue.checks import shown
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError
 
@@ -136,11 +137,13 @@ def parse(expression: str, tz: str = "UTC") -> Ticks:
     Raises:
         ConfigError: it cannot be read, names the field that is wrong, or never comes.
     """
+    if not isinstance(tz, str):
+        raise ConfigError(f'no time zone {shown(tz)}: tz must be text such as "Europe/Oslo"')
     zone = zone_of(tz)
     if not isinstance(expression, str) or not expression.strip():
-        raise ConfigError(f'a schedule is text such as "0 9 * * 1-5", got {expression!r}')
+        raise ConfigError(f'a schedule is text such as "0 9 * * 1-5", got {shown(expression)}')
     if len(expression) > LONGEST_TEXT:
-        raise ConfigError(f"a schedule has at most {LONGEST_TEXT} characters")
+        raise ConfigError(f"the cron text of a schedule has at most {LONGEST_TEXT} characters")
     text = " ".join(expression.split())
     if every := _EVERY.fullmatch(text):
         return Every(_interval(every[1]))
@@ -160,7 +163,7 @@ def every(interval: Duration) -> str:
 def _interval(value: Duration) -> timedelta:
     length = seconds(value, name="every")
     if length < SHORTEST_EVERY:
-        raise ConfigError(f"every must be from 1s to 365d, got {value!r}")
+        raise ConfigError(f"every must be from 1s to 365d, got {shown(value)}")
     return timedelta(seconds=length)
 
 
@@ -200,7 +203,9 @@ def zone_of(tz: str) -> tzinfo:
     if tz == "UTC":
         return UTC
     if tz not in _zone_names():
-        raise ConfigError(f'no time zone {tz!r}: it must be one such as "Europe/Oslo" or "UTC"')
+        raise ConfigError(
+            f'no time zone {shown(tz)}: it must be one such as "Europe/Oslo" or "UTC"'
+        )
     with files("tzdata").joinpath("zoneinfo", *tz.split("/")).open("rb") as file:
         return ZoneInfo.from_file(file, key=tz)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar
 
+from pgqueue.checks import several
 from pgqueue.errors import ConfigError
 
 # Set in a worker of several databases: its services, jobs and log lines each belong to one.
@@ -17,7 +18,7 @@ def check_dsns(dsn: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: there is none, one is no text, or one is given twice.
     """
-    dsns = (dsn,) if isinstance(dsn, str) else tuple(dsn)
+    dsns = (dsn,) if isinstance(dsn, str) else several(dsn, "dsn", "DSNs")
     if not dsns or not all(isinstance(each, str) for each in dsns):
         raise ConfigError("dsn takes a DSN, or a list of at least one")
     if len(set(dsns)) < len(dsns):

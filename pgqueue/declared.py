@@ -101,7 +101,7 @@ class Declares:
         self._add_schedule(name, job, when)
 
     def _add_schedule(self, name: str | None, job: NewJob, when: When) -> None:
-        schedule = new_schedule(name or checked_job(job).task, job, when)
+        schedule = new_schedule(checked_job(job).task if name is None else name, job, when)
         self._add(schedule.name, schedule)
 
     def _add(

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pgqueue.annotations import CANNOT_RESOLVE, hint_of, hints_of, parameters_of
+from pgqueue.checks import flag, several, shown
 from pgqueue.codec import GIVEN, Signature, Unresolved, signature_of
 from pgqueue.context import Context
-from pgqueue.durations import Duration, seconds
+from pgqueue.durations import Duration, check_timeout
 from pgqueue.errors import ArgumentsError, ConfigError, TaskError
 from pgqueue.job import ClaimedJob, check_name
 from pgqueue.limits import Ordered, gate_from
@@ -57,21 +58,21 @@ class Definition:
         redact: Sequence[str] = (),
         result: bool = False,
     ) -> None:
+        if name is not None:
+            check_name(name)
         self.function = function
         named = name or str(getattr(function, "__qualname__", function))
         self.run = run_in(function, run, named)
         self.qualname = getattr(function, "__qualname__", None) or _below(function, name)
         self.module = imported_as(function)
         self.name = check_name(name or f"{module_of(function)}.{self.qualname}")
-        if isinstance(aliases, str):
-            raise ConfigError(f'aliases takes several names, got the text {aliases!r}: use ["..."]')
-        self.aliases = tuple(check_name(alias) for alias in aliases)
+        self.aliases = tuple(map(check_name, several(aliases, "aliases", "names")))
         self.options = options
-        self.timeout = timeout
+        self.timeout = None if timeout is None else check_timeout(timeout)
         self.retry_on = errors_of(retry_on)
-        self.result = result
-        self.redact = tuple(redact)
-        Redaction().plus(redact)
+        self.result = flag(result, "result")
+        self.redact = several(redact, "redact", "names")
+        Redaction().plus(self.redact)
 
     def check(self) -> None:
         """Is everything there that a worker needs to know of it?
@@ -234,7 +235,7 @@ def errors_of(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
     for each in errors:
         if not isinstance(each, type) or not issubclass(each, BaseException):
             raise ConfigError(
-                f"retry_on takes classes of exceptions, such as (ConnectionError, TimeoutError), got {each!r}"
+                f"retry_on takes classes of exceptions, such as (ConnectionError, TimeoutError), got {shown(each)}"
             )
     return errors
 
@@ -289,7 +290,7 @@ def function_definition(
     names = inspect.signature(options_of).parameters.keys() - {"gate"}
     options = options_of(gate=gate, **{name: rest.pop(name) for name in names if name in rest})
     timeout = rest.pop("timeout", None)
-    longest = None if timeout is None else seconds(timeout, name="timeout")
+    longest = None if timeout is None else check_timeout(timeout)
     unknown = rest.keys() - {"name", "run", "retry_on", "aliases", "redact", "result"}
     if unknown:
         known = TaskOptions.__annotations__
@@ -332,8 +333,8 @@ def run_in(function: Callable[..., Any], run: RunIn | None, name: str) -> RunIn:
     is_async = inspect.iscoroutinefunction(function)
     if run is None:
         return "async" if is_async else "thread"
-    if run not in ("async", "thread", "process"):
-        raise TaskError(f'{name}: run must be "async", "thread" or "process", got {run!r}')
+    if not isinstance(run, str) or run not in ("async", "thread", "process"):
+        raise TaskError(f'{name}: run must be "async", "thread" or "process", got {shown(run)}')
     if is_async != (run == "async"):
         kind = "async" if is_async else "sync"
         raise TaskError(f'{name}: run="{run}" does not go with a function that is {kind}')

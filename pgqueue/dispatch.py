@@ -24,7 +24,7 @@ from pgqueue.definition import (
     module_of,
     run_in,
 )
-from pgqueue.durations import Duration, seconds
+from pgqueue.durations import Duration, check_timeout, seconds
 from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import NewJob
 from pgqueue.keys import Keys
@@ -117,9 +117,9 @@ class ClassDefinition(Definition):
         handle: Callable[..., Any] = cls.handle  # type: ignore[attr-defined]
         super().__init__(
             handle,
-            name=cls.name or f"{module_of(cls)}.{cls.__qualname__}",
+            name=cls.name if cls.name is not None else f"{module_of(cls)}.{cls.__qualname__}",
             options=options,
-            timeout=None if cls.timeout is None else seconds(cls.timeout, name="timeout"),
+            timeout=None if cls.timeout is None else check_timeout(cls.timeout),
             run=run_in(handle, cls.run, cls.__qualname__),
             retry_on=cls.retry_on,
             aliases=cls.aliases,
@@ -354,7 +354,7 @@ class Dispatch(Verbs["Dispatch"]):
             self._app,
             self._new_job,
             self.options,
-            name=name or self.definition.name,
+            name=self.definition.name if name is None else name,
             when={"cron": expression, "tz": tz, "catch_up": catch_up, "overlap": overlap},
             connection=self._connection,
         )

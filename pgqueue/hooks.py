@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pgqueue.annotations import hint_of
+from pgqueue.checks import shown
 from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.errors import ConfigError
@@ -59,7 +60,7 @@ class Hooks:
         through it; a manager that swallows it makes the run a success.
 
         Raises:
-            ConfigError: it is a generator function without ``@contextmanager``.
+            ConfigError: it cannot be called, or is a generator function without ``@contextmanager``.
         """
         _check_manager(manager)
         self.around_runs.append(manager)
@@ -69,7 +70,7 @@ class Hooks:
         """Enter this around every insert of jobs, sync and async: a context manager that takes the jobs.
 
         Raises:
-            ConfigError: it is a generator function without ``@contextmanager``.
+            ConfigError: it cannot be called, or is a generator function without ``@contextmanager``.
         """
         _check_manager(manager)
         self.around_enqueues.append(manager)
@@ -131,6 +132,10 @@ class Hooks:
 
 
 def _check_manager(manager: Callable[..., Any]) -> None:
+    if not callable(manager):
+        raise ConfigError(
+            f"it must be a function that returns a context manager, got {shown(manager)}"
+        )
     if inspect.isgeneratorfunction(manager) or inspect.isasyncgenfunction(manager):
         decorator = (
             "@contextmanager" if inspect.isgeneratorfunction(manager) else "@asynccontextmanager"

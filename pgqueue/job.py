@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from pgqueue.checks import shown, whole_number
 from pgqueue.errors import ConfigError
 from pgqueue.reference import filled, may_refer, names_in
 
@@ -219,7 +220,7 @@ def check_queue(name: str) -> str:
     """Return the queue name, or raise ConfigError if it has other than ``A-Z a-z 0-9 _ . : -``."""
     if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
         raise ConfigError(
-            f"queue name {name!r} is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -"
+            f"queue name {shown(name)} is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -"
         )
     return name
 
@@ -227,24 +228,20 @@ def check_queue(name: str) -> str:
 def check_name(name: str) -> str:
     """Return a task name, or raise ConfigError if it is empty or over 200 characters."""
     if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
-        raise ConfigError(f"task name {name!r} must be 1 to 200 printable characters")
+        raise ConfigError(f"task name {shown(name)} must be 1 to 200 printable characters")
     return name
 
 
 def check_priority(value: int) -> int:
-    """Return the priority, or raise ConfigError outside -32768..32767."""
-    if isinstance(value, bool) or not isinstance(value, int) or not -32768 <= value <= 32767:
-        raise ConfigError(
-            f"priority must be a whole number from -32768 to 32767 (higher runs first), got {value!r}"
-        )
-    return value
+    """Return the priority, or raise ConfigError outside -32768..32767. Higher runs first."""
+    return whole_number(value, "priority", least=-32768, most=32767)
 
 
 def check_run_at(value: datetime) -> datetime:
     """Return the time, or raise ConfigError unless it has a time zone."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise ConfigError(
-            f"run_at must be a datetime with a time zone, got {value!r}; for example"
+            f"run_at must be a datetime with a time zone, got {shown(value)}; for example"
             " datetime.now(timezone.utc) + timedelta(hours=1)"
         )
     return value
@@ -252,11 +249,7 @@ def check_run_at(value: datetime) -> datetime:
 
 def check_max_retries(value: int) -> int:
     """Return max_retries, or raise ConfigError outside 0..1000."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_RETRIES:
-        raise ConfigError(
-            f"max_retries must be a whole number from 0 to {MOST_RETRIES}, got {value!r}"
-        )
-    return value
+    return whole_number(value, "max_retries", most=MOST_RETRIES)
 
 
 def check_jobs(jobs: Sequence[object]) -> None:

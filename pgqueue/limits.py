@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pgqueue.checks import shown, whole_number
 from pgqueue.codec import Signature
 from pgqueue.durations import seconds
 from pgqueue.errors import ConfigError, TaskError
@@ -80,14 +82,17 @@ def gate_from(
     Raises:
         ConfigError: an option is not usable, or they do not go together.
     """
+    for option, value in (("per", per), ("order_by", order_by), ("fair_by", fair_by)):
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ConfigError(f"{option} must be the name of an argument, got {shown(value)}")
     named = {name for name in (per, order_by, fair_by) if name is not None}
     if len(named) > 1:
         raise ConfigError(
             f"per, order_by and fair_by name different arguments ({', '.join(sorted(named))}): a job"
             " has one key"
         )
-    if ordered not in ("strict", "skip"):
-        raise ConfigError(f'ordered must be "strict" or "skip", got {ordered!r}')
+    if not isinstance(ordered, str) or ordered not in ("strict", "skip"):
+        raise ConfigError(f'ordered must be "strict" or "skip", got {shown(ordered)}')
     if weights is not None and fair_by is None:
         raise ConfigError("weights go with fair_by=")
     limits = Limits(
@@ -111,10 +116,8 @@ def limits_of(limit: int | None, rate: str | float | None, burst: int | None) ->
 
 
 def check_limit(limit: int | None) -> int | None:
-    """Return how many may run at once, or raise ConfigError below 1."""
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ConfigError(f"limit must be a whole number from 1 on, got {limit!r}")
-    return limit
+    """Return how many may run at once, or raise ConfigError unless it is 1 to 2,147,483,647."""
+    return None if limit is None else whole_number(limit, "limit", least=1)
 
 
 def check_burst(burst: int | None, rate: object) -> int | None:
@@ -123,9 +126,7 @@ def check_burst(burst: int | None, rate: object) -> int | None:
         return None
     if rate is None:
         raise ConfigError("burst goes with rate=")
-    if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
-        raise ConfigError(f"burst must be a whole number from 1 on, got {burst!r}")
-    return burst
+    return whole_number(burst, "burst", least=1)
 
 
 def rate_from(rate: str | float) -> float:
@@ -135,24 +136,28 @@ def rate_from(rate: str | float) -> float:
         ConfigError: it is not a rate, or not more than nothing.
     """
     if isinstance(rate, int | float) and not isinstance(rate, bool):
-        result = float(rate)
+        result = float(rate) if abs(rate) < 1e15 else math.inf
     else:
         match = _RATE.fullmatch(rate.strip()) if isinstance(rate, str) else None
         if match is None:
-            raise ConfigError(f'a rate looks like "100/min", "5/s" or "10/30s", got {rate!r}')
+            raise ConfigError(f'a rate looks like "100/min", "5/s" or "10/30s", got {shown(rate)}')
         unit = match[2].strip()
         length = _UNITS[unit] if unit in _UNITS else seconds(unit, name="rate")
         result = float(match[1]) / length if length > 0 else 0.0
     if not 1e-9 <= result <= 1e6:
-        raise ConfigError(f"a rate must be from 1 in 30 years to 1,000,000 a second, got {rate!r}")
+        raise ConfigError(
+            f"a rate must be from 1 in 30 years to 1,000,000 a second, got {shown(rate)}"
+        )
     return result
 
 
 def _weights(weights: Mapping[str, int]) -> Mapping[str, int]:
+    if not isinstance(weights, Mapping):
+        raise ConfigError(f"weights are a dict of whole numbers by key, got {shown(weights)}")
     for key, weight in weights.items():
         whole = isinstance(weight, int) and not isinstance(weight, bool)
         if not isinstance(key, str) or not whole or not 1 <= weight <= 1000:
             raise ConfigError(
-                f"weights are whole numbers from 1 to 1000 by key, got {key!r}: {weight!r}"
+                f"weights are whole numbers from 1 to 1000 by key, got {shown(key)}: {shown(weight)}"
             )
     return dict(weights)

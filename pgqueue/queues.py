@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
-from pgqueue.durations import Duration, seconds
+from pgqueue.checks import shown, whole_number
+from pgqueue.durations import Duration, check_timeout, seconds
 from pgqueue.errors import ConfigError
 from pgqueue.job import check_max_retries, check_priority
 from pgqueue.limits import check_burst, check_limit, rate_from
@@ -74,7 +75,7 @@ def declared_queue(
         ConfigError: one of them is not usable, or they do not go together.
     """
     if when_full not in ("raise", "wait"):
-        raise ConfigError(f'when_full must be "raise" or "wait", got {when_full!r}')
+        raise ConfigError(f'when_full must be "raise" or "wait", got {shown(when_full)}')
     check_burst(given.get("burst"), given.get("rate"))
     settings = QueueSettings(**changes(**given))
     return DeclaredQueue(settings, when_full, seconds(max_wait, name="max_wait"))
@@ -97,20 +98,11 @@ def changes(**given: Unpack[QueueGiven]) -> dict[str, Any]:
 
 
 def _pending(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_PENDING:
-        raise ConfigError(f"max_pending must be a whole number from 1 on, got {value!r}")
-    return value
+    return whole_number(value, "max_pending", least=1, most=MOST_PENDING)
 
 
 def _keep(name: str) -> Callable[[Any], float]:
     return lambda value: FOREVER if value == "forever" else seconds(value, name=name)
-
-
-def _timeout(value: Any) -> float:
-    length = seconds(value, name="timeout")
-    if length < 0.001:
-        raise ConfigError("timeout must be at least 1 ms")
-    return length
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
@@ -125,5 +117,5 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "max_retries": check_max_retries,
     "backoff": lambda value: backoff_from(value).as_json(),
     "expires": lambda value: seconds(value, name="expires"),
-    "timeout": _timeout,
+    "timeout": check_timeout,
 }

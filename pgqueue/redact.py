@@ -17,6 +17,7 @@ from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 from urllib.parse import quote
 
+from pgqueue.checks import several, shown
 from pgqueue.errors import ConfigError
 
 MASK = "[redacted]"
@@ -68,12 +69,10 @@ class Redaction:
         Raises:
             ConfigError: a name is no text with a letter in it.
         """
-        if isinstance(names, str):
-            raise ConfigError(f'redact takes several names, got the text {names!r}: use ["..."]')
         changed = set(self.names)
-        for name in names:
+        for name in several(names, "redact", "names"):
             if not isinstance(name, str) or not _WORD.search(name):
-                raise ConfigError(f"redact takes names of arguments, got {name!r}")
+                raise ConfigError(f"redact takes names of arguments, got {shown(name)}")
             if name.startswith("-"):
                 changed -= {known for known in changed if words(known) == words(name)}
             else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pgqueue.checks import real_number
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,13 @@ class Backoff:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        seconds(self.base, name="backoff base")
-        seconds(self.cap, name="backoff cap")
-        if not 1 <= self.factor <= 100:
-            raise ConfigError(f"backoff factor must be from 1 to 100, got {self.factor!r}")
-        if not 0 <= self.jitter <= 1:
-            raise ConfigError(f"backoff jitter must be from 0 to 1, got {self.jitter!r}")
+        for name, value in (
+            ("base", seconds(self.base, name="backoff base")),
+            ("factor", real_number(self.factor, "backoff factor", 1, 100)),
+            ("cap", seconds(self.cap, name="backoff cap")),
+            ("jitter", real_number(self.jitter, "backoff jitter", 0, 1)),
+        ):
+            object.__setattr__(self, name, value)
 
     @classmethod
     def exponential(

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from pgqueue import cron
+from pgqueue.checks import shown
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob, Status
@@ -177,10 +178,17 @@ def checked_job(job: NewJob) -> NewJob:
     """
     if not isinstance(job, NewJob):
         raise ConfigError(
-            "a schedule takes what task.call(...) or app.dispatch(job).call() returns, got"
+            "the job of a schedule is what task.call(...) or app.dispatch(job).call() returns, got"
             f" {type(job).__name__}"
         )
     return job
+
+
+def check_schedule(name: str) -> str:
+    """Return the name of a schedule, or raise ConfigError if it is empty or over 200 characters."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ConfigError(f"schedule name {shown(name)} must be 1 to 200 printable characters")
+    return name
 
 
 def new_schedule(name: str, job: NewJob, when: Mapping[str, Any]) -> NewSchedule:
@@ -189,10 +197,9 @@ def new_schedule(name: str, job: NewJob, when: Mapping[str, Any]) -> NewSchedule
     Raises:
         ConfigError: the name, the job or anything about its times cannot be used.
     """
+    check_schedule(name)
     if checked_job(job).delay is not None or job.run_at is not None:
         raise ConfigError(f"schedule {name}: a delay or run_at does not go with a schedule")
-    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
-        raise ConfigError(f"schedule name {name!r} must be 1 to 200 printable characters")
     unknown = set(when) - set(When.__annotations__)
     if unknown:
         raise TypeError(f"a schedule takes {', '.join(When.__annotations__)}; not {unknown.pop()}")
@@ -214,10 +221,14 @@ def _expression(name: str, expression: str | None, every: Duration | None) -> st
         raise ConfigError(
             f'schedule {name}: give either cron, such as cron="0 9 * * 1-5", or every, such as every="30s"'
         )
-    return cron.every(every) if every is not None else str(expression)
+    if every is not None:
+        return cron.every(every)
+    if not isinstance(expression, str) or not expression.strip():
+        raise ConfigError(f'cron must be text such as "0 9 * * 1-5", got {shown(expression)}')
+    return expression
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
     return value

@@ -8,7 +8,15 @@ from pgqueue.errors import ScheduleNotFound
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation, schedules
 from pgqueue.operations.schedules import EncryptedSchedule
-from pgqueue.schedule import CatchUp, Overlap, Schedule, ScheduleRun, When, new_schedule
+from pgqueue.schedule import (
+    CatchUp,
+    Overlap,
+    Schedule,
+    ScheduleRun,
+    When,
+    check_schedule,
+    new_schedule,
+)
 
 T = TypeVar("T")
 
@@ -35,7 +43,7 @@ class ScheduleClient:
 
     def schedule(self, name: str, *, on: object = None) -> Schedule:
         """One schedule; raises ScheduleNotFound."""
-        return the_one(self._run(schedules.find(name), on), name)
+        return the_one(self._run(schedules.find(check_schedule(name)), on), name)
 
     def schedule_runs(self, name: str, *, limit: int = 50, on: object = None) -> list[ScheduleRun]:
         """The latest runs of a schedule, at most 50, newest first."""
@@ -96,7 +104,7 @@ class AsyncScheduleClient:
 
     async def schedule(self, name: str, *, on: object = None) -> Schedule:
         """One schedule; raises ScheduleNotFound."""
-        return the_one(await self._run(schedules.find(name), on), name)
+        return the_one(await self._run(schedules.find(check_schedule(name)), on), name)
 
     async def schedule_runs(
         self, name: str, *, limit: int = 50, on: object = None

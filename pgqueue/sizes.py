@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pgqueue.checks import shown as as_given
 from pgqueue.errors import ConfigError
 
 _UNITS = {
@@ -30,12 +31,14 @@ def size(value: int | str, *, name: str = "size") -> int:
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         unit = _UNITS.get(match[2].lower())
         if unit is None:
-            raise ConfigError(f'{name} must look like "500MB" or "1GiB", got {value!r}')
+            raise ConfigError(f'{name} must look like "500MB" or "1GiB", got {as_given(value)}')
         result = float(match[1]) * unit
     else:
-        raise ConfigError(f'{name} must be bytes or text like "500MB" or "1GiB", got {value!r}')
+        raise ConfigError(
+            f'{name} must be bytes or text like "500MB" or "1GiB", got {as_given(value)}'
+        )
     if not 1 <= result <= LARGEST:
-        raise ConfigError(f"{name} must be from 1 byte to 1 PiB, got {value!r}")
+        raise ConfigError(f"{name} must be from 1 byte to 1 PiB, got {as_given(value)}")
     return int(result)
 
 

@@ -54,6 +54,7 @@ class Handle(Generic[R]):
 
         Raises:
             JobFailed: it is dead or cancelled.
+            JobNotFound: no job can have this id.
             ResultMissing: its task keeps no results, or the row is gone.
             TimeoutError: it has not ended in time.
         """

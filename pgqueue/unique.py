@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from pgqueue.checks import several, shown
 from pgqueue.codec import Signature
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError, TaskError
@@ -42,14 +43,16 @@ class Unique:
     on_conflict: OnConflict = "ignore"
 
     def __post_init__(self) -> None:
-        if isinstance(self.by, str) or not all(isinstance(n, str) for n in self.by or ()):
-            raise ConfigError(f"unique: by takes a list of argument names, got {self.by!r}")
-        object.__setattr__(self, "by", None if self.by is None else tuple(self.by))
-        if self.until not in get_args(Until):
-            raise ConfigError(f"unique: until is one of {_listed(Until)}, got {self.until!r}")
-        if self.on_conflict not in get_args(OnConflict):
+        if self.by is not None:
+            by = several(self.by, "unique: by", "argument names")
+            if not all(isinstance(name, str) for name in by):
+                raise ConfigError(f"unique: by takes argument names, got {shown(self.by)}")
+            object.__setattr__(self, "by", by)
+        if not isinstance(self.until, str) or self.until not in get_args(Until):
+            raise ConfigError(f"unique: until is one of {_listed(Until)}, got {shown(self.until)}")
+        if not isinstance(self.on_conflict, str) or self.on_conflict not in get_args(OnConflict):
             raise ConfigError(
-                f"unique: on_conflict is one of {_listed(OnConflict)}, got {self.on_conflict!r}"
+                f"unique: on_conflict is one of {_listed(OnConflict)}, got {shown(self.on_conflict)}"
             )
         if self.within is not None:
             length = seconds(self.within, name="within")
@@ -104,13 +107,19 @@ def unique_from(value: UniqueLike | None) -> Unique | None:
         return value
     if value is True:
         return Unique()
+    if isinstance(value, bytes) or not isinstance(value, Sequence):
+        raise ConfigError(
+            f"unique must be True, names of arguments or a Unique, got {shown(value)}"
+        )
     return Unique(by=(value,) if isinstance(value, str) else value)
 
 
 def check_key(key: str) -> str:
     """Return the key, or raise ConfigError unless it is text of 1 to 300 characters."""
     if not isinstance(key, str) or not 1 <= len(key) <= MOST_CHARACTERS or "\0" in key:
-        raise ConfigError(f"a unique key is text of 1 to {MOST_CHARACTERS} characters, got {key!r}")
+        raise ConfigError(
+            f"a unique key is text of 1 to {MOST_CHARACTERS} characters, got {shown(key)}"
+        )
     try:
         key.encode()
     except UnicodeEncodeError:

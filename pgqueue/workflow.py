@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, Protocol, get_args
 
+from pgqueue.checks import several, shown, storable_text
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob
 from pgqueue.operations.workflows import Added, Member
@@ -48,7 +49,9 @@ class Node:
         """
         for other in others:
             if not isinstance(other, Node) or other.workflow is not self.workflow:
-                raise ConfigError(f"{other!r} is no job of this workflow: add() returns them")
+                raise ConfigError(
+                    f"{shown(other)} is no job of this workflow: after and wait_for take what add() returns"
+                )
             self.parents[other] = None
 
 
@@ -117,18 +120,21 @@ class Workflow:
         """
         if not isinstance(job, NewJob):
             raise ConfigError(
-                f"a workflow takes what task.call(...) returns, got {type(job).__name__}"
+                f"a job of a workflow is what task.call(...) returns, got {type(job).__name__}"
             )
         if job.key is not None:
             raise ConfigError(
                 f"{job.task}: a job of a workflow cannot be unique: its id is its own"
             )
-        if if_failed not in get_args(IfFailed):
-            raise ConfigError(f"if_failed must be one of {get_args(IfFailed)}, got {if_failed!r}")
-        if name is not None and (not 1 <= len(name) <= 200 or name in self._named):
-            raise ConfigError(f"the name {name!r} is taken, or has not 1 to 200 characters")
+        if not isinstance(if_failed, str) or if_failed not in get_args(IfFailed):
+            allowed = ", ".join(get_args(IfFailed))
+            raise ConfigError(f"if_failed must be one of {allowed}, got {shown(if_failed)}")
+        if name is not None and not 1 <= len(storable_text(name, "name")) <= 200:
+            raise ConfigError(f"the name of a job has 1 to 200 characters, got {shown(name)}")
+        if name in self._named:
+            raise ConfigError(f"the name {name!r} is taken: give one of the jobs another")
         node = Node(self, job, name, if_failed)
-        node.wait_for(*([after] if isinstance(after, Node) else after))
+        node.wait_for(*([after] if isinstance(after, Node) else several(after, "after", "jobs")))
         for wanted in names_in(job.args):
             if wanted not in self._named:
                 raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from pgqueue.checks import check_id, shown
 from pgqueue.errors import WorkflowNotFound
 from pgqueue.operations import Operation, steps, workflows
 from pgqueue.operations.steps import StepRow
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 def the_workflow(found: list[WorkflowRow], workflow_id: int) -> WorkflowRow:
     if not found:
-        raise WorkflowNotFound(f"no workflow {workflow_id}: it never existed or was pruned")
+        raise WorkflowNotFound(f"no workflow {shown(workflow_id)}: it never existed or was pruned")
     return found[0]
 
 
@@ -39,7 +40,9 @@ class WorkflowClient:
 
     def workflow(self, workflow_id: int, *, on: object = None) -> WorkflowRow:
         """One workflow; raises WorkflowNotFound."""
-        return the_workflow(self._run(workflows.find(workflow_id), on), workflow_id)
+        return the_workflow(
+            self._run(workflows.find(check_id(workflow_id, "workflow_id")), on), workflow_id
+        )
 
     def workflow_jobs(
         self, workflow_id: int, *, after: int = 0, limit: int = 1000, on: object = None
@@ -81,7 +84,9 @@ class AsyncWorkflowClient:
 
     async def workflow(self, workflow_id: int, *, on: object = None) -> WorkflowRow:
         """One workflow; raises WorkflowNotFound."""
-        return the_workflow(await self._run(workflows.find(workflow_id), on), workflow_id)
+        return the_workflow(
+            await self._run(workflows.find(check_id(workflow_id, "workflow_id")), on), workflow_id
+        )
 
     async def workflow_jobs(
         self, workflow_id: int, *, after: int = 0, limit: int = 1000, on: object = None

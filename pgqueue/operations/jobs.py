@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pgqueue.checks import MOST_ID, check_id, check_ids, shown, storable_text, whole_number
 from pgqueue.codec import argument_text
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, ConfigError
@@ -52,16 +53,28 @@ class Filter:
     def values(self) -> dict[str, object]:
         return {
             "queue": None if self.queue is None else check_queue(self.queue),
-            "task": _searchable("task", self.task),
-            "error": _searchable("error", self.error),
+            "task": None if self.task is None else storable_text(self.task, "task"),
+            "error": None if self.error is None else storable_text(self.error, "error"),
             "since": None if self.since is None else seconds(self.since, name="since"),
         }
 
 
-def _searchable(name: str, text: str | None) -> str | None:
-    if text is not None and ("\0" in text or text.encode("utf-8", "ignore").decode() != text):
-        raise ConfigError(f"{name} holds a character that PostgreSQL cannot store: {text!r}")
-    return text
+def _matched(where: Filter) -> dict[str, object]:
+    """The values of a filter.
+
+    Raises:
+        ConfigError: one cannot be used, or it is no Filter.
+    """
+    if not isinstance(where, Filter):
+        raise ConfigError(
+            f'where must be a Filter, such as Filter(queue="mail"), got {shown(where)}'
+        )
+    return where.values()
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return how many jobs at most, None for all; or raise ConfigError."""
+    return None if limit is None else whole_number(limit, "limit")
 
 
 def complete(job_id: int, claim_id: UUID) -> Operation[None]:
@@ -72,7 +85,11 @@ def complete(job_id: int, claim_id: UUID) -> Operation[None]:
 
 def get(job_id: int) -> Operation[JobRow | None]:
     """One job; its arguments up to the size up to which a worker reads them."""
-    values = {"id": job_id, "most_args": MOST_CLAIMED - 1, "most_error": MESSAGE_LIMIT + 1000}
+    values = {
+        "id": check_id(job_id),
+        "most_args": MOST_CLAIMED - 1,
+        "most_error": MESSAGE_LIMIT + 1000,
+    }
     return Operation("get_job", values, lambda rows: _job(rows[0]) if rows else None)
 
 
@@ -94,13 +111,14 @@ def ends(job_ids: Sequence[int]) -> Operation[dict[int, End]]:
     """Where jobs stand, by id; those that are not there are left out."""
     return Operation(
         "get_ends",
-        {"ids": list(job_ids)},
+        {"ids": check_ids(job_ids)},
         lambda rows: {row[0]: End(row[0], Status(row[1]), row[2]) for row in rows},
     )
 
 
 def attempts(job_id: int) -> Operation[list[Attempt]]:
-    return Operation("get_attempts", {"id": job_id}, lambda rows: [_attempt(r) for r in rows])
+    values = {"id": check_id(job_id)}
+    return Operation("get_attempts", values, lambda rows: [_attempt(r) for r in rows])
 
 
 def find(
@@ -120,25 +138,31 @@ def find(
         most_page: so are those of older jobs once the newest ones have as many characters together.
     """
     values = {
-        **where.values(),
-        "limit": limit,
-        "before": before,
+        **_matched(where),
+        "limit": whole_number(limit, "limit"),
+        "before": None if before is None else whole_number(before, "before", most=MOST_ID),
         "most_args": most_args,
         "most_page": most_page,
         "most_error": MOST_LISTED_ERROR,
     }
     if status is None:
         return Operation("list_jobs", values, decoded)
-    values["status"] = _status(status)
-    name = "list_ended" if Status(status) in ENDED else "list_unfinished"
+    values["status"] = check_status(status)
+    name = "list_ended" if values["status"] in ENDED else "list_unfinished"
     return Operation(name, values, decoded)
 
 
 def matching(where: Filter, *statuses: Status | str) -> Operation[list[int]]:
     """The ids of all jobs of these statuses that match, oldest first."""
     return Operation(
-        "find_jobs", {**where.values(), "statuses": [_status(s) for s in statuses]}, ids
+        "find_jobs", {**_matched(where), "statuses": [check_status(s) for s in statuses]}, ids
     )
+
+
+def check_edited(args: Any) -> None:
+    """Raise ArgumentsError unless edited arguments are a mapping by parameter."""
+    if not isinstance(args, Mapping) or not all(isinstance(name, str) for name in args):
+        raise ArgumentsError("edited arguments (args) must be a mapping with one key per parameter")
 
 
 def retry(
@@ -151,12 +175,12 @@ def retry(
     """Put those of these jobs that are dead or cancelled, or of the one status, and match, back as pending."""
     if args is not None and len(job_ids) != 1:
         raise ConfigError("edited arguments can be given for one job id only")
-    if args is not None and not isinstance(args, Mapping):
-        raise ArgumentsError("edited arguments must be a mapping with one key per parameter")
+    if args is not None:
+        check_edited(args)
     values = {
-        **where.values(),
-        "ids": list(job_ids),
-        "status": status,
+        **_matched(where),
+        "ids": check_ids(job_ids),
+        "status": None if status is None else check_status(status),
         "args": None if args is None else argument_text(dict(args)),
     }
     return Operation("retry_jobs", values, ids)
@@ -176,7 +200,10 @@ def encrypted(*, after: int, limit: int) -> Operation[list[EncryptedJob]]:
     """Jobs that may run again and have encrypted arguments, from an id on."""
     return Operation(
         "encrypted_jobs",
-        {"after": after, "limit": limit},
+        {
+            "after": whole_number(after, "after", most=MOST_ID),
+            "limit": whole_number(limit, "limit"),
+        },
         lambda rows: [EncryptedJob(*row) for row in rows],
     )
 
@@ -193,7 +220,7 @@ def replace_args(changes: Sequence[tuple[int, str, str]]) -> Operation[list[int]
 
 def cancel(job_ids: Sequence[int], where: Filter = Filter()) -> Operation[dict[int, Status]]:
     """Of these jobs, those that match: cancel pending ones, ask running ones to stop."""
-    values = {**where.values(), "ids": list(job_ids)}
+    values = {**_matched(where), "ids": check_ids(job_ids)}
     return Operation("cancel_jobs", values, lambda rows: {r[0]: Status(r[1]) for r in rows})
 
 
@@ -226,16 +253,24 @@ class Change:
         }
 
 
+def check_change(change: Change) -> Change:
+    """Return a change that can be made, or raise ConfigError."""
+    if not isinstance(change, Change):
+        raise ConfigError(f'to must be a Change, such as Change(queue="mail"), got {shown(change)}')
+    change.values()
+    return change
+
+
 def change(job_ids: Sequence[int], where: Filter, change: Change) -> Operation[list[int]]:
     """Change those of these jobs that are pending, and match; returns their ids."""
     return Operation(
-        "change_jobs", {**where.values(), **change.values(), "ids": list(job_ids)}, ids
+        "change_jobs", {**_matched(where), **change.values(), "ids": check_ids(job_ids)}, ids
     )
 
 
 def count(where: Filter, *, status: Status | str) -> Operation[int]:
     """How many jobs of a status match."""
-    values = {**where.values(), "status": _status(status)}
+    values = {**_matched(where), "status": check_status(status)}
     return Operation("count_jobs", values, lambda rows: int(rows[0][0]))
 
 
@@ -243,7 +278,7 @@ def clear(
     job_ids: Sequence[int], where: Filter = Filter(), *, status: Status | str = Status.PENDING
 ) -> Operation[list[int]]:
     """Delete those of these jobs that are of a status, and match; returns their ids."""
-    values = {**where.values(), "ids": list(job_ids), "status": cleared(status)}
+    values = {**_matched(where), "ids": check_ids(job_ids), "status": cleared(status)}
     return Operation("clear_jobs", values, ids)
 
 
@@ -253,17 +288,18 @@ def cleared(status: Status | str) -> Status:
     Raises:
         ConfigError: it is running: cancel those.
     """
-    if _status(status) == Status.RUNNING:
+    if (wanted := check_status(status)) == Status.RUNNING:
         raise ConfigError("running jobs cannot be cleared: cancel them")
-    return Status(status)
+    return wanted
 
 
-def _status(value: Status | str) -> str:
+def check_status(value: Status | str) -> Status:
+    """Return a status, or raise ConfigError if there is no such one."""
     try:
-        return Status(value).value
+        return Status(value)
     except ValueError:
         names = ", ".join(s.value for s in Status)
-        raise ConfigError(f"no status {value!r}; there are {names}") from None
+        raise ConfigError(f"no status {shown(value)}; there are {names}") from None
 
 
 def _uuid(text: str | None) -> UUID | None:

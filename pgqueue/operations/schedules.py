@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from pgqueue.checks import whole_number
 from pgqueue.job import Status
 from pgqueue.operations import Operation, Row
-from pgqueue.schedule import DueSchedule, Firing, NewSchedule, Schedule, ScheduleRun
+from pgqueue.schedule import (
+    DueSchedule,
+    Firing,
+    NewSchedule,
+    Schedule,
+    ScheduleRun,
+    check_schedule,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,8 @@ def keep(names: Sequence[str]) -> Operation[None]:
 
 def find(name: str | None = None) -> Operation[list[Schedule]]:
     """Every schedule, or the one of a name."""
-    return Operation("list_schedules", {"name": name}, lambda rows: [_schedule(r) for r in rows])
+    values = {"name": None if name is None else check_schedule(name)}
+    return Operation("list_schedules", values, lambda rows: [_schedule(r) for r in rows])
 
 
 def _schedule(row: Row) -> Schedule:
@@ -121,7 +130,7 @@ def runs(name: str, *, limit: int = 50) -> Operation[list[ScheduleRun]]:
     """The runs of a schedule, newest first."""
     return Operation(
         "list_runs",
-        {"name": name, "limit": limit},
+        {"name": check_schedule(name), "limit": whole_number(limit, "limit")},
         lambda rows: [ScheduleRun(r[0], r[1], Status(r[2]), *r[3:]) for r in rows],
     )
 
@@ -153,20 +162,20 @@ def replace_args(name: str, old: str, new: str) -> Operation[bool]:
 
 
 def remove(name: str) -> Operation[bool | None]:
-    return Operation("remove_schedule", {"name": name}, _flag)
+    return Operation("remove_schedule", {"name": check_schedule(name)}, _flag)
 
 
 def pause(name: str) -> Operation[bool | None]:
-    return Operation("pause_schedule", {"name": name}, _flag)
+    return Operation("pause_schedule", {"name": check_schedule(name)}, _flag)
 
 
 def resume(name: str) -> Operation[bool | None]:
-    return Operation("resume_schedule", {"name": name}, _flag)
+    return Operation("resume_schedule", {"name": check_schedule(name)}, _flag)
 
 
 def run(name: str) -> Operation[int | None]:
     """Enqueue a run now; the job's id, None without such a schedule."""
-    return Operation("run_schedule", {"name": name}, lambda rows: rows[0][0])
+    return Operation("run_schedule", {"name": check_schedule(name)}, lambda rows: rows[0][0])
 
 
 def _flag(rows: Sequence[Row]) -> bool | None:

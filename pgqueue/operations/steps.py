@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Unpack
 
+from pgqueue.checks import check_id, shown
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import Chosen, Operation, chosen, ids
@@ -15,7 +16,9 @@ from pgqueue.operations import Chosen, Operation, chosen, ids
 def check_step(name: str, what: str = "a step") -> str:
     """Return a name of 1 to 200 printable characters, or raise ConfigError."""
     if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
-        raise ConfigError(f"the name of {what} has 1 to 200 printable characters, got {name!r}")
+        raise ConfigError(
+            f"the name of {what} has 1 to 200 printable characters, got {shown(name)}"
+        )
     return name
 
 
@@ -42,7 +45,8 @@ class StepRow:
 
 def find(job_id: int) -> Operation[list[StepRow]]:
     """The steps of a job, in the order in which they began."""
-    return Operation("list_steps", {"id": job_id}, lambda rows: [StepRow(*row) for row in rows])
+    values = {"id": check_id(job_id)}
+    return Operation("list_steps", values, lambda rows: [StepRow(*row) for row in rows])
 
 
 def save(job: ClaimedJob, name: str, result: str) -> Operation[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
+from pgqueue.checks import MOST_ID, check_id, shown, storable_text, whole_number
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob, Status
 from pgqueue.operations import Chosen, Operation, Row, chosen, ids
@@ -136,8 +137,16 @@ def find(
 ) -> Operation[list[WorkflowRow]]:
     """Workflows that match, newest first."""
     if status is not None and status not in STATES:
-        raise ConfigError(f"a workflow is {', '.join(STATES[:-1])} or {STATES[-1]}, not {status!r}")
-    values = {"id": workflow_id, "name": name, "status": status, "limit": limit, "before": before}
+        raise ConfigError(
+            f"the status of a workflow is {', '.join(STATES[:-1])} or {STATES[-1]}, not {shown(status)}"
+        )
+    values = {
+        "id": None if workflow_id is None else check_id(workflow_id, "workflow_id"),
+        "name": None if name is None else storable_text(name, "name"),
+        "status": status,
+        "limit": whole_number(limit, "limit"),
+        "before": None if before is None else whole_number(before, "before", most=MOST_ID),
+    }
     return Operation("list_workflows", values, lambda rows: [WorkflowRow(*row) for row in rows])
 
 
@@ -160,18 +169,25 @@ def members(workflow_id: int, *, after: int = 0, limit: int = 1000) -> Operation
     def decode(rows: Sequence[Row]) -> list[MemberRow]:
         return [MemberRow(*row[:3], Status(row[3]), *row[4:]) for row in rows]  # type: ignore[call-arg]
 
-    values = {"id": workflow_id, "after": after, "limit": limit, "parents": MOST_PARENTS}
+    values = {
+        "id": check_id(workflow_id, "workflow_id"),
+        "after": whole_number(after, "after", most=MOST_ID),
+        "limit": whole_number(limit, "limit"),
+        "parents": MOST_PARENTS,
+    }
     return Operation("list_workflow_jobs", values, decode)
 
 
 def cancel(workflow_id: int) -> Operation[int]:
     """Cancel all jobs of a workflow that have not ended; how many."""
-    return Operation("cancel_workflow", {"id": workflow_id}, lambda rows: int(rows[0][0]))
+    values = {"id": check_id(workflow_id, "workflow_id")}
+    return Operation("cancel_workflow", values, lambda rows: int(rows[0][0]))
 
 
 def retry(workflow_id: int) -> Operation[int]:
     """Put the dead and cancelled jobs of a workflow back; how many."""
-    return Operation("retry_workflow", {"id": workflow_id}, lambda rows: int(rows[0][0]))
+    values = {"id": check_id(workflow_id, "workflow_id")}
+    return Operation("retry_workflow", values, lambda rows: int(rows[0][0]))
 
 
 def prune(

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from pgqueue import config
+from pgqueue.checks import flag, shown, whole_number
 from pgqueue.config import Given, Settings
+from pgqueue.errors import ConfigError
 from pgqueue.worker import logs
 from pgqueue.worker.pools import Queues, pools
 from pgqueue.worker.supervisor import (
@@ -59,11 +61,14 @@ class Worker:
         max_jobs: int | None = None,
         **settings: Unpack[Given],
     ) -> None:
+        if not _is_app(app):
+            raise ConfigError(f"a worker takes an App, such as Worker(app), got {shown(app)}")
         self.app = app
         self._given = settings
         self._queues = queues
         pools(queues, 1)
-        self._drain, self._max_jobs = drain, max_jobs
+        self._drain = flag(drain, "drain")
+        self._max_jobs = None if max_jobs is None else whole_number(max_jobs, "max_jobs", least=1)
         self._runtime: Runtime | None = None
         self._serving: Runtime | Several | None = None
         self._ends_process = False
@@ -213,6 +218,12 @@ class Worker:
             self._serving.stop()
         if self._beside is not None:
             self._beside.stop()
+
+
+def _is_app(value: object) -> bool:
+    from pgqueue.app import App
+
+    return isinstance(value, App)
 
 
 def _close(runner: asyncio.Runner) -> None:

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from pgqueue.app import App
+from pgqueue.checks import several
 from pgqueue.config import Settings
-from pgqueue.errors import ConfigError
 from pgqueue.job import check_queue
 from pgqueue.text import nearest
 
@@ -25,16 +25,9 @@ def pools(queues: Queues, concurrency: int) -> dict[tuple[str, ...] | None, int]
     """
     if queues is None:
         return {None: concurrency}
-    if isinstance(queues, str):
-        raise ConfigError(
-            f'queues takes a list or a dict, got the text {queues!r}: use ["{queues}"]'
-        )
     if not isinstance(queues, Mapping):
-        return (
-            {tuple(check_queue(name) for name in queues): concurrency}
-            if queues
-            else {None: concurrency}
-        )
+        names = several(queues, "queues", "names, or a dict of numbers by name")
+        return {tuple(map(check_queue, names)) or None: concurrency}
     for name, size in queues.items():
         check_queue(name)
         Settings().with_(concurrency=size)

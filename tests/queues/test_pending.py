@@ -206,7 +206,9 @@ def test_in_sql(app: App, conn: psycopg.Connection) -> None:
 
 
 def test_refused(app: App) -> None:
-    with pytest.raises(ConfigError, match="max_pending must be a whole number from 1 on, got 0"):
+    with pytest.raises(
+        ConfigError, match="max_pending must be a whole number from 1 to 100,000,000, got 0"
+    ):
         app.queue("mail", max_pending=0)
     with pytest.raises(ConfigError, match='when_full must be "raise" or "wait"'):
         app.queue("mail", max_pending=1, when_full="drop")  # type: ignore[arg-type]

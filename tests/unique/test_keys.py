@@ -72,7 +72,7 @@ def test_a_job_class() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Unique(by="customer_id"), "by takes a list"),
+        (lambda: Unique(by="customer_id"), "by takes several argument names, got the text"),
         (lambda: Unique(until="done"), "until is one of started, finished, succeeded, removed"),  # type: ignore[arg-type]
         (lambda: Unique(on_conflict="skip"), "on_conflict is one of"),  # type: ignore[arg-type]
         (lambda: Unique(on_conflict="replace"), 'until="started"'),

@@ -58,7 +58,7 @@ def test_backoff_of_a_bare_duration() -> None:
     assert backoff_from("60s") == Backoff(60)
     assert backoff_from("2h").cap == 7200
     for wrong in ({"factor": 0.5}, {"jitter": 2}, {"base": -1}):
-        with pytest.raises(ConfigError, match="must be from"):
+        with pytest.raises(ConfigError, match="must be"):
             Backoff(**wrong)
 
 
