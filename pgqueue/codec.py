@@ -16,10 +16,13 @@ from pgqueue.errors import ArgumentsError, ConfigError, TaskError, UnknownArgume
 from pgqueue.jsontext import check_stored, check_text, json_of
 from pgqueue.keys import FIELD, Keys, is_encrypted, is_sealed, key_missing, key_of
 from pgqueue.models import (
+    TAKEN,
     UNKNOWN_FIELD,
     canonical,
+    check_readable,
     check_same,
     dump,
+    is_limited,
     is_pydantic,
     is_readable,
     readable,
@@ -380,14 +383,34 @@ def signature_of(function: Callable[..., Any], *, skip: int = 0) -> Signature:
                 f"{name}: the annotation of {parameter} does not resolve: {error}; a worker needs the type"
                 " of each argument, so import it outside `if TYPE_CHECKING:`"
             ) from None
+    hints |= {name: kind for name, kind in marked.items() if is_limited(kind)}
     try:
+        for parameter, kind in hints.items():
+            _check_readable(name, parameter, kind)
         encrypted = frozenset(p for p in parameters if is_encrypted(marked.get(p)))
         return Signature(parameters, hints, encrypted)
+    except TaskError:
+        raise
     except TypeError as error:
         way = ""
-        if "union" in str(error):
+        if "union" in str(error).replace(TAKEN, ""):
             way = (
                 "; what can be told apart are pydantic models, and msgspec Structs with a tag (class A(Struct,"
                 " tag=True)); else give each class a task or a parameter of its own"
             )
         raise TaskError(f"{name}: {error}{way}") from None
+
+
+def _check_readable(name: str, parameter: str, kind: Any) -> None:
+    """Raise TaskError for an annotation that would not be enforced."""
+    try:
+        check_readable(readable(kind))
+    except ImportError:
+        raise TaskError(
+            f"{name}: the parameter {parameter} has a constraint that pydantic applies, which is not installed:"
+            " install it, or use msgspec.Meta"
+        ) from None
+    except Exception as error:  # msgspec's and pydantic's own too
+        if "union" in str(error).replace(TAKEN, ""):
+            raise
+        raise TaskError(f"{name}: the parameter {parameter}: {error}") from None

@@ -5,6 +5,7 @@ Dataclasses, attrs classes and msgspec Structs are converted by msgspec, pydanti
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import functools
 import inspect
@@ -21,13 +22,21 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import msgspec.inspect
 
+from pgqueue.annotations import CANNOT_RESOLVE, hints_of
 from pgqueue.errors import ArgumentsError
 
 _PLAIN = {str, int, float, bool, type(None)}
 # Of more, pydantic takes longer to list them than to find them.
 MOST_ERRORS = 1000
-_ADAPTER = "__pgqueue_adapter__"
+_ADAPTER, _STRICT = "__pgqueue_adapter__", "__pgqueue_strict__"
+_PYDANTIC = {"pydantic", "pydantic_core", "annotated_types"}
+TAKEN = (
+    "a parameter can be str, int, float, bool, None, bytes, datetime, date, time, timedelta, UUID, Decimal, an Enum, a"
+    " Literal, a list, tuple, set, frozenset or dict of them (or Iterable, Sequence, Mapping), a TypedDict, NamedTuple,"
+    " dataclass, attrs class, msgspec Struct or pydantic model, or a union of these"
+)
 
 
 class _OneOf(type):
@@ -59,7 +68,10 @@ def validate(kind: Any, value: Any) -> Any:
     adapter = getattr(kind, _ADAPTER, None)
     try:
         if adapter is not None:
-            return adapter.validate_json(text, **_by_name(type(adapter).validate_json))
+            strict = getattr(kind, _STRICT) or None
+            return adapter.validate_json(
+                text, strict=strict, **_by_name(type(adapter).validate_json)
+            )
         return kind.model_validate_json(text, **_by_name(kind.model_validate_json))
     except ValueError as error:
         raise ValueError(_without_input(error)) from None
@@ -71,23 +83,122 @@ def is_readable(kind: Any) -> bool:
 
 
 def readable(kind: Any) -> Any:
-    """The type with each union of pydantic models replaced by one that ``validate`` can read."""
-    arguments = typing.get_args(kind)
-    if not arguments:
-        return kind
-    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    if union and any(map(is_pydantic, arguments)) and len(set(arguments) - {type(None)}) > 1:
-        from pydantic import TypeAdapter
+    """The type as msgspec and ``validate`` read it.
 
-        one: Any = _OneOf(str(kind), (), {_ADAPTER: TypeAdapter(kind)})
+    Each union of pydantic models, and all that has a constraint of pydantic, becomes a type that pydantic reads; an
+    ``Iterable`` is a list, and ``object`` anything.
+    """
+    if is_constrained(kind):
+        return _by_pydantic(kind, strict=True)
+    if kind is object:
+        return Any
+    if kind is collections.abc.Iterable:
+        return list
+    arguments = typing.get_args(kind)
+    origin: Any = typing.get_origin(kind)
+    if not arguments:
+        return list if origin is collections.abc.Iterable else kind
+    union = origin in (typing.Union, types.UnionType)
+    if union and any(map(is_pydantic, arguments)) and len(set(arguments) - {type(None)}) > 1:
+        one = _by_pydantic(kind)
         return one | None if type(None) in arguments else one
-    changed = tuple(readable(each) if each is not ... else each for each in arguments)
-    if changed == arguments or typing.get_origin(kind) is typing.Literal:
+    if origin is typing.Literal or origin is collections.abc.Callable:
         return kind
+    if origin is collections.abc.Iterable:
+        origin = list
+    elif (changed := _all_readable(arguments)) == arguments:
+        return kind
+    changed = _all_readable(arguments)
     if union:
         return typing.Union[changed]  # noqa: UP007  made of what is known now only
-    rebuilt: Any = typing.get_origin(kind)
-    return rebuilt[changed]
+    return origin[changed]
+
+
+def _all_readable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(readable(each) if each is not ... else each for each in arguments)
+
+
+def _by_pydantic(kind: Any, *, strict: bool = False) -> Any:
+    from pydantic import TypeAdapter
+
+    return _OneOf(str(kind), (), {_ADAPTER: TypeAdapter(kind), _STRICT: strict})
+
+
+def is_constrained(kind: Any) -> bool:
+    """Has the type, itself or within, a constraint that pydantic applies: ``Annotated[int, pydantic.Field(gt=0)]``?"""
+    return any(_root(type(each)) in _PYDANTIC for each in _metadata(kind))
+
+
+def is_limited(kind: Any) -> bool:
+    """Has it any constraint: one of pydantic, or a ``msgspec.Meta``?"""
+    return any(isinstance(each, msgspec.Meta) for each in _metadata(kind)) or is_constrained(kind)
+
+
+def _root(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _metadata(kind: Any) -> Iterator[Any]:
+    """What ``Annotated`` says of a type, and of its parts."""
+    if typing.get_origin(kind) is typing.Literal:
+        return
+    if (found := getattr(kind, "__metadata__", None)) is not None:
+        yield from found
+        yield from _metadata(kind.__origin__)
+        return
+    for each in typing.get_args(kind):
+        yield from _metadata(each)
+
+
+def check_readable(kind: Any) -> None:
+    """Refuse a type of which something would not be enforced, or that cannot be made of JSON.
+
+    Args:
+        kind: as ``readable`` returns it.
+
+    Raises:
+        TypeError: with what it is, and which types there are.
+    """
+    seen: dict[int, Any] = {}
+    pending: list[Any] = [msgspec.inspect.type_info(kind)]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, tuple):
+            pending += each
+        elif isinstance(each, msgspec.Struct) and id(each) not in seen:
+            seen[id(each)] = each
+            pending += [getattr(each, name) for name in each.__struct_fields__]
+            if isinstance(each, msgspec.inspect.CustomType):
+                _check_custom(each.cls)
+            elif (cls := getattr(each, "cls", None)) is not None:
+                _check_fields(cls)
+
+
+def _check_custom(cls: Any) -> None:
+    if is_readable(cls) or cls is object:
+        return
+    name = getattr(cls, "__qualname__", str(cls))
+    if hasattr(cls, "get_secret_value"):
+        raise TypeError(
+            f"a {name} cannot be stored: declare a plain type and mark it pgqueue.Secret[...], which stores it"
+            " encrypted"
+        )
+    raise TypeError(f"{name} cannot be read from JSON and checked; {TAKEN}")
+
+
+def _check_fields(cls: Any) -> None:
+    """Nobody applies a constraint of pydantic to a field of a class that is not pydantic's."""
+    names = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
+    try:
+        hints = hints_of(cls, names, extras=True)
+    except CANNOT_RESOLVE:
+        return
+    for name, kind in hints.items():
+        if is_constrained(kind):
+            raise TypeError(
+                f"the constraint of {cls.__qualname__}.{name} is one of pydantic, which does not read a class of this"
+                " kind: make it a pydantic model, or use msgspec.Meta"
+            )
 
 
 def _takes_names(kind: Any) -> bool:
@@ -159,6 +270,10 @@ def check_same(name: str, given: Any, back: Any, *, untyped: bool = False) -> No
         ArgumentsError: with the parameter's name, the place in it, and the way out; not with the value.
     """
     for place, value, other in _differences(given, back, name):
+        if isinstance(value, Decimal) and value.is_nan():
+            raise ArgumentsError(
+                f"{place}: a Decimal that is not a number (NaN) cannot be stored: pass None"
+            )
         if _named(value).startswith("Secret") and hasattr(value, "get_secret_value"):
             way = (
                 "it is written as asterisks: make it a plain type, and mark the parameter pgqueue.Secret[...],"
