@@ -1951,11 +1951,13 @@ create function pgqueue.find_jobs(
     set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
     with recursive ended(queue) as (
-        (select j.queue from pgqueue.jobs j where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+        -- Of one queue it is one look, however many there are.
+        (select j.queue from pgqueue.jobs j
+          where j.status in ('succeeded', 'dead', 'cancelled') and j.queue >= coalesce(find_jobs.queue, '') order by j.queue limit 1)
         union all
         select (select j.queue from pgqueue.jobs j
                  where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > e.queue order by j.queue limit 1)
-          from ended e where e.queue is not null
+          from ended e where e.queue is not null and find_jobs.queue is null
     ), of_status(id, queue, task, last_error, at) as (
         select j.id, j.queue, j.task, j.last_error, j.created_at from pgqueue.jobs j
          where 'pending' = any (statuses) and j.status = 'pending'
@@ -1995,11 +1997,13 @@ create function pgqueue.latest_jobs(
     set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
     with recursive ended(queue) as (
-        (select j.queue from pgqueue.jobs j where j.status in ('succeeded', 'dead', 'cancelled') order by j.queue limit 1)
+        -- Of one queue it is one look, however many there are.
+        (select j.queue from pgqueue.jobs j
+          where j.status in ('succeeded', 'dead', 'cancelled') and j.queue >= coalesce(latest_jobs.queue, '') order by j.queue limit 1)
         union all
         select (select j.queue from pgqueue.jobs j
                  where j.status in ('succeeded', 'dead', 'cancelled') and j.queue > e.queue order by j.queue limit 1)
-          from ended e where e.queue is not null
+          from ended e where e.queue is not null and latest_jobs.queue is null
     ), last as materialized (
         select coalesce(b.finished_at, '-infinity') as at, b.id
           from pgqueue.jobs b where b.id = latest_jobs.before and b.status = latest_jobs.status

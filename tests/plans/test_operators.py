@@ -99,6 +99,18 @@ def test_a_few_old_jobs_beside_a_long_history(
                 assert buffers(plan_of(conn, listed)) < most, (status, listed.statement)
 
 
+def test_one_queue_costs_the_same_however_many_there_are(conn: psycopg.Connection) -> None:
+    fill(conn, 5000, **FINISHED | {"queue": "'q' || i", "status": "'dead'"})
+    conn.execute("vacuum analyze pgqueue.jobs")
+    for where in (Filter(queue="q17"), Filter(queue="none"), Filter(queue="q4711", task="t")):
+        for operation in (
+            operations.matching(where, Status.DEAD),
+            operations.count(where, status=Status.DEAD),
+            operations.find(where, status=Status.DEAD),
+        ):
+            assert buffers(plan_of(conn, operation)) < 100, operation.statement
+
+
 @pytest.mark.parametrize("make", HOSTILE)
 def test_a_page_of_a_long_history(
     conn: psycopg.Connection, make: Callable[[psycopg.Connection], None]
