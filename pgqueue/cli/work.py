@@ -17,7 +17,7 @@ from pgqueue.cli.options import databases_option, schema_option
 from pgqueue.connect import NONE_GIVEN, is_given
 from pgqueue.errors import ConfigError
 from pgqueue.worker import Worker, logs
-from pgqueue.worker.admission import admit
+from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway
 from pgqueue.worker.pools import pools, say_tasks
 from pgqueue.worker.supervisor import Supervisor, exit_with_supervisor, supervised
@@ -72,7 +72,7 @@ def work_command(
     logs.set_up(log_format, log_level)
     app = load_app(path)
     app.use(dsn=dsn or None, schema=schema)
-    if not all(map(is_given, app.dsns)):
+    if not all(map(is_given, app.dsns)) and not supervised():
         log.warning("%s; trying what libpq does without", NONE_GIVEN)
     settings = {name: value for name, value in given.items() if value is not None}
     wanted = parse_queues(queues)
@@ -81,7 +81,7 @@ def work_command(
     if supervised():
         exit_with_supervisor()
     elif workers > 1 or watch:
-        asyncio.run(check(app))
+        asyncio.run(check(app, worker.settings.poll))
         say_tasks(app, pools(wanted, 1))
         supervisor = Supervisor(
             command,
@@ -122,14 +122,29 @@ def parse_queues(given: tuple[str, ...]) -> dict[str, int] | list[str] | None:
     return sized or plain
 
 
-async def check(app: App) -> None:
-    """Say once what is wrong, before processes are started that would each say it.
+async def check(app: App, poll: float) -> None:
+    """Say once what is wrong or unusual, before processes are started that would each say it.
 
-    Of several databases each is seen to by the processes themselves: one may serve while others do not.
+    One of several databases may serve while others do not: what keeps one from it, the processes say themselves.
+
+    Args:
+        poll: seconds between two looks of a worker, for a warning.
     """
-    if len(app.dsns) > 1:
-        return
-    database = Database(app.dsn, app.schema)
-    with suppress(DatabaseAway):  # reported; they will wait for it
-        await admit(database, app.schema)
-    await database.close()
+    several = len(app.dsns) > 1
+    found = await asyncio.gather(
+        *(_check(dsn, app.schema, poll) for dsn in app.dsns), return_exceptions=several
+    )
+    for error in found:
+        if isinstance(error, BaseException) and not isinstance(error, Exception):
+            raise error
+
+
+async def _check(dsn: str, schema: str, poll: float) -> None:
+    database = Database(dsn, schema)
+    try:
+        with suppress(DatabaseAway):  # reported; they will wait for it
+            await admit(database, schema)
+            if database.pooled:
+                log.warning(POOLED, poll)
+    finally:
+        await database.close()

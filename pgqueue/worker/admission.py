@@ -19,8 +19,11 @@ POOLED = (
 )
 
 
-async def admit(database: Database, name: str) -> None:
+async def admit(database: Database, name: str, *, remark: bool = True) -> None:
     """See whether a worker can work with the schema of this name.
+
+    Args:
+        remark: warn of what works, but not as one may expect.
 
     Raises:
         SchemaError: the schema is missing, too old or too new.
@@ -40,5 +43,5 @@ async def admit(database: Database, name: str) -> None:
     if lacks:
         raise PrivilegeMissing(f"permission denied to {', '.join(lacks)}: {role_for('claim')}")
     preflight.check_worker(server, schema=name)
-    for remark in preflight.remarks(server, schema=name):
-        log.warning("%s", remark)
+    for each in preflight.remarks(server, schema=name) if remark else []:
+        log.warning("%s", each)

@@ -238,6 +238,19 @@ async def test_a_migration_and_a_worker_say_what_an_encoding_means(
         assert says in await asyncio.to_thread(lambda c=command: Cli(encoded)(*c).stderr)
 
 
+@pytest.mark.parametrize("encoded", ["SQL_ASCII"], indirect=True)
+@pytest.mark.parametrize("several", [False, True], ids=["", "several"])
+def test_a_supervisor_says_it_once_for_all_its_processes(
+    encoded: str, dsn: str, several: bool
+) -> None:
+    schema.upgrade(encoded)
+    databases = ["--dsn", encoded, *(["--dsn", dsn] if several else [])]
+    done = Cli(encoded)(
+        "work", "--app", "tests.cli.support:app", "--workers", "3", "--drain", *databases
+    )
+    assert done.stderr.count("is in SQL_ASCII") == 1
+
+
 def test_nothing_is_remarked_of_a_usual_database(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         assert schema.remarks(connection) == []
