@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import reduce
 from itertools import count
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from struct import Struct
@@ -53,6 +54,8 @@ MOST_AHEAD = 100
 START_WITHIN = 60.0
 LONGEST_REST = 30.0
 NUMBER = Struct("!Q")
+# That reach all processes of a terminal, or of a service. The worker decides when those of its pool end.
+SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 UNASKED = 256  # no exit code of a process: it ended with 0
 
 log = logging.getLogger("pgqueue.worker")
@@ -308,7 +311,21 @@ def _directory_gone() -> str:
 
 
 class _Killed(SpawnProcess):
-    """A process that ends when its worker says so, and at nobody else's SIGTERM."""
+    """A process that ends when its worker says so, and at nobody else's SIGTERM, from its first moment on."""
+
+    def start(self) -> None:
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            super().start()
+            return
+        # The tracker is started with the first process, and by that changes which signals this thread blocks.
+        resource_tracker.ensure_running()
+        # A process begins with the mask of the thread that starts it: a signal to the group, while it is not yet
+        # what _start_child makes it, would end it, and fail its job.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def terminate(self) -> None:
         self.kill()
@@ -337,9 +354,11 @@ def _start_child(log: tuple[str, str] | None, begun: Connection) -> None:
     if log is not None:
         logs.set_up(*log)
     # Ctrl-C, and the end of a terminal, reach the whole group; the worker decides when its children stop.
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     unheeded(signal.SIGTERM)  # of a service manager, to every process
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, name="pgqueue-parent", daemon=True).start()
 
 
