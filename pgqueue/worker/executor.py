@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -15,9 +16,11 @@ from pgqueue.worker.exits import IN_JOB, JobTask
 from pgqueue.worker.handlers import Handlers
 from pgqueue.worker.postponed import Postponed
 from pgqueue.worker.processes import Processes
-from pgqueue.worker.run import Run, interrupted
+from pgqueue.worker.run import Run, interrupted, say
 from pgqueue.worker.slots import MOMENT, Slots
 from pgqueue.worker.tracebacks import clear_tracebacks
+
+log = logging.getLogger("pgqueue.job")
 
 
 class Executor:
@@ -34,6 +37,7 @@ class Executor:
     ) -> None:
         self.slots = slots
         self.held: dict[int, Run] = {}
+        self.lingering: set[Run] = set()  # recorded, but their handlers go on
         self.waiting: deque[Run] = deque()
         self.ended: list[Finished] = []
         self.postponed = Postponed()
@@ -52,7 +56,7 @@ class Executor:
         """How many more jobs are worth claiming now."""
         if not self._accepting or self.held_back:
             return 0
-        return self.slots.room(len(self.held))
+        return self.slots.room(len(self.held) + len(self.lingering))
 
     def submit(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         """Take claimed jobs; ``claimed_at`` is when the claim was sent, by the clock of leases."""
@@ -157,9 +161,16 @@ class Executor:
         for run in list(self.held.values()):
             self._report(run, interrupted("stopping", None))
 
+    def give_up(self, run: Run) -> None:
+        """Record a run whose handler goes on after it was asked to end; the handler keeps its slot until it ends."""
+        if self.held.get(run.job.id) is not run or run.task is None or run.task.done():
+            return
+        self.lingering.add(run)
+        self._report(run, self._handlers.given_up(run))
+
     def stuck(self) -> list[Run]:
         """Runs that went on after they were asked to end, and have lost their lease."""
-        return [run for run in self.held.values() if run.stuck(self._lease)]
+        return [run for run in (*self.held.values(), *self.lingering) if run.stuck(self._lease)]
 
     def live(self) -> list[Run]:
         """The runs that are not stuck."""
@@ -180,8 +191,22 @@ class Executor:
         finally:
             self.slots.running -= 1
             self.slots.ended += 1
-        self._report(run, outcome)
+        if run in self.lingering:
+            self._end_lingering(run, outcome)
+        else:
+            self._report(run, outcome)
         self._fill()
+
+    def _end_lingering(self, run: Run, outcome: Outcome | None) -> None:
+        self.lingering.discard(run)
+        how = "" if outcome is None else f" ({outcome.error_type or outcome.kind})"
+        say(
+            log,
+            logging.WARNING,
+            run,
+            f"its handler ended after {run.seconds():.3g} s{how}, too late to count",
+        )
+        self._wake()
 
     def _report(self, run: Run, outcome: Outcome | None) -> None:
         job, context = run.job, run.context

@@ -39,6 +39,10 @@ log = logging.getLogger("pgqueue.job")
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 RESULTS_AGAIN = 1.0  # seconds
 LATE = "TimeoutExceeded"
+GOES_ON = {
+    "thread": "its thread cannot be stopped and was still running",
+    "async": "it was cancelled, and was still running",
+}
 
 
 class Handlers:
@@ -82,7 +86,7 @@ class Handlers:
         except (DatabaseTrouble, KeyMissing, ArgumentsError, asyncio.CancelledError) as error:
             return self._unread(run, error)
         context = run.context = self._make_context(job)
-        timeout = definition.timeout or self._longest(job.queue)
+        timeout = self._timeout(definition, job)
         if timeout:
             self._deadlines.add(run, timeout)
         try:
@@ -114,6 +118,23 @@ class Handlers:
             say(log, logging.ERROR, run, "%s after its completion was %s", outcome.error_type,
                 "committed" if context.committed else "sent")  # fmt: skip
         return outcome
+
+    def _timeout(self, definition: Definition, job: ClaimedJob) -> float | None:
+        return definition.timeout or self._longest(job.queue)
+
+    def given_up(self, run: Run) -> Outcome | None:
+        """The outcome of a run that was asked to end, and whose handler goes on."""
+        definition, context = run.definition, run.context
+        if definition is None or context is None:  # it has not begun
+            return RELEASED if run.reason is None else interrupted(run.reason, None)
+        outcome = self._interrupted(run, context, self._timeout(definition, run.job))
+        if outcome is None:
+            return None
+        if (told := outcome.otherwise or outcome).error_type is None:
+            return outcome
+        goes_on = GOES_ON["thread" if definition.run == "thread" else "async"]
+        told = replace(told, error=f"{told.error}; {goes_on}")
+        return told if outcome.otherwise is None else replace(outcome, otherwise=told)
 
     @staticmethod
     def _interrupted(run: Run, context: Context, timeout: float | None) -> Outcome | None:

@@ -25,6 +25,7 @@ from pgqueue.worker.service import Keeper, Service
 
 Held = Callable[[], Iterable[Run]]
 Interrupt = Callable[[Run, Reason], None]
+GiveUp = Callable[[Run], object]
 MOST_BACKOFF = 1.0
 LAST_PASS = 1.0  # seconds
 TELL_EVERY = 1.0
@@ -134,7 +135,10 @@ class Progresses(Service):
 
 
 class Abandoner(Service):
-    """Gives up jobs that could not be renewed, before their leases can end.
+    """Gives up jobs that could not be renewed, and those that go on after they were to end, before their leases can end.
+
+    The latter, a thread that never looks or a coroutine that swallows its cancellation, are recorded as what they
+    are: were their leases to run out, others would take it for a crash.
 
     It does not touch the database: it must go on while a statement hangs. When the whole process has stood still (a
     suspended machine, SIGSTOP), nothing could be renewed, and the leases may hold all the same: then it waits until
@@ -143,8 +147,17 @@ class Abandoner(Service):
 
     name: ClassVar[str] = "abandoner"
 
-    def __init__(self, *, lease: float, held: Held, interrupt: Interrupt, renewer: Renewer) -> None:
+    def __init__(
+        self,
+        *,
+        lease: float,
+        held: Held,
+        interrupt: Interrupt,
+        give_up: GiveUp,
+        renewer: Renewer,
+    ) -> None:
         super().__init__()
+        self._give_up = give_up
         self._margin = lease / 6
         self._longest = lease - self._margin
         self._patience = patience(lease)
@@ -161,9 +174,13 @@ class Abandoner(Service):
         self._looked_at = now
         if not self._waits(now):
             for run in self._held():
-                if now - run.renewed_at > self._longest and run.reason is None:
+                if now - run.renewed_at <= self._longest:
+                    continue
+                if run.reason is None:
                     say(self.log, logging.WARNING, run, GIVEN_UP)
                     self._interrupt(run, "lost")
+                elif run.reason in ("timeout", "cancelled"):
+                    self._give_up(run)
         return self._margin / 4
 
     def _waits(self, now: float) -> bool:
@@ -195,6 +212,7 @@ class Heartbeat:
         worker_id: of the worker, which holds what others have locked.
         lease: seconds a claim or a renewal holds.
         held: the jobs in this worker; called from the thread.
+        give_up: records, in the event loop of the jobs, a run whose handler goes on after it was to end.
         alive: makes the statement that says the worker is alive.
         loop: the event loop of the jobs, where they are interrupted.
         beside: makes services that run in the thread as well, given its connection.
@@ -209,6 +227,7 @@ class Heartbeat:
         worker_id: UUID,
         lease: float,
         held: Held,
+        give_up: GiveUp,
         alive: Callable[[], Operation[None]],
         loop: asyncio.AbstractEventLoop,
         beside: Callable[[Database], list[Service]] = lambda database: [],
@@ -217,6 +236,7 @@ class Heartbeat:
         self._dsn, self._schema, self._outage = dsn, schema, outage
         self._worker_id = worker_id
         self._lease, self._held, self._alive = lease, held, alive
+        self._give_up = give_up
         self._jobs = loop
         self._ready = threading.Event()
         self._ended = asyncio.Event()
@@ -259,7 +279,7 @@ class Heartbeat:
         await database.close()
 
     def _services(self, database: Database) -> list[Service]:
-        lease, held, interrupt = self._lease, self._held, self._interrupt
+        lease, held, interrupt, jobs = self._lease, self._held, self._interrupt, self._jobs
         self._presence = Presence(database=database, alive=self._alive, every=lease / 3)
         renewer = Renewer(
             database=database,
@@ -273,6 +293,7 @@ class Heartbeat:
                 lease=lease,
                 held=held,
                 interrupt=interrupt,
+                give_up=lambda run: jobs.call_soon_threadsafe(self._give_up, run),
                 renewer=renewer,
             ),
             renewer,

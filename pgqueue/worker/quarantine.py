@@ -76,7 +76,9 @@ class Isolation:
     @property
     def clear(self) -> bool:
         """Does the process hold no other job, and has it recorded all that it held?"""
-        return not any(e.held or e.ended or exchange.busy for e, exchange in self._pools)
+        return not any(
+            e.held or e.lingering or e.ended or exchange.busy for e, exchange in self._pools
+        )
 
     def end(self, who: SuspectExchange) -> None:
         """Let all others go on."""

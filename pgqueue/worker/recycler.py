@@ -21,7 +21,7 @@ class Recycler(Service):
     """Looks once a second and calls ``recycle`` with the reason.
 
     A handler that ignores its interruption (a thread, or a coroutine that swallows its cancellation)
-    is stuck when its lease has run out: another worker has its job, and its slot here is lost.
+    is stuck when its lease has run out: its attempt was recorded, its job may run elsewhere, and its slot here is lost.
 
     Args:
         max_rss: resident bytes of the process and its children; None for no limit.

@@ -259,6 +259,7 @@ class Runtime:
             worker_id=self.id,
             lease=self.settings.lease,
             held=self._held,
+            give_up=self._give_up,
             alive=alive,
             loop=self._loop,
             beside=self._beside,
@@ -268,6 +269,10 @@ class Runtime:
         for executor in self.executors:
             yield from list(executor.held.values())
             yield from executor.postponed.runs()
+
+    def _give_up(self, run: Run) -> None:
+        for executor in self.executors:
+            executor.give_up(run)
 
     def _stuck(self) -> list[Run]:
         return [run for executor in self.executors for run in executor.stuck()]
@@ -331,7 +336,7 @@ class Runtime:
             log.warning("stopped while the resources of handlers were opened")
             await self._leave()
             return
-        if self.database.pooled:
+        if self.database.pooled and not supervised():  # else the supervisor has said so
             log.warning(POOLED, self.settings.poll)
         self.heartbeat.start()
         tell(AT_WORK)
@@ -391,7 +396,8 @@ class Runtime:
         wait, since = 0.1, time.monotonic()
         while not self.shutdown.stopping.is_set():
             try:
-                await admit(self.database, self.app.schema)
+                # What a supervisor has warned of is not said again by each process that it starts.
+                await admit(self.database, self.app.schema, remark=not supervised())
                 if self._drain and await self.database.run(maintenance.read_only()):
                     raise read_only()
                 self._processes.identity = await self.database.run(maintenance.schema_id())

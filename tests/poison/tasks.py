@@ -94,13 +94,13 @@ def loop_process(deed: str) -> None:
     do(deed)
 
 
-@app.task(name="loop_thread", timeout=0.2)
+@app.task(name="loop_thread", timeout=0.2, max_retries=1, backoff="100ms")
 def loop_thread() -> None:
     while True:
         time.sleep(0.001)
 
 
-@app.task(name="swallow", timeout=0.2)
+@app.task(name="swallow", timeout=0.2, max_retries=1, backoff="100ms")
 async def swallow() -> None:
     while not let_go.is_set():
         try:

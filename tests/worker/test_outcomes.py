@@ -10,7 +10,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import App, Backoff, Cancel, Context, Dead, Filter, Job, JobNotFound, Retry, Snooze
+from pgqueue import (
+    App,
+    Backoff,
+    Cancel,
+    ClaimLost,
+    Context,
+    Dead,
+    Filter,
+    Job,
+    JobNotFound,
+    Retry,
+    Snooze,
+)
 from tests.support import drain, eventually_async, make_due, statuses, working
 
 
@@ -209,6 +221,105 @@ async def test_timeouts(
     assert len(told) == 1
     assert "(thread) attempt 1: has run for its timeout of 0.05 s" in told[0]
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+async def test_a_handler_that_goes_on_after_its_timeout_has_timed_out(
+    app: App, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    let_go = threading.Event()
+    seen: list[Exception] = []
+
+    @app.task(name="thread", timeout=0.05)
+    def thread(ctx: Context) -> None:
+        let_go.wait()
+        try:
+            with ctx.transaction():
+                pass
+        except Exception as error:
+            seen.append(error)
+            raise
+
+    @app.task(name="async", timeout=0.05)
+    async def swallow(ctx: Context) -> None:
+        while not let_go.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                continue
+        try:
+            async with ctx.transaction():
+                pass
+        except Exception as error:
+            seen.append(error)
+            raise
+
+    @app.task(name="other")
+    def other() -> None: ...
+
+    task: Any = {"thread": thread, "async": swallow}[kind]
+    job = await task.with_max_retries(1).with_backoff("1h").aenqueue()
+    goes_on = {
+        "thread": "its thread cannot be stopped and was still running",
+        "async": "it was cancelled, and was still running",
+    }[kind]
+    async with working(app, lease=1, concurrency=1) as runtime:
+        await eventually_async(lambda: app.aclient.attempts(job.id))
+        row = await app.aclient.job(job.id)
+        assert (row.status, row.attempt, row.crashes) == ("pending", 1, 0)
+        assert row.last_error == f"TimeoutError: ran longer than 0.05 s; {goes_on}"
+        (attempt,) = await app.aclient.attempts(job.id)
+        assert (attempt.outcome, attempt.error_type) == ("retry", "TimeoutError")
+        # It holds its slot until it ends, and what it does by then no longer counts.
+        after = await other.aenqueue()
+        assert runtime.executors[0].room() == 0
+        let_go.set()
+        await eventually_async(lambda: statuses(conn)[after.id] == "succeeded")
+        assert statuses(conn)[job.id] == "pending"
+    assert [type(error) for error in seen] == [ClaimLost]
+    assert "too late to count" in caplog.text
+    assert "their claims were lost" not in caplog.text
+
+
+async def test_a_thread_that_goes_on_after_it_was_cancelled(
+    app: App, conn: psycopg.Connection
+) -> None:
+    let_go, began = threading.Event(), threading.Event()
+
+    @app.task(name="t")
+    def task() -> None:
+        began.set()
+        let_go.wait()
+
+    job = await task.aenqueue()
+    async with working(app, lease=1):
+        await eventually_async(began.is_set)
+        await app.aclient.cancel(job.id)
+        await eventually_async(lambda: statuses(conn)[job.id] == "cancelled")
+        row = await app.aclient.job(job.id)
+        assert row.crashes == 0
+        assert "its thread cannot be stopped" in str(row.last_error)
+        let_go.set()
+
+
+async def test_one_that_completed_its_job_and_goes_on_after_its_timeout(
+    app: App, conn: psycopg.Connection
+) -> None:
+    let_go = threading.Event()
+
+    @app.task(name="t", timeout=0.05)
+    def task(ctx: Context) -> None:
+        with ctx.transaction():
+            pass
+        let_go.wait()
+
+    job = await task.aenqueue()
+    async with working(app, lease=1) as runtime:
+        await eventually_async(lambda: runtime.executors[0].lingering)
+        await eventually_async(lambda: not runtime.executors[0].ended)
+        row = await app.aclient.job(job.id)
+        assert (row.status, row.crashes) == ("succeeded", 0)
+        let_go.set()
 
 
 async def test_each_of_many_runs_has_its_own_time(app: App, conn: psycopg.Connection) -> None:
