@@ -101,6 +101,21 @@ create function pgqueue.key_of(task text, key text) returns text
 as $$ select replace(replace(task, '%', '%25'), ':', '%3A') || ':' || key $$;
 comment on function pgqueue.key_of is 'A key among those of all tasks: the first colon ends the name of the task';
 
+-- The same as key_text() in pgqueue/limits.py.
+create function pgqueue.key_text(value jsonb) returns text
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select case when length(v.text) <= 200 then v.text
+                else left(v.text, 200) || '~' || encode(sha256(convert_to(v.text, 'UTF8')), 'hex') end
+      from (select case
+                when jsonb_typeof(value) = 'number' then trim_scale(value::numeric)::text
+                when jsonb_typeof(value) = 'string' and value #>> '{}' !~ '^(["[{0-9-]|(null|true|false)?$)' then value #>> '{}'
+                else coalesce(value, 'null')::text end as text) v
+$$;
+comment on function pgqueue.key_text is
+    'A value as a key, another one for each value: text as it is, unless it reads like other JSON; long ones by their digest';
+
 -- Jobs. One wide table: every transition is one statement on one row.
 create table pgqueue.jobs (
     -- The rounds of the workers begin at 1: a job below would never be rescued.
@@ -245,6 +260,7 @@ create table pgqueue.queues (
     rate           float8 constraint queues_rate check (rate between 1e-9 and 1e6),
     burst          integer constraint queues_burst check (burst >= 1),
     declared       jsonb,
+    declared_at    timestamptz,
     max_pending    integer constraint queues_max_pending check (max_pending >= 1),
     keep_succeeded interval
         constraint queues_keep_succeeded check (keep_succeeded between interval '0' and interval '1000 years'),
@@ -266,7 +282,8 @@ comment on table pgqueue.queues is 'Settings of a queue; a queue needs no row he
 comment on column pgqueue.queues.max_running is 'Jobs of it that may run at once, over all workers; null: any number';
 comment on column pgqueue.queues.rate is 'Jobs of it that may be started per second, over all workers; null: any number';
 comment on column pgqueue.queues.burst is 'How many may be started at once after a quiet time; default 1';
-comment on column pgqueue.queues.declared is 'What the code declares; written again when that changes, not when a row is changed by hand';
+comment on column pgqueue.queues.declared is 'What the code declares; a change of a setting is written, what was set by hand stays';
+comment on column pgqueue.queues.declared_at is 'When that was last written';
 comment on column pgqueue.queues.max_pending is 'Pending jobs at which enqueuing is refused or waits; null: any number';
 comment on column pgqueue.queues.keep_succeeded is 'Retention of succeeded jobs, 0 deletes them at once; null: as the workers are set';
 comment on column pgqueue.queues.keep_dead is 'Retention of dead jobs; null: as the workers are set';
@@ -285,7 +302,12 @@ create table pgqueue.tasks (
     burst       integer constraint tasks_burst check (burst >= 1),
     ordered     text constraint tasks_ordered check (ordered in ('strict', 'skip')),
     weights     jsonb constraint tasks_weights check (pgqueue.is_weights(weights)),
-    declared    jsonb
+    keyed       boolean not null default false,
+    per         text,
+    per_default jsonb,
+    options     jsonb,
+    declared    jsonb,
+    declared_at timestamptz
 );
 comment on table pgqueue.tasks is 'Settings of a task; a task needs no row here to be used';
 comment on column pgqueue.tasks.max_running is 'Jobs of one limit_key that may run at once, over all workers; null: any number';
@@ -293,8 +315,24 @@ comment on column pgqueue.tasks.rate is 'Jobs of one limit_key that may be start
 comment on column pgqueue.tasks.burst is 'How many may be started at once after a quiet time; default 1';
 comment on column pgqueue.tasks.ordered is
     'Jobs of one limit_key run one by one in the order of their ids; strict: one that waits for its time holds up the rest';
-comment on column pgqueue.tasks.weights is '{"value of the key": n}: n jobs a turn instead of 1';
-create index tasks_paused on pgqueue.tasks (name) where paused_at is not null;
+comment on column pgqueue.tasks.weights is '{"key": n}: n jobs a turn instead of 1';
+comment on column pgqueue.tasks.keyed is 'Its jobs run under limits, so each has a limit_key; workers give one to those without';
+comment on column pgqueue.tasks.per is 'The argument whose value is the key; null: all its jobs have the key *';
+comment on column pgqueue.tasks.per_default is 'The value where a job does not give that argument';
+comment on column pgqueue.tasks.options is
+    'What its code declares for jobs that do not say: queue, priority, max_retries, backoff, expires in seconds';
+comment on column pgqueue.tasks.declared is 'The limits that the code declares; a change of one is written, what was set by hand stays';
+create index tasks_apart on pgqueue.tasks (name) where paused_at is not null or keyed;
+
+create function pgqueue.own_key(task text, args jsonb) returns text
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select case when t.per is null then '*' else pgqueue.key_text(coalesce(own_key.args -> t.per, t.per_default)) end
+      from pgqueue.tasks t
+     where t.name = own_key.task and t.keyed
+$$;
+comment on function pgqueue.own_key is 'The key of a job under the limits of its task; null if it has none';
 
 -- Workers.
 create table pgqueue.workers (
@@ -307,6 +345,7 @@ create table pgqueue.workers (
     tasks      text[],
     schedules  text[]      not null default '{}',
     quarantine boolean     not null default false,
+    limits     jsonb,
     started_at timestamptz not null default clock_timestamp(),
     seen_at    timestamptz not null default clock_timestamp(),
     live_until timestamptz not null default clock_timestamp(),
@@ -322,6 +361,7 @@ comment on column pgqueue.workers.held_jobs is
 comment on column pgqueue.workers.queues is 'Those it works on; null: all';
 comment on column pgqueue.workers.tasks is 'Those it knows';
 comment on column pgqueue.workers.schedules is 'Those its code declares';
+comment on column pgqueue.workers.limits is 'What its code declares of queues and tasks: {"queue": {"name": {...}}, "task": {...}}';
 
 -- What tells the jobs of this schema from those of any other. A copy of the database has the same.
 create table pgqueue.identity (
@@ -369,22 +409,31 @@ create function pgqueue.with_defaults(jobs jsonb) returns jsonb
 as $$
 begin
     if jsonb_typeof(jobs) is distinct from 'array'
-       or not exists (select from pgqueue.queues q
-                       where q.priority is not null or q.max_retries is not null or q.backoff is not null or q.expires is not null) then
+       or not exists (select from pgqueue.tasks t where t.options is not null or t.keyed)
+          and not exists (select from pgqueue.queues q
+                           where q.priority is not null or q.max_retries is not null or q.backoff is not null or q.expires is not null) then
         return jobs;
     end if;
     return coalesce((
         select jsonb_agg(
-                   e.job || case when q.name is null then '{}' else jsonb_strip_nulls(jsonb_build_object(
-                       'priority', case when e.job ->> 'priority' is null then q.priority end,
-                       'max_retries', case when e.job ->> 'max_retries' is null then q.max_retries end,
-                       'backoff', case when e.job ->> 'backoff' is null then q.backoff end,
-                       'expires', case when e.job ->> 'expires' is null then extract(epoch from q.expires) end)) end
+                   case when jsonb_typeof(e.job) <> 'object' then e.job else e.job || jsonb_strip_nulls(jsonb_build_object(
+                       'queue', case when e.job ->> 'queue' is null then t.options -> 'queue' end,
+                       'priority', case when e.job ->> 'priority' is null
+                                        then coalesce(t.options -> 'priority', to_jsonb(q.priority)) end,
+                       'max_retries', case when e.job ->> 'max_retries' is null
+                                           then coalesce(t.options -> 'max_retries', to_jsonb(q.max_retries)) end,
+                       'backoff', case when e.job ->> 'backoff' is null then coalesce(t.options -> 'backoff', q.backoff) end,
+                       'expires', case when e.job ->> 'expires' is null
+                                       then coalesce(t.options -> 'expires', to_jsonb(extract(epoch from q.expires))) end,
+                       'limit_key', case when e.job ->> 'limit_key' is null and t.keyed
+                                         then pgqueue.own_key(t.name, e.job -> 'args') end)) end
                    order by e.ordinality)
           from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
-          left join pgqueue.queues q on q.name = coalesce(e.job ->> 'queue', 'default')), jobs);
+          left join pgqueue.tasks t on t.name = e.job ->> 'task'
+          left join pgqueue.queues q on q.name = coalesce(e.job ->> 'queue', t.options ->> 'queue', 'default')), jobs);
 end $$;
-comment on function pgqueue.with_defaults is 'Jobs to be enqueued, with the defaults of their queues in place of what was left out';
+comment on function pgqueue.with_defaults is
+    'Jobs to be enqueued, with what their tasks declare in place of what was left out, or else the defaults of their queues';
 
 create function pgqueue.wrong_with(
     task text, args jsonb, queue text, priority integer, run_at timestamptz, delay interval, max_retries integer,
@@ -540,7 +589,7 @@ end $$;
 comment on function pgqueue.add_job is 'Inserts a checked job, or finds the one that holds its key; wakes nobody';
 
 create function pgqueue.enqueue(
-    task text, args jsonb default '{}', queue text default 'default', priority integer default null,
+    task text, args jsonb default '{}', queue text default null, priority integer default null,
     run_at timestamptz default null, delay interval default null, max_retries integer default null,
     backoff jsonb default null, notify boolean default true, unique_key text default null,
     unique_until text default 'finished', unique_for interval default null, on_conflict text default 'ignore',
@@ -552,14 +601,18 @@ as $$
 declare
     added record;
     wrong text;
+    declared jsonb;
     settings pgqueue.queues;
     full_of integer;
 begin
+    select t.options into declared from pgqueue.tasks t where t.name = task;
+    queue := coalesce(queue, declared ->> 'queue', 'default');
     select q.* into settings from pgqueue.queues q where q.name = queue;
-    priority := coalesce(priority, settings.priority, 0);
-    max_retries := coalesce(max_retries, settings.max_retries, 10);
-    backoff := coalesce(backoff, settings.backoff);
-    expires := coalesce(expires, settings.expires);
+    priority := coalesce(priority, (declared ->> 'priority')::integer, settings.priority, 0);
+    max_retries := coalesce(max_retries, (declared ->> 'max_retries')::integer, settings.max_retries, 10);
+    backoff := coalesce(backoff, declared -> 'backoff', settings.backoff);
+    expires := coalesce(expires, make_interval(secs => (declared ->> 'expires')::float8), settings.expires);
+    limit_key := coalesce(limit_key, pgqueue.own_key(task, args));
     wrong := pgqueue.wrong_with(task, args, queue, priority, run_at, delay, max_retries, backoff, unique_key,
                                 unique_until, unique_for, on_conflict, expires, limit_key);
     if wrong is not null then
@@ -598,7 +651,8 @@ declare
     queues text[] := '{}';
 begin
     for each in
-        select e.ordinality, r.task, r.args, r.queue, r.priority, r.max_retries, r.backoff, r.run_at, r.delay,
+        select e.ordinality, r.task, coalesce(r.args, '{}') as args, coalesce(r.queue, 'default') as queue,
+               coalesce(r.priority, 0) as priority, coalesce(r.max_retries, 10) as max_retries, r.backoff, r.run_at, r.delay,
                r.unique_key, coalesce(r.unique_until, 'finished') as unique_until, r.unique_for,
                coalesce(r.on_conflict, 'ignore') as on_conflict, r.expires, r.limit_key
           from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
@@ -743,7 +797,7 @@ as $$
     insert into pgqueue.buckets as b (name, tokens, at) values (name, greatest(burst, 1), clock_timestamp())
     on conflict on constraint buckets_pkey do update
        set tokens = least(greatest(burst, 1, case when b.waiting then rate end),
-                          b.tokens + rate * greatest(extract(epoch from clock_timestamp() - b.at), 0)),
+                          b.tokens + rate * extract(epoch from clock_timestamp() - greatest(least(b.at, clock_timestamp()), timestamptz 'epoch'))),
            at = clock_timestamp()
     returning tokens
 $$;
@@ -771,14 +825,65 @@ as $$
 $$;
 comment on function pgqueue.any_due is 'Whether jobs of a queue are due, besides these';
 
+-- Whose turn it is. Only claims of the queue read and write it, so that nobody else goes over its old versions.
+create table pgqueue.turns (
+    queue  text primary key,
+    key    text not null default '',
+    used   integer not null default 0,
+    claims integer not null default 0
+) with (fillfactor = 50);
+comment on table pgqueue.turns is 'Where the turns of the keys of a queue go on';
+comment on column pgqueue.turns.key is 'The key that had the last turn';
+comment on column pgqueue.turns.used is 'How many jobs of this turn it has had, when more are left; 0: the next key is next';
+comment on column pgqueue.turns.claims is 'Claims that found jobs: each sixteenth begins with the lowest priority';
+
+create function pgqueue.lowest_due(queue text, key text) returns smallint
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    with recursive keyed(priority) as (
+        (select j.priority from pgqueue.jobs j
+          where j.limit_key is not null and j.queue = lowest_due.queue
+            and (case when j.status = 'pending' then j.limit_key end) = lowest_due.key
+          order by j.priority limit 1)
+        union all
+        select (select j.priority from pgqueue.jobs j
+                 where j.limit_key is not null and j.queue = lowest_due.queue
+                   and (case when j.status = 'pending' then j.limit_key end) = lowest_due.key and j.priority > k.priority
+                 order by j.priority limit 1)
+          from keyed k where k.priority is not null
+    ), plain(priority) as (
+        (select j.priority from pgqueue.jobs j
+          where lowest_due.key is null and j.status = 'pending' and j.queue = lowest_due.queue order by j.priority limit 1)
+        union all
+        select (select j.priority from pgqueue.jobs j
+                 where j.status = 'pending' and j.queue = lowest_due.queue and j.priority > p.priority
+                 order by j.priority limit 1)
+          from plain p where p.priority is not null
+    )
+    (select k.priority from keyed k
+      where exists (select from pgqueue.jobs j
+                     where j.limit_key is not null and j.queue = lowest_due.queue
+                       and (case when j.status = 'pending' then j.limit_key end) = lowest_due.key
+                       and j.priority = k.priority and j.run_at <= now())
+      limit 1)
+    union all
+    (select p.priority from plain p
+      where exists (select from pgqueue.jobs j
+                     where j.status = 'pending' and j.queue = lowest_due.queue and j.priority = p.priority
+                       and j.limit_key is null and j.run_at <= now())
+      limit 1)
+$$;
+comment on function pgqueue.lowest_due is
+    'The lowest priority of which a job of a key is due, or of a queue''s jobs without one; null if none is';
+
 -- One claim of a queue at a time, and each statement after the lock has a snapshot of its own, so the
 -- counts see every claim before this one: in one statement with the lock they would be older than it.
 create function pgqueue.claim_limited(
-    of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8, after_key text,
-    suspects boolean default false, only_tasks text[] default null,
-    among bigint[] default null
+    of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8,
+    suspects boolean default false, only_tasks text[] default null, among bigint[] default null
 )
-    returns table (last_key text, wait float8, id bigint, task text, args text, priority smallint, attempt integer,
+    returns table (wait float8, id bigint, task text, args text, priority smallint, attempt integer,
                    max_retries integer, crashes integer, run_at timestamptz)
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
@@ -794,15 +899,26 @@ declare
     room integer := most;
     visited integer := 0;
     around boolean := false;
-    at_key text := coalesce(after_key, '');
+    whole boolean := false;
+    begun_at text;
+    begun_with integer;
+    lowest boolean;
+    at_key text;
     next_key text;
     keys text[] := '{}';
     allows integer[] := '{}';
     weights integer[] := '{}';
+    lows smallint[] := '{}';
+    firsts bigint[] := '{}';
     buckets text[] := '{}';
     rates float8[] := '{}';
-    first_in_order bigint[] := '{}';
-    chosen bigint[] := '{}';
+    chosen bigint[];
+    of_key integer[];
+    turn integer[];
+    used integer[];
+    turns integer;
+    plain bigint[] := '{}';
+    had integer;
 begin
     if not exists (select from pgqueue.queues q where q.name = of_queue) then
         begin
@@ -815,13 +931,13 @@ begin
     if here.name is null or here.paused_at is not null
        or exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null) then
         -- Another is claiming from it, and may leave some: a moment later it is this one's turn.
-        return query select after_key, case when here.name is null then 0.02::float8 end, null::bigint, null::text, null::text, null::smallint,
+        return query select case when here.name is null then 0.02::float8 end, null::bigint, null::text, null::text, null::smallint,
                             null::integer, null::integer, null::integer, null::timestamptz;
         return;
     end if;
     select coalesce(jsonb_object_agg(r.key, r.n), '{}'), least(room, here.max_running - coalesce(sum(r.n), 0)::integer)
       into busy, room
-      from (select coalesce(j.limit_key, '') as key, count(*)::integer as n
+      from (select coalesce(j.limit_key, pgqueue.key_of(j.task, pgqueue.own_key(j.task, j.args)), '') as key, count(*)::integer as n
               from pgqueue.jobs j
              where j.worker_id is not null and j.queue = of_queue and (among is null or j.id = any (among)) group by 1) r;
     if here.rate is not null then
@@ -830,19 +946,37 @@ begin
         rates := array[here.rate];
         room := least(room, floor(least(there, 1e9) + 1e-9)::integer);
     end if;
-    while room > 0 and visited < 500 and cardinality(keys) + cardinality(first_in_order) < room loop
+    select t.key, t.used, t.claims % 16 = 15 into begun_at, begun_with, lowest from pgqueue.turns t where t.queue = of_queue;
+    begun_at := coalesce(begun_at, '');
+    begun_with := coalesce(begun_with, 0);
+    lowest := coalesce(lowest, false);
+    at_key := begun_at;
+    while room > 0 and visited < 500 and cardinality(keys) < room loop
         if suspects then
             select min(j.limit_key) into next_key from pgqueue.jobs j
              where (case when j.status = 'pending' then j.quarantine end) is not null and j.queue = of_queue
-               and j.limit_key > at_key and (among is null or j.id = any (among));
+               and (j.limit_key > at_key or visited = 0 and begun_with > 0 and j.limit_key = begun_at)
+               and (among is null or j.id = any (among));
         else
-            select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
-             where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
-               and (among is null or j.id = any (among))
-             order by (case when j.status = 'pending' then j.limit_key end) limit 1;
+            next_key := null;
+            if visited = 0 and begun_with > 0 and not around then
+                select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
+                 where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = begun_at
+                   and (among is null or j.id = any (among))
+                 limit 1;
+            end if;
+            if next_key is null then
+                select (case when j.status = 'pending' then j.limit_key end) into next_key from pgqueue.jobs j
+                 where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) > at_key
+                   and (among is null or j.id = any (among))
+                 order by (case when j.status = 'pending' then j.limit_key end) limit 1;
+            end if;
         end if;
-        if next_key is null or around and next_key > coalesce(after_key, '') then
-            exit when around;
+        if next_key is null or around and next_key >= begun_at and (begun_with > 0 or next_key > begun_at) then
+            if around then
+                whole := true;
+                exit;
+            end if;
             around := true;
             at_key := '';
             continue;
@@ -869,6 +1003,8 @@ begin
             keys := keys || at_key;
             allows := allows || allowed;
             weights := weights || head.weight;
+            firsts := firsts || null::bigint;
+            lows := lows || case when lowest then pgqueue.lowest_due(of_queue, at_key) end;
         elsif not busy ? at_key then
             select j.id, j.run_at <= now() and suspects = (j.quarantine is not null)
                    and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) as fits
@@ -879,46 +1015,104 @@ begin
                and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
              order by j.id limit 1;
             if head.fits then
-                first_in_order := first_in_order || head.id;
+                keys := keys || at_key;
+                allows := allows || 0;
+                weights := weights || 1;
+                firsts := firsts || head.id;
+                lows := lows || null::smallint;
             end if;
         end if;
     end loop;
-    select array_agg(c.id order by c.turn, c.nth) into chosen
-      from (select found.id, (found.nth - 1) / k.weight as turn, k.n as nth
-              from unnest(keys, allows, weights) with ordinality as k(key, allowed, weight, n)
-             cross join lateral (
-                 select x.id, row_number() over (order by x.priority desc, x.run_at, x.id) as nth
-                   from (select j.id, j.priority, j.run_at from pgqueue.jobs j
-                          where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
-                            and j.run_at <= now() and suspects = (j.quarantine is not null)
-                            and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
-                            and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
-                          order by j.priority desc, j.run_at, j.id
-                          limit least(k.allowed, greatest(k.weight, 2 * room / cardinality(keys) + 1))) x) found
-            union all
-            select o.id, 0, o.n from unnest(first_in_order) with ordinality as o(id, n)) c;
+    if begun_with > 0 and keys[1] is distinct from begun_at then
+        begun_with := 0;
+    end if;
+    -- A turn is as many jobs of a key as its weight; the first key may have had a part of its turn before. At first twice
+    -- as many turns as fill the room if all have enough for them; if they have not, as many as it takes.
+    turns := 2 * room / greatest((select sum(w) from unnest(weights) as w), 1) + 1;
+    for try in 1 .. 2 loop
+        select array_agg(c.id order by c.turn, c.n, c.nth), array_agg(c.n order by c.turn, c.n, c.nth),
+               array_agg(c.turn order by c.turn, c.n, c.nth), array_agg(c.used order by c.turn, c.n, c.nth)
+          into chosen, of_key, turn, used
+          from (select found.id, k.n::integer as n, found.nth,
+                       ((found.nth - 1 + case when k.n = 1 then begun_with else 0 end) / k.weight)::integer as turn,
+                       ((found.nth - 1 + case when k.n = 1 then begun_with else 0 end) % k.weight + 1)::integer as used
+                  from unnest(keys, allows, weights, lows, firsts) with ordinality as k(key, allowed, weight, low, first, n)
+                 cross join lateral (
+                     select x.id, row_number() over (order by x.priority is distinct from k.low, x.priority desc, x.run_at, x.id) as nth
+                       from ((select j.id, j.priority, j.run_at from pgqueue.jobs j
+                               where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
+                                 and j.run_at <= now() and suspects = (j.quarantine is not null)
+                                 and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
+                                 and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                               order by j.priority desc, j.run_at, j.id
+                               limit least(k.allowed, case when try = 1 then k.weight * turns else room end))
+                             union
+                             (select j.id, j.priority, j.run_at from pgqueue.jobs j
+                               where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
+                                 and j.priority = k.low and j.run_at <= now() and suspects = (j.quarantine is not null)
+                                 and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
+                                 and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                               order by j.run_at, j.id
+                               limit k.weight)) x
+                     union all
+                     select k.first, 1 where k.first is not null) found
+                 where found.nth <= greatest(k.allowed, 1)) c;
+        exit when turn[room] < turns
+                  or not exists (select from unnest(of_key) as o(n) group by o.n
+                                 having count(*) >= weights[o.n] * turns and count(*) < least(allows[o.n], room));
+    end loop;
     chosen := coalesce(chosen, '{}');
     if here.max_running is not null or here.rate is not null then
         -- Those without a key are nobody's but ours; half of the time they come first.
-        with plain as (
-            select j.id from pgqueue.jobs j
-             where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
-               and suspects = (j.quarantine is not null)
-               and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
-               and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
-               and (only_tasks is null or j.task = any (only_tasks))
-               and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
-             order by j.priority desc, j.run_at, j.id
-             limit greatest(room, 0)
-        ) select case when random() < 0.5 then chosen || array(select p.id from plain p)
-                      else array(select p.id from plain p) || chosen end into chosen;
+        plain := array(
+            select x.id
+              from ((select j.id, j.priority, j.run_at from pgqueue.jobs j
+                      where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
+                        and suspects = (j.quarantine is not null)
+                        and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
+                        and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                        and (only_tasks is null or j.task = any (only_tasks))
+                        and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null or t.keyed))
+                      order by j.priority desc, j.run_at, j.id
+                      limit greatest(room, 0))
+                    union
+                    (select j.id, j.priority, j.run_at from pgqueue.jobs j
+                      where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
+                        and j.priority = (select pgqueue.lowest_due(of_queue, null) where lowest and room > 0)
+                        and suspects = (j.quarantine is not null)
+                        and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
+                        and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                        and (only_tasks is null or j.task = any (only_tasks))
+                        and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null or t.keyed))
+                      order by j.run_at, j.id
+                      limit 1)) x
+             order by lowest and x.priority > min(x.priority) over (), x.priority desc, x.run_at, x.id
+             limit greatest(room, 0));
+    end if;
+    had := least(cardinality(chosen), greatest(room, 0));
+    if cardinality(plain) > 0 and random() < 0.5 then
+        had := least(had, greatest(room - cardinality(plain), 0));
+        chosen := plain || chosen;
+    else
+        chosen := chosen || plain;
+    end if;
+    chosen := chosen[1:greatest(room, 0)];
+    if not suspects and (cardinality(chosen) > 0 or visited >= 500) then
+        insert into pgqueue.turns as t (queue, key, used, claims)
+        select of_queue, p.key, p.used, 1
+          from (select case when had > 0 and (whole or turn[had] = 0) then keys[of_key[had]]
+                            when had > 0 or visited >= 500 then at_key else begun_at end as key,
+                       case when had > 0 and (whole or turn[had] = 0) and used[had] < weights[of_key[had]] then used[had]
+                            when had > 0 or visited >= 500 then 0 else begun_with end as used) p
+        on conflict on constraint turns_pkey do update
+           set key = excluded.key, used = excluded.used, claims = t.claims + case when cardinality(chosen) > 0 then 1 else 0 end;
     end if;
     if suspects then
         -- No more than the first may have beside it, and only those that may have as many.
-        select array_agg(s.id), min(s.n) into chosen, room
-          from (select j.id, first_value(j.quarantine) over (order by c.nth) as n, j.quarantine
-                  from unnest(chosen[1:greatest(room, 0)]) with ordinality as c(id, nth)
-                  join pgqueue.jobs j on j.id = c.id order by c.nth) s
+        select array_agg(s.id order by s.nth), min(s.n) into chosen, room
+          from (select j.id, first_value(j.quarantine) over (order by c.nth) as n, j.quarantine, c.nth
+                  from unnest(chosen) with ordinality as c(id, nth)
+                  join pgqueue.jobs j on j.id = c.id) s
          where s.quarantine >= s.n;
     end if;
     return query
@@ -955,12 +1149,13 @@ begin
          where b.name = c.name
         returning case when b.waiting and b.tokens < 1 then (1 - b.tokens) / c.rate end as until
     )
-    select at_key, (select min(s.until) from spent s), null::bigint, null::text, null::text, null::smallint, null::integer, null::integer,
+    select (select min(s.until) from spent s), null::bigint, null::text, null::text, null::smallint, null::integer, null::integer,
            null::integer, null::timestamptz
     union all
-    select null, null, t.id, t.task, left(t.args::text, 2097153), t.priority, t.attempt, t.max_retries, t.crashes,
-           greatest(t.run_at, timestamptz 'epoch')
-      from taken t;
+    (select null, t.id, t.task, left(t.args::text, 2097153), t.priority, t.attempt, t.max_retries, t.crashes,
+            greatest(t.run_at, timestamptz 'epoch')
+       from taken t
+      order by array_position(chosen, t.id));
 end $$;
 comment on function pgqueue.claim_limited is
     'Claim due jobs of a queue under its limits and those of its keys, key by key in turn from one on';
@@ -975,9 +1170,10 @@ create table pgqueue.schedules (
     args           jsonb       not null default '{}',
     queue          text        not null default 'default'
         constraint schedules_queue check (queue ~ '^[A-Za-z0-9_.:-]{1,64}$'),
-    priority       smallint    not null default 0,
-    max_retries    integer     not null default 10,
+    priority       smallint,
+    max_retries    integer,
     backoff        jsonb,
+    expires        interval constraint schedules_expires check (expires between interval '0' and interval '365 days'),
     catch_up       text        not null default 'latest'
         constraint schedules_catch_up check (catch_up in ('none', 'latest', 'all')),
     overlap        text        not null default 'allow' constraint schedules_overlap check (overlap in ('allow', 'skip')),
@@ -1000,6 +1196,7 @@ create table pgqueue.schedules (
 comment on table pgqueue.schedules is 'Cron entries; each run is a job';
 comment on column pgqueue.schedules.expression is 'Five cron fields, six with seconds first, @daily and the like, or every 30s';
 comment on column pgqueue.schedules.tz is 'The time zone of the fields, of the IANA database';
+comment on column pgqueue.schedules.priority is 'Of its jobs, as are max_retries, backoff and expires; null: as their task or queue says';
 comment on column pgqueue.schedules.catch_up is 'Which ticks that nobody saw are made up for: none, latest, all (100 at most)';
 comment on column pgqueue.schedules.overlap is 'While the run before is pending or running: allow or skip the next';
 comment on column pgqueue.schedules.pause_reason is
@@ -1036,14 +1233,15 @@ create trigger changed before update of expression, tz on pgqueue.schedules
 
 create function pgqueue.add_schedule(
     name text, expression text, task text, args jsonb default '{}', tz text default 'UTC',
-    queue text default 'default', priority integer default 0, max_retries integer default 10,
-    backoff jsonb default null, catch_up text default 'latest', overlap text default 'allow'
+    queue text default null, priority integer default null, max_retries integer default null,
+    backoff jsonb default null, catch_up text default 'latest', overlap text default 'allow', expires interval default null
 ) returns text
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+    in_queue text := coalesce(add_schedule.queue, (select t.options ->> 'queue' from pgqueue.tasks t where t.name = add_schedule.task), 'default');
     wrong text := case
         when add_schedule.name is null or length(add_schedule.name) not between 1 and 200
                 or add_schedule.name ~ '[[:cntrl:]]' then
@@ -1060,14 +1258,16 @@ declare
             'args must be a JSON object with one key per parameter of the task'
         when octet_length(add_schedule.args::text) > 1048576 then
             'args are over 1 MB: store the document and pass its id'
-        when add_schedule.queue is null or add_schedule.queue !~ '^[A-Za-z0-9_.:-]{1,64}$' then
+        when add_schedule.queue !~ '^[A-Za-z0-9_.:-]{1,64}$' then
             format('queue %L is not usable: 1 to 64 characters of A-Z a-z 0-9 _ . : -', left(add_schedule.queue, 80))
-        when add_schedule.priority is null or add_schedule.priority not between -32768 and 32767 then
+        when add_schedule.priority not between -32768 and 32767 then
             'priority must be from -32768 to 32767'
-        when add_schedule.max_retries is null or add_schedule.max_retries not between 0 and 1000 then
+        when add_schedule.max_retries not between 0 and 1000 then
             'max_retries must be from 0 to 1000'
         when not pgqueue.is_backoff(add_schedule.backoff) then
             'backoff must be a JSON object of numbers: base, cap, factor, jitter'
+        when add_schedule.expires not between interval '0' and interval '365 days' then
+            'expires must be from 0 to 365 days'
         when add_schedule.catch_up is null or add_schedule.catch_up not in ('none', 'latest', 'all') then
             'catch_up must be none, latest or all'
         when add_schedule.overlap is null or add_schedule.overlap not in ('allow', 'skip') then
@@ -1078,14 +1278,14 @@ begin
         raise exception using message = wrong, errcode = '22023';
     end if;
     insert into pgqueue.schedules as s
-           (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap)
+           (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap, expires)
     values (add_schedule.name, add_schedule.expression, add_schedule.tz, add_schedule.task, add_schedule.args,
-            add_schedule.queue, add_schedule.priority, add_schedule.max_retries, add_schedule.backoff,
-            add_schedule.catch_up, add_schedule.overlap)
+            in_queue, add_schedule.priority, add_schedule.max_retries, add_schedule.backoff,
+            add_schedule.catch_up, add_schedule.overlap, add_schedule.expires)
     on conflict (name) do update
        set expression = excluded.expression, tz = excluded.tz, task = excluded.task, args = excluded.args,
            queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries,
-           backoff = excluded.backoff, catch_up = excluded.catch_up, overlap = excluded.overlap,
+           backoff = excluded.backoff, catch_up = excluded.catch_up, overlap = excluded.overlap, expires = excluded.expires,
            source = 'hand', updated_at = clock_timestamp(), undeclared_at = null, kept = false,
            paused_at = case when s.pause_reason is distinct from 'undeclared' then s.paused_at end,
            pause_reason = case when s.pause_reason = 'hand' then 'hand' end;
@@ -1128,6 +1328,27 @@ $$;
 comment on function pgqueue.resume_schedule is
     'Let a paused schedule tick again, also one that no worker declares; its catch_up decides about the ticks meanwhile; false if there is none';
 
+-- What a schedule does not say, its task or its queue does, as for any other job.
+create function pgqueue.scheduled_jobs(
+    names text[], out schedule text, out task text, out args jsonb, out queue text, out priority smallint, out max_retries integer,
+    out backoff jsonb, out expires interval, out limit_key text
+) returns setof record
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select s.name, s.task, s.args, s.queue,
+           coalesce(s.priority, (t.options ->> 'priority')::smallint, q.priority, 0::smallint),
+           coalesce(s.max_retries, (t.options ->> 'max_retries')::integer, q.max_retries, 10),
+           coalesce(s.backoff, t.options -> 'backoff', q.backoff),
+           coalesce(s.expires, make_interval(secs => (t.options ->> 'expires')::float8), q.expires),
+           case when t.keyed then pgqueue.key_of(s.task, pgqueue.own_key(s.task, s.args)) end
+      from pgqueue.schedules s
+      left join pgqueue.tasks t on t.name = s.task
+      left join pgqueue.queues q on q.name = s.queue
+     where s.name = any (scheduled_jobs.names)
+$$;
+comment on function pgqueue.scheduled_jobs is 'The jobs that schedules give, with what their tasks and queues declare';
+
 create function pgqueue.run_schedule(name text) returns bigint
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
@@ -1140,8 +1361,9 @@ begin
     if not found then
         return null;
     end if;
-    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, schedule)
-    values (entry.task, entry.args, entry.queue, entry.priority, entry.max_retries, entry.backoff, entry.name)
+    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, expires_at, limit_key, schedule)
+    select s.task, s.args, s.queue, s.priority, s.max_retries, s.backoff, clock_timestamp() + s.expires, s.limit_key, s.schedule
+      from pgqueue.scheduled_jobs(array[entry.name]) s
     returning id into job_id;
     update pgqueue.schedules s set recent_job_ids = (job_id || s.recent_job_ids)[1:50] where s.name = entry.name;
     perform pgqueue.notify(entry.queue);
@@ -1908,12 +2130,16 @@ select id, queue, task, status, priority, attempt, max_retries, crashes, run_at,
 comment on view pgqueue.jobs_public is 'Jobs without arguments, error texts and claims, for those who may only look';
 
 create view pgqueue.schedule_list as
-select s.name, s.expression, s.tz, s.task, s.queue, s.priority, s.max_retries, s.catch_up, s.overlap, s.source,
+select s.name, s.expression, s.tz, s.task, s.queue,
+       coalesce(s.priority, (t.options ->> 'priority')::smallint, q.priority, 0::smallint) as priority,
+       coalesce(s.max_retries, (t.options ->> 'max_retries')::integer, q.max_retries, 10) as max_retries, s.catch_up, s.overlap, s.source,
        s.paused_at, case when s.paused_at is not null then coalesce(s.pause_reason, 'hand') end as pause_reason,
        s.undeclared_at, s.last_tick, case when isfinite(s.next_tick) then s.next_tick end as next_tick, s.error, s.skipped,
        s.recent_job_ids[1] as last_job_id, j.status as last_status, j.created_at as last_run_at,
        s.created_at, s.updated_at
   from pgqueue.schedules s
+  left join pgqueue.tasks t on t.name = s.task
+  left join pgqueue.queues q on q.name = s.queue
   left join pgqueue.jobs j on j.id = s.recent_job_ids[1];
 comment on view pgqueue.schedule_list is 'Schedules with their last run, without arguments';
 
@@ -2051,8 +2277,9 @@ revoke execute on function
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.schema_id(), pgqueue.room(text), pgqueue.with_defaults(jsonb),
     pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb), pgqueue.hold_again(bigint[]),
-    pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[], bigint[]), pgqueue.any_due(text, bigint[]),
-    pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
+    pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[]), pgqueue.lowest_due(text, text), pgqueue.any_due(text, bigint[]),
+    pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text, interval),
+    pgqueue.scheduled_jobs(text[]), pgqueue.own_key(text, jsonb),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
     pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint),
     pgqueue.retry_members(bigint[], jsonb), pgqueue.retry_workflow(bigint),

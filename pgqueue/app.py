@@ -27,7 +27,7 @@ from pgqueue.instead import Instead
 from pgqueue.job import Added, JobRow, NewJob, check_jobs
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
-from pgqueue.limits import Limits
+from pgqueue.operations.limits import Declared
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
 from pgqueue.sql import check_schema
@@ -241,11 +241,15 @@ class App(Composes, Declares, Awaits, Hooks):
         for each in self.definitions:
             each.check()
 
-    @property
-    def task_limits(self) -> dict[str, Limits]:
-        """The limits that tasks and job classes declare, by task."""
-        gates = {each.name: each.options.gate for each in self.definitions}
-        return {name: gate.limits for name, gate in gates.items() if gate is not None}
+    def settings_declared(self) -> Declared:
+        """What the code says of tasks and queues: their limits, and what their jobs get.
+
+        Raises:
+            TaskError: a task cannot be used as it is declared.
+        """
+        tasks = {each.name: each.declared() for each in self.definitions}
+        queues = {name: each.as_dict() for name, each in self.queue_settings.items()}
+        return Declared(tasks, queues)
 
     def _edited(self, job: JobRow, args: Mapping[str, Any]) -> Mapping[str, Any]:
         known = self.definition(job.task)

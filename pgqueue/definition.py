@@ -86,6 +86,16 @@ class Definition:
         if self.options.gate is not None:
             self.options.gate.check(signature, name)
 
+    def declared(self) -> dict[str, Any]:
+        """What workers write of it for those that do not have its code, by column of ``tasks``.
+
+        Raises:
+            TaskError: as ``check`` does.
+        """
+        gate, options = self.options.gate, self.options.declared()
+        limits = {} if gate is None else gate.declared(self.signature)
+        return limits | ({"options": options} if options else {})
+
     def check_early(self) -> None:
         """The same as far as it is known when it is declared: an annotation may name what is defined below."""
         with suppress(Unresolved):

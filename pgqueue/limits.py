@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from pgqueue.checks import shown, whole_number
 from pgqueue.codec import Signature
 from pgqueue.durations import seconds
 from pgqueue.errors import ConfigError, TaskError
+from pgqueue.models import canonical
 
 Ordered = Literal["strict", "skip"]
-MOST_CHARACTERS = 300
+MOST_CHARACTERS = 200  # of a key as it is; a longer one goes by its digest
+_LIKE_JSON = re.compile(r'["\[{0-9-]|(null|true|false)?\Z')
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(.+)")
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0,
           "h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}  # fmt: skip
@@ -61,9 +65,42 @@ class Gate:
         """The key of a call, from its arguments as JSON text; its task's name comes before it."""
         if self.per is None:
             return "*"
-        value = signature.canonical(args, [self.per])[self.per]
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        return text[:MOST_CHARACTERS] or "''"
+        return key_text(signature.canonical(args, [self.per])[self.per])
+
+    def declared(self, signature: Signature) -> dict[str, Any]:
+        """What is written of it, by column of ``tasks``; with it SQL gives jobs the same keys."""
+        written = {n: value for n, value in self.limits.as_dict().items() if value is not None}
+        written["keyed"] = True
+        if self.per is not None:
+            written["per"] = self.per
+            default = signature.canonical("{}", [self.per])[self.per]
+            written |= {} if default is None else {"per_default": default}
+        return written
+
+
+def key_text(value: Any) -> str:
+    """A value of JSON as a key: another one for each value, and the same as ``pgqueue.key_text`` in SQL.
+
+    Text is its own key, unless it reads like other JSON: 7 has the key ``7``, and "7" the key ``"7"``. Of more than 200
+    characters a key has the first 200, ``~`` and the SHA-256 in hexadecimal digits.
+    """
+    text = value if isinstance(value, str) and not _LIKE_JSON.match(value) else _json_text(value)
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[:MOST_CHARACTERS]}~{digest}"
+
+
+def _json_text(value: Any) -> str:
+    """As PostgreSQL writes ``jsonb``: the shorter of two names comes first."""
+    if isinstance(value, dict):
+        order = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
+        return "{" + ", ".join(f"{_json_text(n)}: {_json_text(value[n])}" for n in order) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_json_text, value)) + "]"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def gate_from(
@@ -75,7 +112,7 @@ def gate_from(
     order_by: str | None = None,
     ordered: Ordered = "strict",
     fair_by: str | None = None,
-    weights: Mapping[str, int] | None = None,
+    weights: Mapping[Any, int] | None = None,
 ) -> Gate | None:
     """The gate of a task; None if nothing limits it.
 
@@ -151,13 +188,16 @@ def rate_from(rate: str | float) -> float:
     return result
 
 
-def _weights(weights: Mapping[str, int]) -> Mapping[str, int]:
+def _weights(weights: Mapping[Any, int]) -> Mapping[str, int]:
     if not isinstance(weights, Mapping):
-        raise ConfigError(f"weights are a dict of whole numbers by key, got {shown(weights)}")
-    for key, weight in weights.items():
+        raise ConfigError(f"weights are a dict of whole numbers by value, got {shown(weights)}")
+    found = {}
+    for value, weight in weights.items():
         whole = isinstance(weight, int) and not isinstance(weight, bool)
-        if not isinstance(key, str) or not whole or not 1 <= weight <= 1000:
+        if not isinstance(value, str | int | float | None) or not whole or not 1 <= weight <= 1000:
             raise ConfigError(
-                f"weights are whole numbers from 1 to 1000 by key, got {shown(key)}: {shown(weight)}"
+                "weights are whole numbers from 1 to 1000 by the value of the argument, got"
+                f" {shown(value)}: {shown(weight)}"
             )
-    return dict(weights)
+        found[key_text(canonical(value))] = weight
+    return found

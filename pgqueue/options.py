@@ -61,6 +61,17 @@ class Options:
             None if self.gate is None else _limit_key(self.gate, task, args, signature),
         )
 
+    def declared(self) -> dict[str, Any]:
+        """What holds for jobs that do not say otherwise; ``expires`` in seconds."""
+        chosen = {
+            "queue": None if self.queue == "default" else self.queue,
+            "priority": self.priority,
+            "max_retries": self.max_retries,
+            "backoff": None if self.backoff is None else self.backoff.as_json(),
+            "expires": self.expires,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
     def _key(self, unique: Unique, task: str, args: str, signature: Signature | None) -> UniqueKey:
         key = self.key
         if key is None:

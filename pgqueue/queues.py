@@ -97,6 +97,11 @@ def changes(**given: Unpack[QueueGiven]) -> dict[str, Any]:
     }
 
 
+def by_hand(settings: Mapping[str, Any], declared: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings that are not what the code declares: somebody has changed them."""
+    return tuple(name for name, value in settings.items() if value != declared.get(name))
+
+
 def _pending(value: Any) -> int:
     return whole_number(value, "max_pending", least=1, most=MOST_PENDING)
 

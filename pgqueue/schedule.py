@@ -56,9 +56,10 @@ class NewSchedule:
             "task": self.job.task,
             "args": self.job.args,
             "queue": self.job.queue,
-            "priority": self.job.priority_or_usual,
-            "max_retries": self.job.retries_or_usual,
+            "priority": self.job.priority,
+            "max_retries": self.job.max_retries,
             "backoff": self.job.backoff,
+            "expires": self.job.expires,
             "catch_up": self.catch_up,
             "overlap": self.overlap,
         }

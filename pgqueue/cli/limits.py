@@ -65,7 +65,7 @@ def limits_command(app: App, as_json: bool) -> None:
         say("no limits")
     else:
         print_table(
-            ["kind", "name", "#at once", "#rate", "#burst", "order"],
+            ["kind", "name", "#at once", "#rate", "#burst", "per", "order", "by hand"],
             [
                 [
                     each.kind,
@@ -73,7 +73,9 @@ def limits_command(app: App, as_json: bool) -> None:
                     "-" if each.max_running is None else str(each.max_running),
                     "-" if each.rate is None else f"{each.rate:.3g}/s",
                     "-" if each.burst is None else str(each.burst),
+                    each.per or "-",
                     each.ordered or "-",
+                    ", ".join(each.by_hand) or "-",
                 ]
                 for each in found
             ],

@@ -98,7 +98,10 @@ def queue_command(app: App, queue: str, as_json: bool, **given: str | None) -> N
         return
     for name in _HELP:
         if (cell := _cell(row, _column(name))) != "-":
-            say(f"{name}: {cell}")
+            whose = "by hand" if _column(name) in row.by_hand else "declared in code"
+            say(f"{name}: {cell} ({whose})" if row.declared else f"{name}: {cell}")
+        elif _column(name) in row.by_hand:
+            say(f"{name}: none (by hand; the code declares one)")
     say(f"state: {_state(row)}")
     if {"max_pending", "priority", "max_retries", "backoff", "expires"} & set(
         wanted
@@ -160,4 +163,5 @@ def _defaults(row: QueueRow) -> str:
 
 def _state(row: QueueRow) -> str:
     state = "open" if row.paused_at is None else "paused"
-    return f"{state}, declared in code" if row.declared else state
+    state = f"{state}, declared in code" if row.declared else state
+    return f"{state}, changed by hand" if row.declared and row.by_hand else state

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from pgqueue.job import ClaimedJob
 from pgqueue.limits import Limits
-from pgqueue.operations import Operation, Row
+from pgqueue.operations import Chosen, Operation, Row, chosen, ids
 from pgqueue.operations.claims import Taking
-from pgqueue.operations.queues import as_declared
-from pgqueue.queues import QueueSettings
+from pgqueue.queues import by_hand
 
 
 class Limited(NamedTuple):
-    """What was claimed; the key to go on after, and seconds until a rate lets the next start."""
+    """What was claimed, and seconds until a rate lets the next start."""
 
     jobs: list[ClaimedJob]
-    last_key: str | None
     wait: float | None
 
 
@@ -40,7 +38,6 @@ def queues_at_work(queues: Sequence[str] | None) -> Operation[list[QueueAtWork]]
 
 def claim(
     queue: str,
-    after_key: str | None,
     *,
     suspects: bool = False,
     among: Sequence[int] | None = None,
@@ -54,14 +51,13 @@ def claim(
 
     def decode(rows: Sequence[Row]) -> Limited:
         if not rows:
-            return Limited([], after_key, None)
-        (last_key, wait, *_), *claimed = map(tuple, rows)
-        jobs = [ClaimedJob._make((*row[2:], taking["claim_id"])) for row in claimed]
-        return Limited(jobs, last_key, wait)
+            return Limited([], None)
+        (wait, *_), *claimed = map(tuple, rows)
+        jobs = [ClaimedJob._make((*row[1:], taking["claim_id"])) for row in claimed]
+        return Limited(jobs, wait)
 
     values = {
         "queue": queue,
-        "after_key": after_key,
         "suspects": suspects,
         "among": None if among is None else list(among),
         "only": None,
@@ -75,22 +71,67 @@ def prune_buckets(*, limit: int = 1000) -> Operation[list[str]]:
     return Operation("prune_buckets", {"limit": limit}, lambda rows: [row[0] for row in rows])
 
 
+class Declared(NamedTuple):
+    """What code declares of tasks, all that it has, and of queues: by name, then by column."""
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    queues: Mapping[str, Mapping[str, Any]]
+
+    def as_json(self) -> str:
+        """As the row of a worker has it: of tasks those of which something is said."""
+        tasks = {name: each for name, each in sorted(self.tasks.items()) if each}
+        queues = dict(sorted(self.queues.items()))
+        return json.dumps({"task": tasks, "queue": queues}, ensure_ascii=False)
+
+
+PATIENCE = 10.0
+
+
 def declare(
-    tasks: Mapping[str, Limits], queues: Mapping[str, QueueSettings]
+    declared: Declared, *, starting: bool = True, patience: float = PATIENCE
 ) -> Operation[list[str]]:
-    """Write what the code declares; a row whose declaration has not changed is left as it is."""
+    """Write what the code declares, where that differs from what was declared before; returns what was changed.
+
+    Args:
+        starting: write all that it names. Otherwise only in place of what no live worker declares any more.
+        patience: for so many seconds after something was declared its worker may not be known yet.
+    """
     values = {
-        "task_limits": json.dumps(
-            [{"name": n, **each.as_dict()} for n, each in sorted(tasks.items())], ensure_ascii=False
-        ),
-        "declared": as_declared(queues),
+        "settings": declared.as_json(),
+        "tasks": sorted(declared.tasks),
+        "starting": starting,
+        "patience": patience,
     }
     return Operation("declare_limits", values, lambda rows: [row[0] for row in rows], patient=False)
 
 
+def key_jobs(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
+    """Give pending jobs of tasks under limits the key that they were enqueued without; returns their ids."""
+    return Operation("key_jobs", {"limit": limit, **chosen(which)}, ids)
+
+
+def to_key(*, limit: int = 1000, without: Sequence[int] = ()) -> Operation[list[int]]:
+    """The jobs that ``key_jobs`` gives a key."""
+    return Operation("jobs_to_key", {"limit": limit, "not_ids": list(without)}, ids)
+
+
+class Keying(NamedTuple):
+    """Are there tasks under limits; and such whose code declares none, so that their jobs come without a key?"""
+
+    any: bool
+    by_hand: bool
+
+
+def keying() -> Operation[Keying]:
+    return Operation("limits_by_hand", {}, lambda rows: Keying(*rows[0]))
+
+
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """The limits of a task's keys or of a queue. ``rate`` in jobs per second."""
+    """The limits of a task's keys or of a queue. ``rate`` in jobs per second.
+
+    ``per``: the argument whose value is the key. ``by_hand``: which of these were set by hand, otherwise than the code says.
+    """
 
     kind: str
     name: str
@@ -99,16 +140,26 @@ class LimitRow:
     burst: int | None
     ordered: str | None
     weights: Mapping[str, int] | None
+    per: str | None
+    by_hand: tuple[str, ...]
 
 
 def find() -> Operation[list[LimitRow]]:
     """The limits there are."""
 
     def decode(rows: Sequence[Row]) -> list[LimitRow]:
-        read = [(*row[:6], None if row[6] is None else json.loads(row[6])) for row in rows]
-        return [LimitRow(*row) for row in read]
+        return [_limit_row(row) for row in rows]
 
     return Operation("list_limits", {}, decode)
+
+
+def _limit_row(row: Row) -> LimitRow:
+    weights = None if row[6] is None else json.loads(row[6])
+    declared = {} if row[8] is None else json.loads(row[8])
+    kind, name, *columns = row[:6]
+    now = dict(zip(("max_running", "rate", "burst", "ordered"), columns, strict=True))
+    now["weights"] = weights
+    return LimitRow(kind, name, **now, per=row[7], by_hand=by_hand(now, declared))
 
 
 def put(kind: str, name: str, limits: Limits) -> Operation[None]:

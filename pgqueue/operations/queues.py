@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Unpack
 
 from pgqueue.job import check_queue
 from pgqueue.operations import Operation, Row
-from pgqueue.queues import QueueGiven, QueueSettings, changes
+from pgqueue.queues import QueueGiven, QueueSettings, by_hand, changes
 from pgqueue.rooms import Seen
 
 
@@ -34,12 +34,16 @@ def _backoff(text: str | None) -> Mapping[str, float] | None:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """The settings of a queue as they are; ``declared``: the code has some."""
+    """The settings of a queue as they are.
+
+    ``declared``: the code declares the queue. ``by_hand``: settings that are not as the code says, but were changed by hand.
+    """
 
     name: str
     settings: QueueSettings
     paused_at: datetime | None
     declared: bool
+    by_hand: tuple[str, ...]
 
 
 def put(name: str, **given: Unpack[QueueGiven]) -> Operation[None]:
@@ -52,9 +56,15 @@ def find(name: str | None = None) -> Operation[list[QueueRow]]:
     """The queues that have settings or are declared, the first thousand; or the one of a name."""
 
     def decode(rows: Sequence[Row]) -> list[QueueRow]:
-        return [QueueRow(row[0], _settings(row[1:13]), *row[13:]) for row in rows]
+        return [_queue_row(row) for row in rows]
 
     return Operation("list_queues", {"name": name}, decode)
+
+
+def _queue_row(row: Row) -> QueueRow:
+    settings, declared = _settings(row[1:13]), None if row[14] is None else json.loads(row[14])
+    changed = by_hand(asdict(settings), declared or {})
+    return QueueRow(row[0], settings, row[13], declared is not None, changed)
 
 
 def _settings(columns: Row) -> QueueSettings:

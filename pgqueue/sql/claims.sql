@@ -10,7 +10,7 @@
             and j.limit_key is null and j.quarantine is null
             and (j.expires_at is null or j.expires_at > now())
             and not exists (select from pgqueue.queues q where q.name = '*' and q.paused_at is not null)
-            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null))
+            and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null or t.keyed))
 
 -- part: ahead
 -- The due jobs of each lane from its cursor on, without those of some tasks. With skip_touched, rows that another transaction has locked or written

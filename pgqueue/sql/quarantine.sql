@@ -22,7 +22,8 @@ with first as materialized (
      where
 -- include: due
       and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
-      and j.limit_key is null and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
+      and j.limit_key is null and j.task <> all (array(select t.name from pgqueue.tasks t where t.keyed))
+      and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
      order by j.run_at, j.id
      limit 1
      for no key update of j skip locked
@@ -31,7 +32,8 @@ with first as materialized (
      where
 -- include: due
       and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
-      and j.limit_key is null and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
+      and j.limit_key is null and j.task <> all (array(select t.name from pgqueue.tasks t where t.keyed))
+      and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
       and j.quarantine >= (select first.quarantine from first)
      order by j.run_at, j.id
      limit least((select first.quarantine from first), :limit::integer)

@@ -10,7 +10,7 @@ select w.declared ->> 'name'::text, s.max_pending, s.priority, s.max_retries, s.
   from jsonb_array_elements(:declared::text::jsonb) as w(declared)
   left join pgqueue.queues q on q.name = w.declared ->> 'name'::text
  cross join lateral (select to_jsonb(q) as is_now) t
- cross join lateral (select jsonb_strip_nulls(t.is_now -> 'declared'::text) is not distinct from w.declared as written) d
+ cross join lateral (select coalesce(t.is_now -> 'declared'::text @> w.declared - 'name'::text, false) as written) d
  cross join lateral (
      select (r.settings ->> 'max_pending'::text)::integer, (r.settings ->> 'priority'::text)::integer, (r.settings ->> 'max_retries'::text)::integer,
             nullif(r.settings -> 'backoff'::text, 'null'::jsonb),
@@ -49,7 +49,7 @@ returning pgqueue.notify(q.name);
 select q.name, q.max_running, q.rate, q.burst, q.max_pending, extract(epoch from q.keep_succeeded)::float8,
        extract(epoch from q.keep_dead)::float8, extract(epoch from q.keep_cancelled)::float8, q.priority, q.max_retries,
        case when pg_column_size(q.backoff) <= 8192 then q.backoff::text end, extract(epoch from q.expires)::float8, extract(epoch from q.timeout)::float8,
-       q.paused_at, q.declared is not null as declared
+       q.paused_at, case when pg_column_size(q.declared) <= 16384 then q.declared::text end as declared
   from pgqueue.queues q
  where q.name <> '*' and (:name::text is null or q.name = :name::text)
  order by q.name

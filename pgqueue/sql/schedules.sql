@@ -19,7 +19,7 @@ with wanted as (
     select * from unnest(:names::text[], :seen::timestamptz[], :last_ticks::timestamptz[], :next_ticks::timestamptz[],
                          :errors::text[]) as w(name, seen, last_tick, next_tick, error)
 ), chosen as materialized (
-    select s.name, s.task, s.args, s.queue, s.priority, s.max_retries, s.backoff, s.last_tick as seen,
+    select s.name, s.last_tick as seen,
            w.last_tick, w.next_tick, w.error,
            s.overlap = 'skip' and exists (
                select from pgqueue.jobs j
@@ -35,10 +35,11 @@ with wanted as (
       join chosen c on c.name = t.name
      where t.tick > c.seen and t.tick <= clock_timestamp()
 ), added as (
-    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, schedule, tick)
-    select c.task, c.args, c.queue, c.priority, c.max_retries, c.backoff, c.name, t.tick
+    insert into pgqueue.jobs (task, args, queue, priority, max_retries, backoff, expires_at, limit_key, schedule, tick)
+    select s.task, s.args, s.queue, s.priority, s.max_retries, s.backoff, clock_timestamp() + s.expires, s.limit_key, s.schedule, t.tick
       from ticked t
       join chosen c on c.name = t.name
+      join pgqueue.scheduled_jobs(array(select c.name from chosen c)) s on s.schedule = t.name
      where not c.busy
      order by t.tick
     returning id, queue, schedule, tick
@@ -63,18 +64,18 @@ select moved.name, (select count(*) from added a where a.schedule = moved.name)
 with declared as materialized (
     select d.* from jsonb_to_recordset(:schedules::text::jsonb) as d(
            name text, expression text, tz text, task text, args jsonb, queue text, priority smallint,
-           max_retries integer, backoff jsonb, catch_up text, overlap text, declaration text)
+           max_retries integer, backoff jsonb, expires float8, catch_up text, overlap text, declaration text)
 ), written as (
     insert into pgqueue.schedules as s
-           (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
+           (name, expression, tz, task, args, queue, priority, max_retries, backoff, expires, catch_up, overlap,
             declaration, source, declared_at)
-    select d.name, d.expression, d.tz, d.task, d.args, d.queue, d.priority, d.max_retries, d.backoff, d.catch_up,
-           d.overlap, d.declaration, 'code', clock_timestamp()
+    select d.name, d.expression, d.tz, d.task, d.args, d.queue, d.priority, d.max_retries, d.backoff,
+           make_interval(secs => d.expires), d.catch_up, d.overlap, d.declaration, 'code', clock_timestamp()
       from declared d order by d.name
     on conflict (name) do update
        set expression = excluded.expression, tz = excluded.tz, task = excluded.task, args = excluded.args,
            queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries,
-           backoff = excluded.backoff, catch_up = excluded.catch_up, overlap = excluded.overlap,
+           backoff = excluded.backoff, expires = excluded.expires, catch_up = excluded.catch_up, overlap = excluded.overlap,
            declaration = excluded.declaration, replaced = s.declaration, source = 'code',
            declared_at = clock_timestamp(), updated_at = clock_timestamp()
      where (s.source = 'hand' or s.declaration is distinct from excluded.declaration)
@@ -165,7 +166,8 @@ returning s.name;
 select pgqueue.add_schedule(
     name => :name::text, expression => :expression::text, task => :task::text, args => :args::text::jsonb,
     tz => :tz::text, queue => :queue::text, priority => :priority::integer, max_retries => :max_retries::integer,
-    backoff => :backoff::text::jsonb, catch_up => :catch_up::text, overlap => :overlap::text);
+    backoff => :backoff::text::jsonb, catch_up => :catch_up::text, overlap => :overlap::text,
+    expires => make_interval(secs => :expires::float8));
 
 -- name: remove_schedule
 -- Remove a schedule; its runs stay.

@@ -8,9 +8,10 @@ with old as materialized (
 ), gone as (
     delete from pgqueue.workers w using old where w.id = old.id
 )
-insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, quarantine, state, live_until)
+insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, quarantine, limits, state, live_until)
 values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :declares::text[],
-        :quarantine::boolean, :state::text, clock_timestamp() + make_interval(secs => :lease::float8))
+        :quarantine::boolean, :limits::text::jsonb,
+        :state::text, clock_timestamp() + make_interval(secs => :lease::float8))
 on conflict (id) do update
    set seen_at = clock_timestamp(), live_until = excluded.live_until, tasks = excluded.tasks, schedules = excluded.schedules,
        state = excluded.state

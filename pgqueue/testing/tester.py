@@ -211,7 +211,7 @@ class QueueTester(_Tester):
         among = [job.id for job in mine]
         for queue in self._run(limits.queues_at_work(queues)):
             if queue.limited:
-                limited = self._run(limits.claim(queue.name, None, among=among, **_taking()))
+                limited = self._run(limits.claim(queue.name, among=among, **_taking()))
                 jobs += limited.jobs
         return jobs
 
@@ -337,7 +337,7 @@ class AsyncQueueTester(_Tester):
         among = [job.id for job in mine]
         for queue in await self._run(limits.queues_at_work(queues)):
             if queue.limited:
-                limited = await self._run(limits.claim(queue.name, None, among=among, **_taking()))
+                limited = await self._run(limits.claim(queue.name, among=among, **_taking()))
                 jobs += limited.jobs
         return jobs
 

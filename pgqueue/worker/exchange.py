@@ -29,7 +29,6 @@ RATE_WAIT = 0.02  # nothing is lost meanwhile: tokens gather while jobs wait
 MANY = 100  # jobs; for fewer the wait for the commit is most of a statement, and many can wait together
 REST = 0.005
 VISIT_FOR = 0.25  # seconds that a pass goes on with further queues under limits
-MOST_KEYS = 100
 WHILE_BEHIND = 0.05
 CUT_SHORT = (
     "a look for jobs was cut short after %.1f s, the next go over less: an old transaction or a replication"
@@ -66,7 +65,6 @@ class Exchange(Service):
         self._learned = learned
         self._known, self._processes, self._only = known, processes, only
         self._turns, self._expected = turns, 0
-        self._keys: dict[str, str | None] = {}
         self._turn = 0
         self._wait = self._poll
         self._lanes, self._crowd = Lanes(), Crowd()
@@ -166,8 +164,6 @@ class Exchange(Service):
         if without:
             queues = [queue for queue in queues if queue not in self._processes.queues]
         self._took, self._wait = 0.0, self._poll
-        if len(self._keys) > 2 * len(queues) + MOST_KEYS:
-            self._keys = {queue: self._keys.get(queue) for queue in queues}
         if not queues:
             return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))
         claimed: list[ClaimedJob] = []
@@ -204,8 +200,7 @@ class Exchange(Service):
         return self._sweep if sweep else self._go_on
 
     async def _take_limited(self, queue: str, taking: Taking) -> list[ClaimedJob]:
-        found = await self._database.run(limits.claim(queue, self._keys.get(queue), **taking))
-        self._keys[queue] = found.last_key
+        found = await self._database.run(limits.claim(queue, **taking))
         if found.wait is not None:
             self._wait = min(self._wait, max(found.wait, RATE_WAIT))
         return found.jobs

@@ -24,6 +24,8 @@ LONGEST_RESCUE_INTERVAL = 10.0
 LEAST_STRETCH = 10_000  # ids
 PRUNE_INTERVAL = 30.0
 EXPIRE_INTERVAL = 5.0
+KEY_EVERY = 0.25
+KEY_LOOK_EVERY = 5.0
 PAUSE_BETWEEN_BATCHES = 0.05
 SMALLEST_BATCH = 10
 
@@ -123,6 +125,34 @@ class Expirer(Service):
         self._settle(expired)
         more = len(expired) == BATCH or len(parts) != 1
         return 0.0 if more else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
+
+
+class Keyer(Service):
+    """Gives jobs the key that their task's limits go by, where they were enqueued without: before the task had limits."""
+
+    name: ClassVar[str] = "keyer"
+
+    def __init__(self, *, database: Database, keyed: Callable[[], None]) -> None:
+        super().__init__()
+        self._database, self._keyed = database, keyed
+        self._refusals = Refusals("job %d cannot be given the key of its limits", self.log)
+
+    async def run_once(self) -> float:
+        found = await self._database.run(limits.keying())
+        if not found.any:
+            return KEY_LOOK_EVERY
+        begun = time.monotonic()
+        parts = await self._refusals.run(
+            self._database,
+            partial(limits.key_jobs, limit=BATCH),
+            partial(limits.to_key, limit=BATCH),
+        )
+        if any(parts):
+            self._keyed()
+            return 0.0
+        # It has gone over all that is pending.
+        rest = (time.monotonic() - begun) / SLOW_SHARE
+        return max(rest, KEY_EVERY if found.by_hand else KEY_LOOK_EVERY)
 
 
 class Pruner(Service):

@@ -255,9 +255,8 @@ class SuspectExchange(Exchange):
         if queue is None:
             jobs = await self._database.run(quarantine.claim_suspects(self._queues, **taking))
         else:
-            claim = limits.claim(queue, self._keys.get(queue), suspects=True, **taking)
-            found = await self._database.run(claim)
-            self._keys[queue], jobs = found.last_key, found.jobs
+            found = await self._database.run(limits.claim(queue, suspects=True, **taking))
+            jobs = found.jobs
         if jobs and not self._clear:
             try:
                 held = [(job.id, job.claim_id) for job in jobs]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pgqueue.app import App
 from pgqueue.config import Settings
-from pgqueue.limits import Limits
 from pgqueue.operations import limits
-from pgqueue.operations.limits import QueueAtWork
-from pgqueue.queues import QueueSettings
+from pgqueue.operations.limits import Declared, QueueAtWork
 from pgqueue.worker.database import LOCK_NOT_AVAILABLE, Database, StatementRefused
 from pgqueue.worker.service import Service
 
 LOOK_EVERY = 1.0
+REVIEW_EVERY = 10.0
 # A look of more than LONG seconds takes at most this share of the time.
 LONG, SHARE, LONGEST = 0.1, 0.1, 30.0
 
@@ -29,14 +28,14 @@ class Queues(Service):
         self,
         *,
         database: Database,
-        tasks: Mapping[str, Limits],
-        queues: Mapping[str, QueueSettings],
+        declared: Declared,
         delete: bool,
         longest: float | None,
     ) -> None:
         super().__init__()
         self._database = database
-        self._declared = (tasks, queues) if tasks or queues else None
+        self.declared = declared
+        self._starting, self._declare_at = True, 0.0
         self._delete, self._longest = delete, longest
         self._known: dict[str, QueueAtWork] = {}
         self._look_at = 0.0
@@ -46,23 +45,25 @@ class Queues(Service):
         """With what the code of an app declares, and what the settings say of queues of which nothing is said."""
         return cls(
             database=database,
-            tasks=app.task_limits,
-            queues=app.queue_settings,
+            declared=app.settings_declared(),
             delete=settings.keep_succeeded == 0,
             longest=settings.default_timeout,
         )
 
     async def run_once(self) -> float:
-        await self.declare()
+        if time.monotonic() >= self._declare_at:
+            await self.declare()
         await self.look()
         return max(LOOK_EVERY, self._look_at - time.monotonic())
 
     async def declare(self) -> None:
-        """Write what the code declares, once. Until another session lets go of its rows, what they say holds."""
-        if self._declared is None:
-            return
+        """Write what the code declares, and now and then see whether another's declaration has ended.
+
+        Until another session lets go of its rows, what they say holds.
+        """
+        declare = limits.declare(self.declared, starting=self._starting)
         try:
-            names = await self._database.run(limits.declare(*self._declared))
+            names = await self._database.run(declare)
         except StatementRefused as refused:
             if refused.state != LOCK_NOT_AVAILABLE:
                 raise
@@ -70,7 +71,8 @@ class Queues(Service):
                 self.log.warning("another session has locked rows of the settings of queues and tasks: those of"
                                  " the code are written when it lets go of them")  # fmt: skip
             return
-        self._declared = None
+        self._starting = False
+        self._declare_at = time.monotonic() + REVIEW_EVERY * random.uniform(0.8, 1.2)
         for name in names:
             self.log.info("%s: its settings are those of the code now", name)
 

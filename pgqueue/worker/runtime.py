@@ -246,6 +246,7 @@ class Runtime:
                 queues=names,
                 tasks=sorted(self.app.names()),
                 declares=self.app.schedule_names,
+                limits=self.known.declared.as_json(),
                 lease=self.settings.lease,
                 state="stopping" if self.shutdown.ending else "running",
                 forget=FORGET_WORKERS,

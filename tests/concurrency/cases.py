@@ -144,6 +144,13 @@ def _limited(stage: Stage, these: Jobs) -> None:
     )
 
 
+def _without_keys(stage: Stage, these: Jobs) -> None:
+    stage.looker.execute("update pgqueue.jobs set task = queue where queue = %s", (these.queue,))
+    stage.looker.execute(
+        "insert into pgqueue.tasks (name, keyed) values (%s, true)", (these.queue,)
+    )
+
+
 def _suspected(stage: Stage, these: Jobs, together: int = 1000) -> None:
     stage.looker.execute(
         "update pgqueue.jobs set quarantine = %s where queue = %s", (together, these.queue)
@@ -312,16 +319,17 @@ CLAIMS = [
     Case("trade nothing, claim and delete", "trade_and_delete", "pending",
          one(lambda j: claims.trade([], _lanes(j), delete=True, **_taking()))),
     Case("claim under limits", "claim_limited", "pending",
-         one(lambda j: limits.claim(j.queue, None, **_taking())), make=_limited),
+         one(lambda j: limits.claim(j.queue, **_taking())), make=_limited),
     Case("claim suspects", "claim_suspects", "pending",
          one(lambda j: quarantine.claim_suspects([j.queue], **_taking())), make=_suspected),
     Case("claim suspects under limits", "claim_limited", "pending",
-         one(lambda j: limits.claim(j.queue, None, suspects=True, **_taking())), make=_limited_suspects),
+         one(lambda j: limits.claim(j.queue, suspects=True, **_taking())), make=_limited_suspects),
 ]  # fmt: skip
 MAINTENANCE = [
     Case("hold keys again", "hold_again", "pending", one(lambda j: claims.hold_again(j.ids)), make=_given_back),
     Case("rescue", "rescue", "lapsed",
          one(lambda j: maintenance.rescue(max_crashes=3, after=j.ids[0] - 1, until=j.ids[-1]))),
+    Case("give keys", "key_jobs", "pending", one(lambda j: limits.key_jobs()), make=_without_keys),
     Case("expire", "expire", "late", one(lambda j: maintenance.expire())),
     Case("prune", "prune", "succeeded", one(lambda j: maintenance.prune(Status.SUCCEEDED, age=DAY)), deletes=True),
     Case("prune dead ones", "prune", "dead", one(lambda j: maintenance.prune(Status.DEAD, age=DAY)), deletes=True),

@@ -218,7 +218,7 @@ def test_jobs_that_the_test_changes_are_its_own(
     conn.execute("update pgqueue.jobs set status = 'running'")
     conn.execute("update pgqueue.jobs set status = 'dead', finished_at = now()")
     with psycopg.connect(dsn) as mine, QueueTester(app, mine) as pgq:
-        app.client.retry([dead.id], on=mine)
+        app.client.retry(dead.id, on=mine)
         pgq.drain()
         mine.rollback()
     assert ran == ["brought back"]

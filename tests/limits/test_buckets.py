@@ -16,7 +16,7 @@ TAKING: Any = {"limit": 10, "worker_id": uuid4(), "lease": 60.0}
 
 
 def claim(app: App) -> int:
-    operation = limits.claim("default", None, claim_id=uuid4(), **TAKING)
+    operation = limits.claim("default", claim_id=uuid4(), **TAKING)
     return len(app.client._run(operation, None).jobs)
 
 

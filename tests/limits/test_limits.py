@@ -21,20 +21,19 @@ from tests.support import drain, eventually_async, make_due, statuses, working
 
 
 class Claimer:
-    """Claims as a worker does, and remembers where it was."""
+    """Claims as a worker does."""
 
     def __init__(self, app: App, conn: psycopg.Connection) -> None:
         self.conn = conn
-        self.after: str | None = None
         self.wait: float | None = None
-        perform(conn, limits.declare(app.task_limits, app.queue_settings))
+        perform(conn, limits.declare(app.settings_declared(), patience=0))
 
     def claim(self, limit: int, queue: str = "default") -> list[ClaimedJob]:
         taking: claims.Taking = {
             "limit": limit, "claim_id": uuid4(), "worker_id": uuid4(), "lease": 60.0,
         }  # fmt: skip
-        found = perform(self.conn, limits.claim(queue, self.after, **taking))
-        self.after, self.wait = found.last_key, found.wait
+        found = perform(self.conn, limits.claim(queue, **taking))
+        self.wait = found.wait
         return found.jobs
 
     def complete(self, jobs: Sequence[ClaimedJob]) -> None:

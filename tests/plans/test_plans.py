@@ -253,13 +253,13 @@ async def test_a_key_at_its_limit_costs_a_probe(dsn: str, conn: psycopg.Connecti
     fill(conn, 50_000, **PAST, limit_key="'t:0'")
     conn.execute("insert into pgqueue.tasks (name, max_running) values ('t', 1)")
     values = [uuid4(), uuid4()]
-    conn.execute("select pgqueue.claim_limited('default', 1000, %s, %s, 60, null)", values)
+    conn.execute("select pgqueue.claim_limited('default', 1000, %s, %s, 60)", values)
     assert conn.execute(
         "select count(*) from pgqueue.jobs where status = 'running'"
     ).fetchone() == (101,)
     row = conn.execute(
         "explain (analyze, buffers, format json)"
-        " select pgqueue.claim_limited('default', 1000, %s, %s, 60, null)", values
+        " select pgqueue.claim_limited('default', 1000, %s, %s, 60)", values
     ).fetchone()  # fmt: skip
     assert row is not None
     # A look at the 101 jobs that run, and two probes of the key that has more.

@@ -26,22 +26,15 @@ async def test_declared_in_code_and_changed_at_run_time(app: App, conn: psycopg.
         "max_running": 3, "max_pending": 20, "keep_succeeded": FOREVER, "max_retries": 4,
     }  # fmt: skip
     app.queue("mail", limit=3, max_pending=11)
+    conn.execute("update pgqueue.queues set declared_at = declared_at - interval '1 min'")
     await drain(app)
     [row] = app.client.queues()
-    assert row.settings.as_dict() == {"max_running": 3, "max_pending": 11}
-
-
-async def test_what_an_earlier_version_declared_is_not_declared_again(
-    app: App, conn: psycopg.Connection
-) -> None:
-    """It wrote nulls for what was not set; changes by hand since then stay."""
-    conn.execute(
-        "insert into pgqueue.queues (name, max_running, declared) values ('mail', 9,"
-        ' \'{"name": "mail", "max_running": 3, "rate": null, "burst": null}\')'
-    )
-    app.queue("mail", limit=3)
-    await drain(app)
-    assert app.client.queues()[0].settings.max_running == 9
+    assert row.settings.as_dict() == {
+        "max_running": 3,
+        "max_pending": 11,
+        "keep_succeeded": FOREVER,
+    }
+    assert set(row.by_hand) == {"keep_succeeded"}
 
 
 def test_all_queues_can_only_be_paused(conn: psycopg.Connection) -> None:

@@ -77,24 +77,6 @@ async def test_a_worker_keeps_no_names_of_others(
     assert len(caplog.records) < 100
 
 
-async def test_the_last_keys_of_queues_are_forgotten_when_no_queue_has_limits_any_more(
-    app: App, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exchange, "MOST_KEYS", 0)
-
-    @app.task(name="known")
-    async def known() -> None: ...
-
-    conn.execute(
-        "select pgqueue.enqueue('known', queue => 'q' || n, limit_key => 'k') from generate_series(1, 30) n"
-    )
-    done = "select every(status = 'succeeded') from pgqueue.jobs"
-    async with working(app) as worker:
-        await eventually_async(lambda: conn.execute(done).fetchone() == (True,))
-        await eventually_async(lambda: not worker.known.limited(None))
-        await eventually_async(lambda: not any(each._keys for each in worker.exchanges))
-
-
 def test_a_producer_keeps_no_names_of_queues(app: App, conn: psycopg.Connection) -> None:
     @app.task(name="known")
     async def known() -> None: ...

@@ -31,7 +31,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "fail": WORKER, "release": WORKER, "hold_again": WORKER, "heartbeat": WORKER, "complete_job": WORKER,
     "rescue": WORKER, "prune": WORKER | OPERATOR, "worker_seen": WORKER, "worker_gone": WORKER, "schema_id": WORKER,
     "queues_at_work": WORKER, "look_at_queues": PRODUCERS | OPERATOR, "set_queue": WORKER | OPERATOR, "list_queues": PRODUCERS | READERS, "claim_limited": WORKER, "prune_buckets": WORKER,
-    "suspect_due": WORKER | OPERATOR, "claim_suspects": WORKER, "end_isolation": WORKER, "declare_limits": WORKER | OPERATOR,
+    "suspect_due": WORKER | OPERATOR, "claim_suspects": WORKER, "end_isolation": WORKER, "declare_limits": WORKER | OPERATOR, "key_jobs": WORKER, "jobs_to_key": WORKER, "limits_by_hand": WORKER | READERS,
     "limit_queue": WORKER | OPERATOR, "limit_task": WORKER | OPERATOR, "list_limits": WORKER | READERS,
     "get_ends": PRODUCERS | OPERATOR, "complete_with": WORKER, "add_results": WORKER, "recorded": WORKER, "note_progress": WORKER,
     "get_attempts": WORKER | OPERATOR, "get_job": WORKER | OPERATOR, "list_jobs": WORKER | OPERATOR,
@@ -81,7 +81,7 @@ VALUES: dict[str, Any] = {
     "statuses": ["dead"], "without": ["x"], "not_ids": [1], "only_ids": [1], "own": ["x"], "declares": ["x"], "patience": 10.0,
     "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "most_args": 9, "most_page": 9, "most_error": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
-    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "declared": '[{"name": "q", "max_pending": 9}]', "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
+    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "starting": True, "settings": '{"task": {}, "queue": {"q": {"max_pending": 9}}}', "declared": '[{"name": "q", "max_pending": 9}]', "limits": None, "expires": 60.0, "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 
 

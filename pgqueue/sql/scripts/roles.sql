@@ -93,22 +93,22 @@ grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
 grant select, insert, delete, update (tasks, schedules, seen_at, live_until, state, held_jobs, held_until)
     on pgqueue.workers to pgqueue_worker;
 grant select on pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
-grant insert (schedule, tick) on pgqueue.jobs to pgqueue_worker;
-grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap,
+grant insert (schedule, tick, expires_at, limit_key), update (limit_key) on pgqueue.jobs to pgqueue_worker;
+grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, expires, catch_up, overlap,
                       declaration, source, declared_at),
-      update (expression, tz, task, args, queue, priority, max_retries, backoff, catch_up, overlap, declaration,
+      update (expression, tz, task, args, queue, priority, max_retries, backoff, expires, catch_up, overlap, declaration,
               replaced, source, declared_at, updated_at, last_tick, next_tick, error, skipped, recent_job_ids, paused_at,
               pause_reason, undeclared_at, kept)
     on pgqueue.schedules to pgqueue_worker;
 grant insert (name, max_running, rate, burst, max_pending, keep_succeeded, keep_dead, keep_cancelled, priority,
-              max_retries, backoff, expires, timeout, declared),
+              max_retries, backoff, expires, timeout, declared, declared_at),
       update (max_running, rate, burst, max_pending, keep_succeeded, keep_dead, keep_cancelled, priority,
-              max_retries, backoff, expires, timeout, declared)
+              max_retries, backoff, expires, timeout, declared, declared_at)
     on pgqueue.queues to pgqueue_worker;
 -- Checks of the tables queues and tasks call them.
 grant execute on function pgqueue.is_backoff(jsonb), pgqueue.is_weights(jsonb) to pgqueue_worker, pgqueue_operator;
-grant insert (name, max_running, rate, burst, ordered, weights, declared),
-      update (max_running, rate, burst, ordered, weights, declared) on pgqueue.tasks to pgqueue_worker;
+grant insert (name, max_running, rate, burst, ordered, weights, keyed, per, per_default, options, declared, declared_at),
+      update (max_running, rate, burst, ordered, weights, keyed, per, per_default, options, declared, declared_at) on pgqueue.tasks to pgqueue_worker;
 grant select, delete on pgqueue.workflows, pgqueue.workflow_jobs, pgqueue.dependencies to pgqueue_worker;
 grant update (watched) on pgqueue.workflows, pgqueue.workflow_jobs to pgqueue_worker;
 grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_worker;
@@ -118,7 +118,8 @@ grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
-grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, text, boolean, text[], bigint[]) to pgqueue_worker;
+grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[]), pgqueue.own_key(text, jsonb),
+    pgqueue.scheduled_jobs(text[]) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.schema_id(),
     pgqueue.hold_again(bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.find_jobs(text[], text, text, text, float8),
@@ -145,7 +146,7 @@ grant select on pgqueue.dead_jobs to pgqueue_operator;
 grant select (name, task, args), update (args) on pgqueue.schedules to pgqueue_operator;
 grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_operator;
 grant execute on function
-    pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text),
+    pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text, interval),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
     pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.retry_members(bigint[], jsonb), pgqueue.cancel_workflow(bigint),
     pgqueue.retry_workflow(bigint), pgqueue.settle(bigint[], bigint[], bigint[]) to pgqueue_operator;
