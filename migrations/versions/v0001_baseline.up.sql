@@ -2244,8 +2244,9 @@ as $$
              and (latest_jobs.error is null or strpos(lower(left(j.last_error, 10000)), lower(latest_jobs.error)) > 0)
              and (latest_jobs.since is null
                   or j.finished_at >= statement_timestamp() - make_interval(secs => latest_jobs.since))
-           order by j.finished_at desc, j.id desc
-           limit latest_jobs.most)
+           -- As the index has them, and all of one time: sorted by id below. A sort here would read all, where statistics are old.
+           order by j.finished_at desc
+           fetch first (latest_jobs.most) rows with ties)
          union all
          -- Rows from SQL may have no time.
          (select j.id, timestamptz '-infinity' from pgqueue.jobs j
