@@ -151,7 +151,7 @@ def parse(expression: str, tz: str = "UTC") -> Ticks:
     if fields.startswith("@"):
         raise ConfigError(f"cron {text!r}: there is no {text}; there are {', '.join(ALIASES)}")
     _check(fields)
-    return Fields(fields, zone)
+    return Fields(_for_cronsim(fields), zone)
 
 
 def every(interval: Duration) -> str:
@@ -183,6 +183,30 @@ def _check(text: str) -> None:
         except (CronSimError, ValueError, AssertionError, TypeError, IndexError):
             raise ConfigError(f"cron {text!r}: the {name} {part!r} is not usable") from None
     _next(text, SAMPLE)
+
+
+def _for_cronsim(text: str) -> str:
+    """The same fields, but ranges of a single value without their step.
+
+    cronsim 2.8 reads ``5-5/1`` as ``5/1``, which goes on to the end of the field.
+    """
+    parts = text.split()
+    offset = len(FIELDS) - len(parts)
+    return " ".join(
+        ",".join(_without_idle_step(term, i + offset) for term in part.split(","))
+        for i, part in enumerate(parts)
+    )
+
+
+def _without_idle_step(term: str, field: int) -> str:
+    values, slash, _ = term.partition("/")
+    if not slash or "-" not in values:
+        return term
+    alone = ["*"] * len(FIELDS)
+    alone[field] = values
+    sim = CronSim(" ".join(alone), SAMPLE)
+    fields = (sim.seconds, sim.minutes, sim.hours, sim.days, sim.months, sim.weekdays)
+    return term if len(fields[field]) > 1 else values
 
 
 def _next(text: str, naive: datetime) -> datetime:

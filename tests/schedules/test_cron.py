@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
+from itertools import takewhile
 
 import pytest
 from cronsim import CronSim
@@ -201,6 +202,77 @@ def test_ticks_go_forward_and_agree(
     assert ticks.latest(start, found[3], 2) == found[2:]
     assert ticks.latest(found[0], found[3], 100) == found[1:]
     assert ticks.latest(found[0], found[0], 1) == []
+
+
+LIMITS = {"second": (0, 59), "minute": (0, 59), "hour": (0, 23), "day-of-month": (1, 31), "month": (1, 12),
+          "day-of-week": (0, 7)}  # fmt: skip
+NAMES = {"month": ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+         "day-of-week": ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]}  # fmt: skip
+Term = tuple[str, frozenset[int]]
+
+
+@st.composite
+def terms(draw: st.DrawFn, field: str) -> Term:
+    """A term of a field, and the values that it stands for."""
+    low, high = LIMITS[field]
+    start, end = sorted((draw(st.integers(low, high)), draw(st.integers(low, high))))
+    end = draw(st.sampled_from([start, end]))
+    step = draw(st.integers(1, high + 1))
+
+    def said(value: int) -> str:
+        names = NAMES.get(field, [])
+        named = value - low < len(names) and draw(st.booleans())
+        return names[value - low] if named else draw(st.sampled_from([f"{value}", f"0{value}"]))
+
+    return draw(
+        st.sampled_from(
+            [
+                ("*", frozenset(range(low, high + 1))),
+                (f"*/{step}", frozenset(range(low, high + 1, step))),
+                (said(start), frozenset([start])),
+                (f"{said(start)}/{step}", frozenset(range(start, high + 1, step))),
+                (f"{said(start)}-{said(end)}", frozenset(range(start, end + 1))),
+                (f"{said(start)}-{said(end)}/{step}", frozenset(range(start, end + 1, step))),
+            ]
+        )
+    )
+
+
+UNIT = {"second": 0, "minute": 0, "hour": 0, "day-of-month": "*", "month": "*", "day-of-week": "*"}
+PERIOD = {"second": MINUTE, "minute": HOUR, "hour": DAY}
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(st.sampled_from([*LIMITS]).flatmap(
+    lambda field: st.tuples(st.just(field), st.lists(terms(field), min_size=1, max_size=3))))  # fmt: skip
+def test_every_term_is_what_it_says(case: tuple[str, list[Term]]) -> None:
+    field, found = case
+    text = " ".join(str(each) for each in {**UNIT, field: ",".join(t for t, _ in found)}.values())
+    values = frozenset().union(*(v for _, v in found))
+    end = START + PERIOD.get(field, 366 * DAY)
+    ticks = list(takewhile(lambda t: t < end, parse(text).after(START - timedelta(microseconds=1))))
+    if field == "day-of-week":
+        assert {tick.isoweekday() % 7 for tick in ticks} == {value % 7 for value in values}
+    else:
+        shown = {"day-of-month": "day"}.get(field, field)
+        assert {getattr(tick, shown) for tick in ticks} == values
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("5-5/1 * * * *", "5 * * * *"),
+        ("0 9-9/2 * * *", "0 9 * * *"),
+        ("0 0,9-9/2,12-14/2 * * *", "0 0,9,12,14 * * *"),
+        ("0 0 3-3/1 * *", "0 0 3 * *"),
+        ("0 0 1 feb-FEB/1 *", "0 0 1 2 *"),
+        ("0 0 1 2-feb/3 *", "0 0 1 2 *"),
+        ("0 0 * * mon-1/2", "0 0 * * 1"),
+        ("7-07/1 5-5/9 0 * * *", "7 5 0 * * *"),
+    ],
+)
+def test_a_range_of_one_value_with_a_step_is_that_value(text: str, same: str) -> None:
+    assert upcoming(parse(text), START, 50) == upcoming(parse(same), START, 50)
 
 
 def test_latest_of_a_long_absence_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
