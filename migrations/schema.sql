@@ -34,6 +34,12 @@ begin
 end $$;
 comment on function pgqueue.notify is 'Wakes the workers of a queue, unless the server has no room for notifications';
 
+create function pgqueue.readable(instant timestamptz) returns timestamptz
+    language sql immutable parallel safe
+    return least(greatest(instant, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00');
+comment on function pgqueue.readable is
+    'The time itself, or the nearest that clients can read: rows from SQL may hold infinity and years without a date in Python';
+
 create function pgqueue.is_backoff(policy jsonb) returns boolean
     language sql immutable parallel safe
     set search_path = pg_catalog, pg_temp
@@ -209,6 +215,9 @@ create index jobs_keyed on pgqueue.jobs
     where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
 create index jobs_ordered on pgqueue.jobs (queue, (case when status = 'pending' then limit_key || '' end), id)
     where limit_key is not null and (case when status = 'pending' then limit_key end) is not null;
+-- For overlap="skip": the runs of a schedule that have not ended. By an expression, as the indexes above.
+create index jobs_of_schedules on pgqueue.jobs ((case when status in ('blocked', 'pending', 'running') then schedule end))
+    where schedule is not null;
 
 -- Each statement that writes a row parses all check constraints of its table anew, and asks them for each row; claims and
 -- completions do not write these columns. A trigger is asked only where they are written.
@@ -464,6 +473,8 @@ begin
         when max_retries is null or max_retries not between 0 and 1000 then
             'max_retries must be from 0 to 1000, got ' || coalesce(max_retries::text, 'null')
         when not isfinite(run_at) then 'run_at must be a time, got ' || run_at::text
+        when run_at not between timestamptz '1900-01-01 00:00:00+00' and timestamptz '9000-01-01 00:00:00+00' then
+            'run_at must be from 1900-01-01 to 9000-01-01, got ' || run_at::text
         when delay not between interval '0' and interval '365 days' then
             'delay must be from 0 to 365 days, got ' || delay::text
         when not pgqueue.is_backoff(backoff) then
@@ -1198,7 +1209,7 @@ comment on column pgqueue.schedules.expression is 'Five cron fields, six with se
 comment on column pgqueue.schedules.tz is 'The time zone of the fields, of the IANA database';
 comment on column pgqueue.schedules.priority is 'Of its jobs, as are max_retries, backoff and expires; null: as their task or queue says';
 comment on column pgqueue.schedules.catch_up is 'Which ticks that nobody saw are made up for: none, latest, all (100 at most)';
-comment on column pgqueue.schedules.overlap is 'While the run before is pending or running: allow or skip the next';
+comment on column pgqueue.schedules.overlap is 'While a run waits or is running, of a tick or by hand: allow or skip the next';
 comment on column pgqueue.schedules.pause_reason is
     'hand (also null): somebody paused it; undeclared: a worker did, because no live worker declares it, and one that does resumes it';
 comment on column pgqueue.schedules.undeclared_at is
@@ -1209,7 +1220,7 @@ comment on column pgqueue.schedules.last_tick is 'Ticks up to here are dealt wit
 comment on column pgqueue.schedules.next_tick is 'When a worker looks at it again; -infinity: at once';
 comment on column pgqueue.schedules.error is 'Why it does not tick: workers cannot read the expression or time zone';
 comment on column pgqueue.schedules.recent_job_ids is 'The latest 50 runs, newest first';
-comment on column pgqueue.schedules.skipped is 'Ticks without a job because the run before had not ended';
+comment on column pgqueue.schedules.skipped is 'Ticks without a job because a run had not ended';
 comment on column pgqueue.schedules.source is 'code: declared by an app, which may change it; hand: added or changed at run time';
 comment on column pgqueue.schedules.declaration is 'Digest of what the code declares';
 comment on column pgqueue.schedules.replaced is 'Digest of the declaration before, which an older version would write again';
@@ -1220,8 +1231,9 @@ create function pgqueue.schedule_changed() returns trigger
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- The new times count from now on: none before is missed.
-    new.last_tick := greatest(old.last_tick, clock_timestamp());
+    -- The new times count from now on: none before is missed. What is no time of ours does not count.
+    new.last_tick := greatest(case when old.last_tick = pgqueue.readable(old.last_tick) then old.last_tick end,
+                              clock_timestamp());
     new.next_tick := '-infinity';
     new.error := null;
     return new;

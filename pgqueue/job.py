@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -16,6 +16,8 @@ from pgqueue.reference import filled, may_refer, names_in
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 MOST_RETRIES = 1000
+# Later ones, and what is reckoned from them, are dates that not every client can read.
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 PRIORITY = 0
 MAX_RETRIES = 10
 
@@ -238,11 +240,15 @@ def check_priority(value: int) -> int:
 
 
 def check_run_at(value: datetime) -> datetime:
-    """Return the time, or raise ConfigError unless it has a time zone."""
+    """Return the time, or raise ConfigError unless it has a time zone and is from 1900 to 9000."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise ConfigError(
             f"run_at must be a datetime with a time zone, got {shown(value)}; for example"
             " datetime.now(timezone.utc) + timedelta(hours=1)"
+        )
+    if not EARLIEST <= value <= LATEST:
+        raise ConfigError(
+            f"run_at must be from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, got {value.isoformat()}"
         )
     return value
 

@@ -20,6 +20,8 @@ Overlap: TypeAlias = Literal["allow", "skip"]
 
 MOST_CAUGHT_UP = 100
 UNSEEN = timedelta(seconds=60)
+AHEAD = timedelta(days=1)
+START_OVER = "to start over, remove the schedule and add it again"
 
 
 class When(TypedDict, total=False):
@@ -134,24 +136,32 @@ class ScheduleRun:
 
 @dataclass(frozen=True, slots=True)
 class DueSchedule:
-    """What a worker sees of a schedule that is due."""
+    """What a worker sees of a schedule that is due.
+
+    ``last_tick``: None if the row holds no time that can be read; ``last_job_id``: its latest run.
+    """
 
     name: str
     expression: str
     tz: str
     catch_up: CatchUp
     overlap: Overlap
-    last_tick: datetime
+    last_tick: datetime | None
+    last_job_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """What a worker makes of it: the ticks that get a job, and how far that goes."""
+    """What a worker makes of it: the ticks that get a job, and how far that goes.
+
+    ``seen`` and ``last_job_id``: what it saw; if the row says otherwise by then, nothing happens.
+    """
 
     name: str
-    seen: datetime
+    seen: datetime | None
+    last_job_id: int | None
     ticks: list[datetime]
-    last_tick: datetime
+    last_tick: datetime | None
     next_tick: datetime
     error: str | None = None
 
@@ -160,15 +170,28 @@ def fire(schedule: DueSchedule, now: datetime) -> Firing:
     """Decide which ticks up to now get a job, and when the schedule is due again.
 
     Raises:
-        ConfigError: the expression or the time zone cannot be read.
+        ConfigError: the expression, the time zone or the last tick cannot be read.
     """
-    ticks = cron.parse(schedule.expression, schedule.tz)
+    ticks, last_tick = cron.parse(schedule.expression, schedule.tz), schedule.last_tick
+    if last_tick is None:
+        raise ConfigError(f"its last_tick in pgqueue.schedules is no usable time: {START_OVER}")
     several = schedule.catch_up == "all" and schedule.overlap == "allow"
-    passed = ticks.latest(schedule.last_tick, now, MOST_CAUGHT_UP if several else 1)
-    upto = passed[-1] if passed else schedule.last_tick
+    passed = ticks.latest(last_tick, now, MOST_CAUGHT_UP if several else 1)
+    upto = passed[-1] if passed else last_tick
     if schedule.catch_up == "none":
         passed = [tick for tick in passed if now - tick <= UNSEEN]
-    return Firing(schedule.name, schedule.last_tick, passed, upto, ticks.next_after(max(now, upto)))
+    next_tick = ticks.next_after(max(now, upto))
+    return Firing(schedule.name, last_tick, schedule.last_job_id, passed, upto, next_tick)
+
+
+def ahead(schedule: DueSchedule, now: datetime) -> str | None:
+    """Why a schedule waits for the clock, if it does: ticks never go back."""
+    if schedule.last_tick is None or schedule.last_tick <= now + AHEAD:
+        return None
+    return (
+        f"its last tick, {schedule.last_tick:%Y-%m-%d %H:%M %Z}, is ahead of the database's clock, and ticks"
+        f" only go forward: it waits until then, or {START_OVER}"
+    )
 
 
 def checked_job(job: NewJob) -> NewJob:

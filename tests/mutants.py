@@ -68,7 +68,10 @@ def _claims(statement: str, *changes: tuple[str, str]) -> list[Mutant]:
 
 MUTANTS = [
     *[Mutant("pgqueue/sql/schedules.sql", "fire_schedules", old, new) for old, new in (
-        ("s.last_tick = w.seen and ", ""), (" and s.paused_at is null", ""),
+        (" is not distinct from w.seen", " is not null"), ("and s.recent_job_ids[1] is not distinct from w.last_job_id", ""),
+        (" or s.next_tick > now() + interval '100 years'", ""), ("'blocked', 'pending', 'running'", "'pending', 'running'"),
+        ("s.overlap = 'skip' and (", "("),
+        ("case when s.last_tick = pgqueue.readable(s.last_tick) then s.last_tick end", "s.last_tick"), (" and s.paused_at is null", ""),
         ("t.tick > c.seen and ", ""), (" and t.tick <= clock_timestamp()", ""),
         ("greatest(s.last_tick, c.last_tick)", "c.last_tick"), ("where not c.busy", "where true"),
         ("for no key update of s skip locked", ""))],

@@ -7,7 +7,7 @@ drop table
     pgqueue.schedules, pgqueue.turns, pgqueue.buckets, pgqueue.identity, pgqueue.workers, pgqueue.tasks, pgqueue.queues, pgqueue.attempts,
     pgqueue.jobs;
 drop function
-    pgqueue.schema_version, pgqueue.channel, pgqueue.notify, pgqueue.is_backoff, pgqueue.is_weights, pgqueue.backoff, pgqueue.held_key, pgqueue.key_of, pgqueue.key_text, pgqueue.own_key, pgqueue.scheduled_jobs, pgqueue.refuse_name, pgqueue.schema_id, pgqueue.room,
+    pgqueue.schema_version, pgqueue.channel, pgqueue.notify, pgqueue.readable, pgqueue.is_backoff, pgqueue.is_weights, pgqueue.backoff, pgqueue.held_key, pgqueue.key_of, pgqueue.key_text, pgqueue.own_key, pgqueue.scheduled_jobs, pgqueue.refuse_name, pgqueue.schema_id, pgqueue.room,
     pgqueue.with_defaults, pgqueue.wrong_with, pgqueue.add_job, pgqueue.enqueue, pgqueue.add_jobs,
     pgqueue.enqueue_jobs, pgqueue.complete_job, pgqueue.retry_keyed, pgqueue.hold_again, pgqueue.tokens, pgqueue.any_due, pgqueue.lowest_due, pgqueue.claim_limited,
     pgqueue.schedule_changed, pgqueue.add_schedule, pgqueue.remove_schedule, pgqueue.pause_schedule,

@@ -88,8 +88,10 @@ def _next(schedule: Schedule) -> Text:
         return Text(f"paused {ago(schedule.paused_at)}{why}")
     try:
         runs = schedule.next_runs(2)
-    except ConfigError as error:
+    except (ConfigError, ArithmeticError) as error:
         return Text(one_line(f"never: {error}"))
+    if schedule.error is not None:
+        return Text(one_line(f"never: {schedule.error}"))
     return Text("\n".join(one_line(f"{run:%a %Y-%m-%d %H:%M:%S %Z}") for run in runs))
 
 

@@ -60,9 +60,9 @@ def look(*, limit: int) -> Operation[Look]:
 
 
 def _look(rows: Sequence[Row]) -> Look:
-    due = [DueSchedule(*row[:6]) for row in rows if row[7] <= 0]
-    ahead = [row[7] for row in rows if row[7] > 0]
-    return Look(due, rows[0][6] if rows else None, min(ahead, default=None))
+    due = [DueSchedule(*row[:7]) for row in rows if row[8] <= 0]
+    ahead = [row[8] for row in rows if row[8] > 0]
+    return Look(due, rows[0][7] if rows else None, min(ahead, default=None))
 
 
 def fire(firings: Sequence[Firing]) -> Operation[dict[str, int]]:
@@ -70,6 +70,7 @@ def fire(firings: Sequence[Firing]) -> Operation[dict[str, int]]:
     values = {
         "names": [f.name for f in firings],
         "seen": [f.seen for f in firings],
+        "last_job_ids": [f.last_job_id for f in firings],
         "last_ticks": [f.last_tick for f in firings],
         "next_ticks": [f.next_tick for f in firings],
         "errors": [f.error for f in firings],

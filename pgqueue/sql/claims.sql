@@ -44,7 +44,7 @@ update pgqueue.jobs j
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
           j.crashes, greatest(j.run_at, timestamptz 'epoch'),
-          j.workflow_id, j.tick, date_part('epoch', j.created_at)
+          j.workflow_id, pgqueue.readable(j.tick), date_part('epoch', j.created_at)
 
 -- part: ended
 -- The finished jobs, in the order in which all statements lock rows; the worker's settings leave only nested loops, which
@@ -187,7 +187,7 @@ with recursive name(queue) as (
 select found.*
   from name
  cross join lateral (
-     select j.queue, j.priority, j.run_at, j.id from pgqueue.jobs j
+     select j.queue, j.priority, pgqueue.readable(j.run_at), j.id from pgqueue.jobs j
       where j.queue = name.queue and j.status = 'succeeded'
         and j.status in ('succeeded', 'dead', 'cancelled')
       order by j.finished_at desc limit 1) found
@@ -239,7 +239,7 @@ update pgqueue.jobs j
 returning t.done, j.id, case when not t.done then j.task end, case when not t.done then left(j.args::text, 2097153) end,
           case when not t.done then j.queue end, j.priority, j.attempt, j.max_retries, j.crashes,
           greatest(j.run_at, timestamptz 'epoch'),
-          j.workflow_id, j.tick, date_part('epoch', j.created_at)
+          j.workflow_id, pgqueue.readable(j.tick), date_part('epoch', j.created_at)
 
 -- name: trade_and_delete
 -- As trade, for keep_succeeded=0.
@@ -320,4 +320,4 @@ update pgqueue.jobs j
   from own
  where j.id = own.id
 returning j.id, j.status,
-          greatest(extract(epoch from j.run_at - clock_timestamp()), 0)::float8 as wait;
+          greatest(extract(epoch from pgqueue.readable(j.run_at) - clock_timestamp()), 0)::float8 as wait;

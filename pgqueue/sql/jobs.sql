@@ -59,10 +59,9 @@ select pgqueue.complete_job(:id::bigint, (:claim_id::text)::uuid)::text;
 
 -- part: job_columns
        j.id, j.task, j.queue, j.status, j.priority, j.attempt, j.max_retries, j.crashes,
-       -- psycopg reads no later date, and no infinity.
-       least(greatest(j.run_at, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') as run_at,
-       j.created_at, j.claimed_at, j.finished_at, j.lease_expires_at, j.run_seconds::float8,
-       j.expires_at, left(j.unique_key, 1000), shown.progress,
+       pgqueue.readable(j.run_at) as run_at, pgqueue.readable(j.created_at), pgqueue.readable(j.claimed_at),
+       pgqueue.readable(j.finished_at), pgqueue.readable(j.lease_expires_at), j.run_seconds::float8,
+       pgqueue.readable(j.expires_at), left(j.unique_key, 1000), shown.progress,
        j.workflow_id,
        j.worker_id::text, j.cancel_requested, left(j.last_error, :most_error::integer),
 -- include: waits
@@ -100,7 +99,7 @@ select j.id, j.status, left(j.result::text, 2097153) from pgqueue.jobs j where j
 -- The attempts of one job that did not succeed, the newest thousand, oldest first; of tracebacks and logs as many of the
 -- newest as fit into a few megabytes.
 select a.job_id, a.attempt, left(a.outcome, 200), left(a.error_type, 500), left(a.error, 10000),
-       case when a.sofar <= 4000000 then a.traceback end, a.started_at, a.ended_at, a.run_seconds::float8,
+       case when a.sofar <= 4000000 then a.traceback end, pgqueue.readable(a.started_at), pgqueue.readable(a.ended_at), a.run_seconds::float8,
        case when a.sofar <= 4000000 then a.log end, a.worker_id::text
   from (select l.job_id, l.attempt, l.outcome, l.error_type, l.error, l.traceback, l.started_at, l.ended_at, l.run_seconds,
                l.log, l.worker_id, l.id,
@@ -257,7 +256,9 @@ with chosen as materialized (
 ), changed as (
     update pgqueue.jobs j
        set queue = coalesce(:to_queue::text, j.queue), priority = coalesce(:to_priority::smallint, j.priority),
-           run_at = chosen.new_run_at, expires_at = j.expires_at + (chosen.new_run_at - j.run_at)
+           run_at = chosen.new_run_at,
+           expires_at = case when j.run_at = pgqueue.readable(j.run_at) and j.expires_at = pgqueue.readable(j.expires_at)
+                             then j.expires_at + (chosen.new_run_at - j.run_at) else j.expires_at end
       from chosen
      where j.id = chosen.id
     returning j.id, j.queue, j.run_at

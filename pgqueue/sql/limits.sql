@@ -200,7 +200,7 @@ delete from pgqueue.buckets b using full_ones f where b.name = f.name returning 
 -- Claim due jobs of a queue under limits. The first row has how long to wait.
 select c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_retries, c.crashes, c.run_at,
        (select j.workflow_id from pgqueue.jobs j where j.id = c.id),
-       (select j.tick from pgqueue.jobs j where j.id = c.id),
+       (select pgqueue.readable(j.tick) from pgqueue.jobs j where j.id = c.id),
        (select date_part('epoch', j.created_at) from pgqueue.jobs j where j.id = c.id)
   from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
                              :suspects::boolean, :only::text[], :among::bigint[])

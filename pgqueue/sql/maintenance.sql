@@ -134,7 +134,7 @@ select old.id from old;
 -- name: queue_stats
 -- The statistics of every queue, of more than a thousand those of the first.
 select s.queue, s.due, s.scheduled, s.running, s.succeeded, s.dead, s.cancelled,
-       s.oldest_due_at, s.lag_seconds, s.paused_at
+       s.oldest_due_at, s.lag_seconds, pgqueue.readable(s.paused_at)
   from pgqueue.queue_stats s
  order by s.queue
  limit 1000;
@@ -165,9 +165,9 @@ select resumed.name from resumed cross join woken;
 
 -- name: list_paused
 -- What is paused: queues (* is all) and tasks, the first thousand.
-select 'queue' as kind, q.name, q.paused_at from pgqueue.queues q where q.paused_at is not null
+select 'queue' as kind, q.name, pgqueue.readable(q.paused_at) from pgqueue.queues q where q.paused_at is not null
 union all
-select 'task', t.name, t.paused_at from pgqueue.tasks t where t.paused_at is not null
+select 'task', t.name, pgqueue.readable(t.paused_at) from pgqueue.tasks t where t.paused_at is not null
  order by 1, 2
  limit 1000;
 

@@ -47,7 +47,7 @@ update pgqueue.jobs j
   from pick
  where j.id = pick.id
 returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
-          j.crashes, greatest(j.run_at, timestamptz 'epoch'), j.workflow_id, j.tick,
+          j.crashes, greatest(j.run_at, timestamptz 'epoch'), j.workflow_id, pgqueue.readable(j.tick),
           date_part('epoch', j.created_at);
 
 -- name: end_isolation

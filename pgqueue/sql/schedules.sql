@@ -1,32 +1,53 @@
+-- part: seen
+s.name, s.expression, s.tz, s.catch_up, s.overlap, case when s.last_tick = pgqueue.readable(s.last_tick) then s.last_tick end,
+       s.recent_job_ids[1], now()
+
 -- name: look_at_schedules
--- The schedules that are due, and the first that is not: two probes of one index.
-(select s.name, s.expression, s.tz, s.catch_up, s.overlap, s.last_tick, now() as looked_at, 0::float8 as wait
+-- The schedules that are due, and the first that is not: three probes of one index. A time that no expression gives is
+-- none to wait for: next_tick may hold anything after an update by hand.
+(select
+-- include: seen
+       , 0::float8 as wait
    from pgqueue.schedules s
   where s.paused_at is null and s.next_tick <= now()
   order by s.next_tick
   limit :limit::integer)
 union all
-(select s.name, s.expression, s.tz, s.catch_up, s.overlap, s.last_tick, now(),
-        extract(epoch from s.next_tick - clock_timestamp())::float8
+(select
+-- include: seen
+       , 0
    from pgqueue.schedules s
-  where s.paused_at is null and s.next_tick > now()
+  where s.paused_at is null and s.next_tick > now() + interval '100 years'
+  order by s.next_tick
+  limit :limit::integer)
+union all
+(select
+-- include: seen
+       , extract(epoch from s.next_tick - clock_timestamp())::float8
+   from pgqueue.schedules s
+  where s.paused_at is null and s.next_tick > now() and s.next_tick <= now() + interval '100 years'
   order by s.next_tick
   limit 1);
 
 -- name: fire_schedules
--- Insert the jobs of ticks and move their schedules on, each only if nobody moved it since it was seen.
+-- Insert the jobs of ticks and move their schedules on, each only if nobody moved it, or ran it by hand, since it was
+-- seen: a run that was committed after this statement began is not among the jobs that it sees.
 with wanted as (
-    select * from unnest(:names::text[], :seen::timestamptz[], :last_ticks::timestamptz[], :next_ticks::timestamptz[],
-                         :errors::text[]) as w(name, seen, last_tick, next_tick, error)
+    select * from unnest(:names::text[], :seen::timestamptz[], :last_job_ids::bigint[], :last_ticks::timestamptz[],
+                         :next_ticks::timestamptz[], :errors::text[]) as w(name, seen, last_job_id, last_tick, next_tick, error)
 ), chosen as materialized (
     select s.name, s.last_tick as seen,
            w.last_tick, w.next_tick, w.error,
-           s.overlap = 'skip' and exists (
-               select from pgqueue.jobs j
-                where j.id = s.recent_job_ids[1] and j.status in ('pending', 'running')) as busy
+           s.overlap = 'skip' and (
+               select j.id from pgqueue.jobs j
+                where j.schedule is not null
+                  and (case when j.status in ('blocked', 'pending', 'running') then j.schedule end) = s.name
+                limit 1) is not null as busy
       from wanted w
       join pgqueue.schedules s on s.name = w.name
-     where s.last_tick = w.seen and s.next_tick <= clock_timestamp() and s.paused_at is null
+     where case when s.last_tick = pgqueue.readable(s.last_tick) then s.last_tick end is not distinct from w.seen
+       and s.recent_job_ids[1] is not distinct from w.last_job_id
+       and (s.next_tick <= clock_timestamp() or s.next_tick > now() + interval '100 years') and s.paused_at is null
      order by s.name
      for no key update of s skip locked
 ), ticked as materialized (
@@ -122,7 +143,7 @@ update pgqueue.schedules s
        pause_reason = case j.became when 'paused' then 'undeclared' when 'resumed' then null else s.pause_reason end
   from judged j
  where s.name = j.name
-returning s.name, j.became, s.undeclared_at;
+returning s.name, j.became, pgqueue.readable(s.undeclared_at);
 
 -- name: keep_schedules
 -- Let schedules of the code tick whether or not a live worker declares them, until one has.
@@ -137,15 +158,16 @@ returning s.name;
 -- name: list_schedules
 -- Schedules with their last run, by name.
 select v.name, v.expression, v.tz, v.task, v.queue, v.priority, v.max_retries, v.catch_up, v.overlap, v.source,
-       v.paused_at, v.pause_reason, v.undeclared_at, v.last_tick, v.next_tick, left(v.error, 1000), v.skipped, v.last_job_id, v.last_status, v.last_run_at,
-       v.created_at, v.updated_at, clock_timestamp()
+       pgqueue.readable(v.paused_at), v.pause_reason, pgqueue.readable(v.undeclared_at), pgqueue.readable(v.last_tick),
+       pgqueue.readable(v.next_tick), left(v.error, 1000), v.skipped, v.last_job_id, v.last_status,
+       pgqueue.readable(v.last_run_at), pgqueue.readable(v.created_at), pgqueue.readable(v.updated_at), clock_timestamp()
   from pgqueue.schedule_list v
  where :name::text is null or v.name = :name::text
  order by v.name;
 
 -- name: list_runs
 -- The runs of a schedule, newest first.
-select r.tick, r.job_id, r.status, r.attempt, r.created_at, r.finished_at, r.run_seconds::float8
+select pgqueue.readable(r.tick), r.job_id, r.status, r.attempt, pgqueue.readable(r.created_at), pgqueue.readable(r.finished_at), r.run_seconds::float8
   from pgqueue.schedule_runs r
  where r.schedule = :name::text
  order by r.job_id desc

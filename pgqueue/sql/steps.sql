@@ -4,7 +4,8 @@ select s.name, s.result::text from pgqueue.steps s where s.job_id = :id::bigint 
 
 -- name: list_steps
 -- What a job has done, sleeps or waits for, the latest thousand, in the order in which it began.
-select s.name, left(s.event, 200), s.event_id, s.wakes_at, s.started_at, s.finished_at
+select s.name, left(s.event, 200), s.event_id, pgqueue.readable(s.wakes_at), pgqueue.readable(s.started_at),
+       pgqueue.readable(s.finished_at)
   from (select l.* from pgqueue.steps l where l.job_id = :id::bigint order by l.started_at desc, l.name limit 1000) s
  order by s.started_at;
 

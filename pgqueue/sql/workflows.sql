@@ -45,7 +45,7 @@ select m.name, j.result::text
 
 -- name: list_workflows
 -- Workflows, newest first; a null filter matches all.
-select w.id, w.name, w.status, w.created_at, w.finished_at,
+select w.id, w.name, w.status, pgqueue.readable(w.created_at), pgqueue.readable(w.finished_at),
        w.jobs, w.blocked, w.pending, w.running, w.succeeded, w.dead, w.cancelled
   from pgqueue.workflow_list w
  where (:id::bigint is null or w.id = :id::bigint)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pgqueue.errors import ConfigError
 from pgqueue.operations import schedules
 from pgqueue.operations.schedules import Reviewed
-from pgqueue.schedule import DueSchedule, Firing, NewSchedule, fire
+from pgqueue.schedule import DueSchedule, Firing, NewSchedule, ahead, fire
 from pgqueue.worker.database import Database
 from pgqueue.worker.outage import Seldom
 from pgqueue.worker.service import Service
@@ -104,13 +104,15 @@ class Scheduler(Service):
 
     def _decide(self, schedule: DueSchedule, now: datetime) -> Firing:
         try:
-            return fire(schedule, now)
+            reason = ahead(schedule, now)
+            if reason is None:
+                return fire(schedule, now)
         except (ConfigError, ArithmeticError, ValueError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
-            if self._seldom_broken(schedule.name):
-                self.log.error("schedule %r does not tick: %s", schedule.name, reason)
-            seen = schedule.last_tick
-            return Firing(schedule.name, seen, [], seen, now + LOOK_AGAIN, reason)
+        if self._seldom_broken(schedule.name):
+            self.log.error("schedule %r does not tick: %s", schedule.name, reason)
+        seen = schedule.last_tick
+        return Firing(schedule.name, seen, schedule.last_job_id, [], seen, now + LOOK_AGAIN, reason)
 
 
 def _sleep(wait: float | None) -> float:

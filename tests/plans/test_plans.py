@@ -357,7 +357,7 @@ async def test_a_look_at_schedules_is_two_probes(
 async def test_a_firing_costs_what_it_fires(dsn: str, conn: psycopg.Connection) -> None:
     all_finished(conn)
     add_schedules(conn, 1000)
-    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[1, 2]")
+    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[2, 1]")
     row = conn.execute(
         "select array_agg(name), max(last_tick), now() from pgqueue.schedules"
     ).fetchone()
@@ -365,12 +365,37 @@ async def test_a_firing_costs_what_it_fires(dsn: str, conn: psycopg.Connection) 
     names, seen, now = row
     conn.execute("update pgqueue.schedules set last_tick = %s", [seen])
     firings = [
-        Firing(name, seen, [now], now, now + timedelta(days=1)) for name in sorted(names)[:LIMIT]
+        Firing(name, seen, 2, [now], now, now + timedelta(days=1)) for name in sorted(names)[:LIMIT]
     ]
     plan = await explain(dsn, schedules.fire(firings))
     assert plan["Actual Rows"] == LIMIT
     assert buffers(plan) < 60 * LIMIT
     assert scans(plan) == set()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_overlap_costs_one_probe_a_schedule(
+    dsn: str, conn: psycopg.Connection, ended: bool
+) -> None:
+    """Beside 200,000 runs of schedules that have ended, or that wait."""
+    kind = FINISHED if ended else FUTURE
+    fill(conn, 200_000, **kind, schedule="'s' || i % 2000")
+    add_schedules(conn, 2000)
+    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[2, 1]")
+    row = conn.execute(
+        "select array_agg(name), max(last_tick), now() from pgqueue.schedules"
+    ).fetchone()
+    assert row is not None
+    names, seen, now = row
+    conn.execute("update pgqueue.schedules set last_tick = %s", [seen])
+    day = now + timedelta(days=1)
+    firings = [Firing(name, seen, 2, [now], now, day) for name in sorted(names)[:LIMIT]]
+    for _ in range(2):
+        plan = await explain(dsn, schedules.fire(firings))
+        assert plan["Actual Rows"] == LIMIT
+        assert buffers(plan) < 60 * LIMIT
+        assert scans(plan) == set()
+        conn.execute("analyze pgqueue.jobs, pgqueue.schedules")
 
 
 async def test_an_end_costs_what_it_releases(dsn: str, conn: psycopg.Connection) -> None:

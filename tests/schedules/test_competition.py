@@ -35,6 +35,24 @@ async def test_a_pause_between_the_look_and_the_firing_holds(
     assert ticks(conn) == []
 
 
+async def test_a_run_by_hand_between_the_look_and_the_firing_counts(
+    dsn: str, conn: psycopg.Connection, app: App
+) -> None:
+    """The firing sees the jobs as of its beginning: what was committed while it waited is not among them."""
+    app.client.add_schedule("s", "* * * * *", JOB, overlap="skip")
+    age(conn, "5 minutes")
+    database = Database(dsn, "pgqueue")
+    look = await database.run(schedules.look(limit=10))
+    firing = fire(look.due[0], look.now)  # type: ignore[arg-type]
+    by_hand = app.client.run_schedule("s")
+    assert await database.run(schedules.fire([firing])) == {}
+    look = await database.run(schedules.look(limit=10))
+    assert look.due[0].last_job_id == by_hand
+    assert await database.run(schedules.fire([fire(look.due[0], look.now)])) == {"s": 0}  # type: ignore[arg-type]
+    await database.close()
+    assert app.client.schedule("s").skipped == 1
+
+
 async def test_a_laggard_fires_no_old_tick(dsn: str, conn: psycopg.Connection, app: App) -> None:
     app.client.add_schedule("s", "* * * * *", JOB, catch_up="all")
     age(conn, "5 minutes")
@@ -74,7 +92,7 @@ async def test_no_tick_of_the_future_or_the_past_is_inserted(
     assert look.now is not None
     seen = look.due[0].last_tick
     day = timedelta(days=1)
-    bad = Firing("s", seen, [seen - day, seen, look.now + day], seen - day, look.now + day)
+    bad = Firing("s", seen, None, [seen - day, seen, look.now + day], seen - day, look.now + day)
     assert await database.run(schedules.fire([bad])) == {"s": 0}
     assert one(conn, "select last_tick from pgqueue.schedules") == seen
     await database.close()

@@ -118,6 +118,55 @@ async def test_overlap(dsn: str, conn: psycopg.Connection) -> None:
     assert one(conn, "select skipped from pgqueue.schedules where name = 'skip'") == 2
 
 
+@pytest.mark.parametrize("status", ["blocked", "pending", "running"])
+@pytest.mark.parametrize("which", ["by hand", "retried", "of long ago"])
+async def test_overlap_looks_at_every_run(
+    dsn: str, conn: psycopg.Connection, app: App, which: str, status: str
+) -> None:
+    """Not only at the newest: one by hand, one that was retried, one that has left the history."""
+    app.client.add_schedule("s", "* * * * *", JOB, overlap="skip")
+    async with Passes(dsn) as scheduler:
+        for _ in range(3):
+            age(conn, "1 minute")
+            await until_idle(scheduler)
+            conn.execute("update pgqueue.jobs set status = 'running' where status = 'pending'")
+            conn.execute("update pgqueue.jobs set status = 'dead', finished_at = now()"
+                         " where status = 'running'")  # fmt: skip
+        first = one(conn, "select min(id) from pgqueue.jobs")
+        if which == "by hand":
+            first = app.client.run_schedule("s")
+        else:
+            app.client.retry(first)
+        if which == "of long ago":
+            conn.execute("update pgqueue.schedules set recent_job_ids = recent_job_ids[1:2]")
+        conn.execute("alter table pgqueue.jobs disable trigger transition")
+        conn.execute("update pgqueue.jobs set status = %s where id = %s", [status, first])
+        age(conn, "1 minute")
+        await until_idle(scheduler)
+        assert len(ticks(conn)) == (4 if which == "by hand" else 3)
+        assert app.client.schedule("s").skipped == 1
+        conn.execute(
+            "update pgqueue.jobs set status = 'cancelled', finished_at = now() where id = %s",
+            [first],
+        )
+        age(conn, "1 minute")
+        await until_idle(scheduler)
+        assert len(ticks(conn)) == (5 if which == "by hand" else 4)
+
+
+async def test_overlap_beside_other_schedules(dsn: str, conn: psycopg.Connection, app: App) -> None:
+    for name in ("s", "other"):
+        app.client.add_schedule(name, "* * * * *", JOB, overlap="skip")
+    app.client.run_schedule("other")
+    app.enqueue_many([JOB])
+    async with Passes(dsn) as scheduler:
+        age(conn, "1 minute", "s")
+        age(conn, "1 minute", "other")
+        await until_idle(scheduler)
+    assert (len(ticks(conn, "s")), len(ticks(conn, "other"))) == (1, 1)
+    assert app.client.schedule("other").skipped == 1
+
+
 async def test_a_changed_expression_counts_from_now(
     dsn: str, conn: psycopg.Connection, app: App
 ) -> None:
@@ -164,6 +213,64 @@ async def test_a_broken_schedule_stops_no_other(
         conn.execute("update pgqueue.schedules set expression = '* * * * *', tz = 'UTC'")
         await until_idle(scheduler)
         assert not [s for s in app.client.schedules() if s.error]
+
+
+NO_TIMES = ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "294276-12-31"]
+
+
+@pytest.mark.parametrize("time", [*NO_TIMES, "2999-01-01", "9999-12-31"])
+async def test_a_last_tick_that_is_no_time_stops_no_other(
+    dsn: str, conn: psycopg.Connection, app: App, caplog: pytest.LogCaptureFixture, time: str
+) -> None:
+    for name in ("bad", "good"):
+        app.client.add_schedule(name, "* * * * *", JOB)
+    conn.execute("update pgqueue.schedules set last_tick = %s where name = 'bad'", [time])
+    async with Passes(dsn) as scheduler:
+        with caplog.at_level(logging.ERROR, "pgqueue.scheduler"):
+            for _ in range(3):
+                age(conn, "1 minute", "good")
+                conn.execute("update pgqueue.schedules set next_tick = '-infinity'")
+                await until_idle(scheduler)
+        assert len(ticks(conn, "good")) == 3
+        (said,) = caplog.records
+        assert said.getMessage().startswith("schedule 'bad' does not tick: its last")
+        assert said.getMessage().endswith("to start over, remove the schedule and add it again")
+        assert [s.name for s in app.client.schedules() if s.error] == ["bad"]
+        app.client.remove_schedule("bad")
+        app.client.add_schedule("bad", "* * * * *", JOB)
+        age(conn, "1 minute", "bad")
+        await until_idle(scheduler)
+        assert len(ticks(conn, "bad")) == 1
+        assert not [s for s in app.client.schedules() if s.error]
+
+
+@pytest.mark.parametrize("time", NO_TIMES)
+async def test_a_change_of_the_times_begins_anew_after_no_time(
+    dsn: str, conn: psycopg.Connection, app: App, time: str
+) -> None:
+    app.client.add_schedule("s", "@yearly", JOB)
+    conn.execute("update pgqueue.schedules set last_tick = %s", [time])
+    app.client.add_schedule("s", "* * * * *", JOB)
+    age(conn, "1 minute")
+    async with Passes(dsn) as scheduler:
+        await until_idle(scheduler)
+    assert len(ticks(conn)) == 1
+
+
+@pytest.mark.parametrize("time", [*NO_TIMES, "9999-12-31"])
+async def test_a_next_tick_that_is_no_time_is_computed_again(
+    dsn: str, conn: psycopg.Connection, app: App, time: str
+) -> None:
+    for name in ("bad", "good"):
+        app.client.add_schedule(name, "* * * * *", JOB)
+    async with Passes(dsn) as scheduler:
+        await until_idle(scheduler)
+        for name in ("bad", "good"):
+            age(conn, "1 minute", name)
+        conn.execute("update pgqueue.schedules set next_tick = %s where name = 'bad'", [time])
+        await until_idle(scheduler)
+        assert (len(ticks(conn, "good")), len(ticks(conn, "bad"))) == (1, 1)
+        assert 0 < await scheduler.run_once() < 6
 
 
 async def test_a_fired_job_wakes_the_worker_and_keeps_its_history(

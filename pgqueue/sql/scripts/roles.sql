@@ -60,7 +60,8 @@ revoke all on all functions in schema pgqueue
 
 grant usage on schema pgqueue
     to pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
-grant execute on function pgqueue.schema_version(), pgqueue.channel(text), pgqueue.notify(text), pgqueue.held_key(text, text, text, timestamptz)
+grant execute on function pgqueue.schema_version(), pgqueue.channel(text), pgqueue.notify(text), pgqueue.held_key(text, text, text, timestamptz),
+    pgqueue.readable(timestamptz)
     to pgqueue_producer, pgqueue_sql_producer, pgqueue_emitter, pgqueue_worker, pgqueue_readonly, pgqueue_operator;
 
 -- migrator: pgqueue migrate becomes the owner for its transaction.
