@@ -36,7 +36,9 @@ comment on function pgqueue.notify is 'Wakes the workers of a queue, unless the 
 
 create function pgqueue.readable(instant timestamptz) returns timestamptz
     language sql immutable parallel safe
-    return least(greatest(instant, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00');
+    -- least() and greatest() pass nulls by.
+    return case when instant is not null
+                then least(greatest(instant, timestamptz '0001-01-02 00:00:00+00'), timestamptz '9999-12-30 00:00:00+00') end;
 comment on function pgqueue.readable is
     'The time itself, or the nearest that clients can read: rows from SQL may hold infinity and years without a date in Python';
 

@@ -49,11 +49,7 @@ returning pgqueue.notify(q.name);
 select q.name, q.max_running, q.rate, q.burst, q.max_pending, extract(epoch from q.keep_succeeded)::float8,
        extract(epoch from q.keep_dead)::float8, extract(epoch from q.keep_cancelled)::float8, q.priority, q.max_retries,
        case when pg_column_size(q.backoff) <= 8192 then q.backoff::text end, extract(epoch from q.expires)::float8, extract(epoch from q.timeout)::float8,
-<<<<<<< HEAD
-       q.paused_at, case when pg_column_size(q.declared) <= 16384 then q.declared::text end as declared
-=======
-       pgqueue.readable(q.paused_at), q.declared is not null as declared
->>>>>>> fc0a2cb (Every run of a schedule that has not ended counts for overlap; times that no client reads stop nothing, and are bounded at enqueue)
+       pgqueue.readable(q.paused_at), case when pg_column_size(q.declared) <= 16384 then q.declared::text end as declared
   from pgqueue.queues q
  where q.name <> '*' and (:name::text is null or q.name = :name::text)
  order by q.name

@@ -26,17 +26,11 @@ select pgqueue.schema_id()::text;
 delete from pgqueue.workers w where w.id = (:id::text)::uuid returning w.id;
 
 -- name: list_workers
-<<<<<<< HEAD
 -- Workers, oldest first, the first thousand. One that was not heard of for a whole lease is lost: it died without a word,
 -- or cannot reach the database.
 select w.id::text, left(w.host, 255), w.pid, left(w.version, 100), w.queues[1:200],
        case when w.live_until < clock_timestamp() then 'lost' else w.state end, w.tasks[1:1000],
-       w.started_at, w.seen_at, w.quarantine
-=======
--- Workers alive, oldest first, the first thousand.
-select w.id::text, left(w.host, 255), w.pid, left(w.version, 100), w.queues[1:200], w.state, w.tasks[1:1000],
-       pgqueue.readable(w.started_at), pgqueue.readable(w.seen_at)
->>>>>>> fc0a2cb (Every run of a schedule that has not ended counts for overlap; times that no client reads stop nothing, and are bounded at enqueue)
+       pgqueue.readable(w.started_at), pgqueue.readable(w.seen_at), w.quarantine
   from pgqueue.workers w order by w.started_at limit 1000;
 
 -- name: channels

@@ -37,6 +37,15 @@ def spoil(conn: psycopg.Connection, table: str, time: str, where: str = "true") 
     conn.execute(f"update pgqueue.{table} set {changes} where {where}".encode())
 
 
+def test_what_is_readable(conn: psycopg.Connection) -> None:
+    for time, shown in (
+        (None, None), ("infinity", READABLE[1]), ("-infinity", READABLE[0]), ("0001-01-01 BC", READABLE[0]),
+        ("2026-11-30T12:00:00.123456Z", datetime(2026, 11, 30, 12, 0, 0, 123456, UTC)),
+    ):  # fmt: skip
+        row = conn.execute("select pgqueue.readable(%s::timestamptz)", [time]).fetchone()
+        assert row == (shown,)
+
+
 @pytest.mark.parametrize("time", NO_TIMES)
 async def test_every_list_shows_every_row(app: App, conn: psycopg.Connection, time: str) -> None:
     @app.task(name="t")

@@ -124,10 +124,10 @@ async def test_overlap_looks_at_every_run(
     dsn: str, conn: psycopg.Connection, app: App, which: str, status: str
 ) -> None:
     """Not only at the newest: one by hand, one that was retried, one that has left the history."""
-    app.client.add_schedule("s", "* * * * *", JOB, overlap="skip")
+    app.client.add_schedule("s", "@yearly", JOB, overlap="skip")
     async with Passes(dsn) as scheduler:
         for _ in range(3):
-            age(conn, "1 minute")
+            age(conn, "366 days")
             await until_idle(scheduler)
             conn.execute("update pgqueue.jobs set status = 'running' where status = 'pending'")
             conn.execute("update pgqueue.jobs set status = 'dead', finished_at = now()"
@@ -141,7 +141,7 @@ async def test_overlap_looks_at_every_run(
             conn.execute("update pgqueue.schedules set recent_job_ids = recent_job_ids[1:2]")
         conn.execute("alter table pgqueue.jobs disable trigger transition")
         conn.execute("update pgqueue.jobs set status = %s where id = %s", [status, first])
-        age(conn, "1 minute")
+        age(conn, "366 days")
         await until_idle(scheduler)
         assert len(ticks(conn)) == (4 if which == "by hand" else 3)
         assert app.client.schedule("s").skipped == 1
@@ -149,19 +149,19 @@ async def test_overlap_looks_at_every_run(
             "update pgqueue.jobs set status = 'cancelled', finished_at = now() where id = %s",
             [first],
         )
-        age(conn, "1 minute")
+        age(conn, "366 days")
         await until_idle(scheduler)
         assert len(ticks(conn)) == (5 if which == "by hand" else 4)
 
 
 async def test_overlap_beside_other_schedules(dsn: str, conn: psycopg.Connection, app: App) -> None:
     for name in ("s", "other"):
-        app.client.add_schedule(name, "* * * * *", JOB, overlap="skip")
+        app.client.add_schedule(name, "@yearly", JOB, overlap="skip")
     app.client.run_schedule("other")
     app.enqueue_many([JOB])
     async with Passes(dsn) as scheduler:
-        age(conn, "1 minute", "s")
-        age(conn, "1 minute", "other")
+        age(conn, "366 days", "s")
+        age(conn, "366 days", "other")
         await until_idle(scheduler)
     assert (len(ticks(conn, "s")), len(ticks(conn, "other"))) == (1, 1)
     assert app.client.schedule("other").skipped == 1
@@ -223,12 +223,12 @@ async def test_a_last_tick_that_is_no_time_stops_no_other(
     dsn: str, conn: psycopg.Connection, app: App, caplog: pytest.LogCaptureFixture, time: str
 ) -> None:
     for name in ("bad", "good"):
-        app.client.add_schedule(name, "* * * * *", JOB)
+        app.client.add_schedule(name, "@yearly", JOB)
     conn.execute("update pgqueue.schedules set last_tick = %s where name = 'bad'", [time])
     async with Passes(dsn) as scheduler:
         with caplog.at_level(logging.ERROR, "pgqueue.scheduler"):
             for _ in range(3):
-                age(conn, "1 minute", "good")
+                age(conn, "366 days", "good")
                 conn.execute("update pgqueue.schedules set next_tick = '-infinity'")
                 await until_idle(scheduler)
         assert len(ticks(conn, "good")) == 3
@@ -237,8 +237,8 @@ async def test_a_last_tick_that_is_no_time_stops_no_other(
         assert said.getMessage().endswith("to start over, remove the schedule and add it again")
         assert [s.name for s in app.client.schedules() if s.error] == ["bad"]
         app.client.remove_schedule("bad")
-        app.client.add_schedule("bad", "* * * * *", JOB)
-        age(conn, "1 minute", "bad")
+        app.client.add_schedule("bad", "@yearly", JOB)
+        age(conn, "366 days", "bad")
         await until_idle(scheduler)
         assert len(ticks(conn, "bad")) == 1
         assert not [s for s in app.client.schedules() if s.error]
@@ -248,10 +248,10 @@ async def test_a_last_tick_that_is_no_time_stops_no_other(
 async def test_a_change_of_the_times_begins_anew_after_no_time(
     dsn: str, conn: psycopg.Connection, app: App, time: str
 ) -> None:
-    app.client.add_schedule("s", "@yearly", JOB)
+    app.client.add_schedule("s", "@monthly", JOB)
     conn.execute("update pgqueue.schedules set last_tick = %s", [time])
-    app.client.add_schedule("s", "* * * * *", JOB)
-    age(conn, "1 minute")
+    app.client.add_schedule("s", "@yearly", JOB)
+    age(conn, "366 days")
     async with Passes(dsn) as scheduler:
         await until_idle(scheduler)
     assert len(ticks(conn)) == 1
@@ -262,11 +262,11 @@ async def test_a_next_tick_that_is_no_time_is_computed_again(
     dsn: str, conn: psycopg.Connection, app: App, time: str
 ) -> None:
     for name in ("bad", "good"):
-        app.client.add_schedule(name, "* * * * *", JOB)
+        app.client.add_schedule(name, "@yearly", JOB)
     async with Passes(dsn) as scheduler:
         await until_idle(scheduler)
         for name in ("bad", "good"):
-            age(conn, "1 minute", name)
+            age(conn, "366 days", name)
         conn.execute("update pgqueue.schedules set next_tick = %s where name = 'bad'", [time])
         await until_idle(scheduler)
         assert (len(ticks(conn, "good")), len(ticks(conn, "bad"))) == (1, 1)

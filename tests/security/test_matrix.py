@@ -80,13 +80,8 @@ VALUES: dict[str, Any] = {
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "statuses": ["dead"], "without": ["x"], "not_ids": [1], "only_ids": [1], "own": ["x"], "declares": ["x"], "patience": 10.0,
     "result": "1", "event": "e", "timeout": 1.0, "payload": "{}", "parents": 9, "most_args": 9, "most_page": 9, "most_error": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
-<<<<<<< HEAD
-    "names": ["s"], "seen": ["2000-01-01"], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
-    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "starting": True, "settings": '{"task": {}, "queue": {"q": {"max_pending": 9}}}', "declared": '[{"name": "q", "max_pending": 9}]', "limits": None, "expires": 60.0, "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
-=======
     "names": ["s"], "seen": ["2000-01-01"], "last_job_ids": [None], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
-    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "task_limits": "[]", "declared": '[{"name": "q", "max_pending": 9}]', "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "after_key": None, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
->>>>>>> fc0a2cb (Every run of a schedule that has not ended counts for overlap; times that no client reads stop nothing, and are bounded at enqueue)
+    "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "starting": True, "settings": '{"task": {}, "queue": {"q": {"max_pending": 9}}}', "declared": '[{"name": "q", "max_pending": 9}]', "limits": None, "expires": 60.0, "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 
 
