@@ -21,6 +21,7 @@ TESTS = [
     "tests/worker/test_outcomes.py",
     "tests/worker/test_locked_rows.py",
     "tests/worker/test_refused_rows.py",
+    "tests/worker/test_refused_claims.py",
     "tests/poison/test_quarantine.py",
     "tests/concurrency",
     "tests/worker/test_crowd.py",
@@ -91,11 +92,16 @@ MUTANTS = [
              ("not :skip_touched::boolean", "true"), ("(not :skip_touched::boolean or ", "("),
              (SKIP, "for no key update of j"), ("j.status = 'pending' and ", "")),
     *_claims("fits", ("j.left_until <= now() or ", ""), (" or :worker_id::uuid <> all (j.left_by)", ""),
-             ("and (:only::text[] is null or j.task = any (:only::text[]))", "and true")),
+             ("and (:only::text[] is null or j.task = any (:only::text[]))", "and true"),
+             ("and j.id <> all (:not_ids::bigint[])", "and (:not_ids::bigint[] is null or true)")),
+    *_claims("claim_these", ("(case when j.status = 'pending' then j.run_at end)", "j.run_at"), (" and q.name in (j.queue, '*')", " and q.name = '*'"),
+             ("in (j.queue, '*')", "in (j.queue)"), ("q.paused_at is not null and ", "false and "), ("coalesce(q.max_running, q.rate)", "null::integer"),
+             ("j.limit_key is null and ", ""), (" and j.quarantine is null", ""), ("and (j.expires_at is null or j.expires_at > now())", "and true"),
+             ("where t.paused_at is not null", "where false"), ("j.id = any (:ids::bigint[]) and ", ""), (SKIP, "for no key update of j")),
     *_claims("fail", ("coalesce(j.left_at, now()) + make_interval(secs => t.delay) <= clock_timestamp()", "false"),
              ("then coalesce(j.left_at, now())\n", "then now()\n"), ("case when cardinality(j.left_by) < 64 then", "case when true then"),
              ("own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1", "false then j.attempt - 1")),
-    *_claims("sweep", (SKIP, "for no key update of j")),
+    *_claims("behind", (SKIP, "for no key update of j")),
     *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
     *_claims("ended", (" order by e.id", "")),
     *[Mutant(SCHEMA, "refuse_name", old, new) for old, new in (
@@ -108,7 +114,8 @@ MUTANTS = [
     *_claims("fail", (" and a.attempt = own.attempt", ""), (" and a.outcome = 'snooze'", "")),
     *_claims("fail", (OWN, ""), (RUNNING, "where true"), (SKIP, "for no key update of j")),
     *[Mutant("pgqueue/sql/leases.sql", "release", old, new) for old, new in (
-        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (" skip locked", ""))],
+        ("j.claim_id = :claim_id::uuid and ", ""), (" and j.status = 'running'", ""), (" skip locked", ""),
+        ("and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))", "and (:only_ids::bigint[] is null or true)"))],
     *[Mutant("pgqueue/sql/leases.sql", "heartbeat", old, new) for old, new in (
         (OWN, ""), (RUNNING, "where true"), (" skip locked", ""))],
     *[Mutant("pgqueue/sql/maintenance.sql", "may_be_rescued", old, new) for old, new in (
@@ -127,14 +134,17 @@ MUTANTS = [
         ("(case when j.status = 'pending' then j.quarantine end)", "j.quarantine"), (" and j.run_at <= now()", ""),
         ("and (:queues::text[] is null or j.queue = any (:queues::text[]))", "and (:queues::text[] is null or true)"),
         ("and (j.expires_at is null or j.expires_at > now())", ""), (" and q.name in (j.queue, '*')", ""),
-        ("in (j.queue, '*')", "in (j.queue)"), ("in (j.queue, '*')", "in ('*')"), ("where t.paused_at is not null", "where false"))],
-    *[Mutant("pgqueue/sql/quarantine.sql", "claim_suspects", old, new) for old, new in (
+        ("in (j.queue, '*')", "in (j.queue)"), ("in (j.queue, '*')", "in ('*')"), ("where t.paused_at is not null", "where false"),
+        ("and j.id <> all (:not_ids::bigint[])", "and (:not_ids::bigint[] is null or true)"))],
+    Mutant("pgqueue/sql/quarantine.sql", "claim_suspects", "(select count(*) from pick)", "16"),
+    *[Mutant("pgqueue/sql/quarantine.sql", "together", old, new) for old, new in (
+        ("and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))", "and (:only_ids::bigint[] is null or true)"),
         (" or :worker_id::uuid <> all (j.left_by)", ""), (" or j.left_until <= now()", ""), ("j.limit_key is null and ", ""), ("where t.keyed", "where false"),
         ("q.name = j.queue and ", ""), ("coalesce(q.max_running, q.rate)", "q.max_running"),
         ("coalesce(q.max_running, q.rate)", "q.rate"), ("and j.quarantine >= (select first.quarantine from first)", ""),
         ("least((select first.quarantine from first), :limit::integer)", ":limit::integer"),
         ("least((select first.quarantine from first), :limit::integer)", "(select first.quarantine from first)"),
-        ("for no key update of j skip locked", "for no key update of j nowait"), ("(select count(*) from pick)", "16"))],
+        ("for no key update of j skip locked", "for no key update of j nowait"))],
     *[Mutant("pgqueue/sql/quarantine.sql", "end_isolation", old, new) for old, new in (
         (OWN, ""), ("where j.status = 'running' and ", "where "), (" and j.quarantine = 1", ""), (" skip locked", ""))],
     *_claims("fail", ("quarantine = case when own.ended then null else j.quarantine end", "quarantine = j.quarantine"),
@@ -155,7 +165,7 @@ MUTANTS = [
              ("and q.paused_at is not null)", "and false)"), (" and j.quarantine is null", ""),
              ("where t.paused_at is not null or t.keyed", "where t.keyed"), ("or t.keyed", ""), ("and j.limit_key is null", "and true"),
              ("coalesce(q.max_running, q.rate)", "null::integer")),
-    *[mutant for part in ("ahead", "sweep") for mutant in _claims(
+    *[mutant for part in ("ahead", "behind") for mutant in _claims(
         part, ("and j.task <> all (:without::text[])", "and (:without::text[] is null or true)"))],
     Mutant("pgqueue/sql/claims.sql", "test_claim", "j.id = any (:ids::bigint[]) and ", "(:ids::bigint[] is null or true) and "),
     Mutant("pgqueue/sql/testing.sql", "test_due", "j.id = any (:ids::bigint[])\n   and ", "(:ids::bigint[] is null or true) and "),
@@ -172,6 +182,9 @@ MUTANTS = [
         (" and (among is null or j.id = any (among))\n         order by", "\n         order by"),
         (" and (among is null or j.id = any (among))\n                                 and", "\n                                 and"),
         (" and (among is null or j.id = any (among))\n                        and", "\n                        and"),
+        (" and j.id <> all (not_ids) as fits", " as fits"), ("j.run_at <= now() and j.id <> all (not_ids))", "j.run_at <= now())"),
+        ("and j.id <> all (not_ids)\n                               order by", "\n                               order by"),
+        ("and j.id <> all (not_ids)\n                        and (only", "\n                        and (only"), ("if only_ids is not null then", "if false then"),
         (" or claim_limited.worker_id <> all (j.left_by)", ""),
         ("set tokens = b.tokens - c.n", "set tokens = b.tokens"), ("and b.tokens < 1 then", "then"))],
     Mutant(SCHEMA, "tokens", "case when b.waiting then rate end", "null::float8"),

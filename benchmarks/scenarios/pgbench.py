@@ -29,7 +29,7 @@ UPDATE = "update pgqueue.jobs set attempt = attempt + 1 where id = {};\n"
 def script(batch: int) -> str:
     """Claim from a cursor on, then complete: the statements as the worker has them, in one lane."""
     claim = _put(load()["claim"].named, {
-        "skip_touched": "false", "without": "array[]::text[]", "only": "null", "queues": "array['default']", "priorities": "array[0]", "after_at": "array[':after_at']",
+        "skip_touched": "false", "without": "array[]::text[]", "only": "null", "not_ids": "array[]::bigint[]", "queues": "array['default']", "priorities": "array[0]", "after_at": "array[':after_at']",
         "after_ids": "array[:after_id]", "limit": str(batch), "claim_id": "':claim'",
         "worker_id": "':claim'", "lease": "60",
     })  # fmt: skip

@@ -891,7 +891,8 @@ comment on function pgqueue.lowest_due is
 -- counts see every claim before this one: in one statement with the lock they would be older than it.
 create function pgqueue.claim_limited(
     of_queue text, most integer, claim_id uuid, worker_id uuid, lease float8,
-    suspects boolean default false, only_tasks text[] default null, among bigint[] default null
+    suspects boolean default false, only_tasks text[] default null, among bigint[] default null,
+    not_ids bigint[] default '{}', only_ids bigint[] default null, just_look boolean default false
 )
     returns table (wait float8, id bigint, task text, args text, priority smallint, attempt integer,
                    max_retries integer, crashes integer, run_at timestamptz)
@@ -1017,11 +1018,11 @@ begin
             lows := lows || case when lowest then pgqueue.lowest_due(of_queue, at_key) end;
         elsif not busy ? at_key then
             select j.id, j.run_at <= now() and suspects = (j.quarantine is not null)
-                   and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) as fits
+                   and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) and j.id <> all (not_ids) as fits
               into head from pgqueue.jobs j
              where j.queue = of_queue and (case when j.status = 'pending' then j.limit_key || '' end) = at_key
                and j.limit_key is not null and (case when j.status = 'pending' then j.limit_key end) is not null
-               and (head.ordered = 'strict' or j.run_at <= now())
+               and (head.ordered = 'strict' or j.run_at <= now() and j.id <> all (not_ids))
                and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
              order by j.id limit 1;
             if head.fits then
@@ -1053,7 +1054,7 @@ begin
                                where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
                                  and j.run_at <= now() and suspects = (j.quarantine is not null)
                                  and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
-                                 and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                                 and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) and j.id <> all (not_ids)
                                order by j.priority desc, j.run_at, j.id
                                limit least(k.allowed, case when try = 1 then k.weight * turns else room end))
                              union
@@ -1061,7 +1062,7 @@ begin
                                where j.limit_key is not null and j.queue = of_queue and (case when j.status = 'pending' then j.limit_key end) = k.key
                                  and j.priority = k.low and j.run_at <= now() and suspects = (j.quarantine is not null)
                                  and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
-                                 and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                                 and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) and j.id <> all (not_ids)
                                order by j.run_at, j.id
                                limit k.weight)) x
                      union all
@@ -1080,7 +1081,7 @@ begin
                       where j.status = 'pending' and j.queue = of_queue and j.limit_key is null and j.run_at <= now()
                         and suspects = (j.quarantine is not null)
                         and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
-                        and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                        and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) and j.id <> all (not_ids)
                         and (only_tasks is null or j.task = any (only_tasks))
                         and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null or t.keyed))
                       order by j.priority desc, j.run_at, j.id
@@ -1091,7 +1092,7 @@ begin
                         and j.priority = (select pgqueue.lowest_due(of_queue, null) where lowest and room > 0)
                         and suspects = (j.quarantine is not null)
                         and (j.expires_at is null or j.expires_at > now()) and (among is null or j.id = any (among))
-                        and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by))
+                        and (j.left_by is null or j.left_until <= now() or claim_limited.worker_id <> all (j.left_by)) and j.id <> all (not_ids)
                         and (only_tasks is null or j.task = any (only_tasks))
                         and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null or t.keyed))
                       order by j.run_at, j.id
@@ -1107,7 +1108,7 @@ begin
         chosen := chosen || plain;
     end if;
     chosen := chosen[1:greatest(room, 0)];
-    if not suspects and (cardinality(chosen) > 0 or visited >= 500) then
+    if not suspects and only_ids is null and not just_look and (cardinality(chosen) > 0 or visited >= 500) then
         insert into pgqueue.turns as t (queue, key, used, claims)
         select of_queue, p.key, p.used, 1
           from (select case when had > 0 and (whole or turn[had] = 0) then keys[of_key[had]]
@@ -1117,6 +1118,9 @@ begin
         on conflict on constraint turns_pkey do update
            set key = excluded.key, used = excluded.used, claims = t.claims + case when cardinality(chosen) > 0 then 1 else 0 end;
     end if;
+    if only_ids is not null then
+        chosen := array(select c.id from unnest(chosen) with ordinality as c(id, nth) where c.id = any (only_ids) order by c.nth);
+    end if;
     if suspects then
         -- No more than the first may have beside it, and only those that may have as many.
         select array_agg(s.id order by s.nth), min(s.n) into chosen, room
@@ -1124,6 +1128,12 @@ begin
                   from unnest(chosen) with ordinality as c(id, nth)
                   join pgqueue.jobs j on j.id = c.id) s
          where s.quarantine >= s.n;
+    end if;
+    if just_look then
+        return query select null::float8, j.id, j.task, null::text, null::smallint, null::integer, null::integer,
+                            null::integer, null::timestamptz
+                       from pgqueue.jobs j where j.id = any (chosen[1:greatest(room, 0)]) and j.status = 'pending';
+        return;
     end if;
     return query
     with pick as materialized (
@@ -1149,12 +1159,12 @@ begin
     ), spent as (
         update pgqueue.buckets b
            set tokens = b.tokens - c.n,
-               waiting = case when b.name = of_queue then pgqueue.any_due(of_queue, chosen[1:greatest(room, 0)])
+               waiting = case when b.name = of_queue then pgqueue.any_due(of_queue, chosen[1:greatest(room, 0)] || not_ids)
                               else exists (select from pgqueue.jobs j
                                             where j.limit_key is not null and j.queue = of_queue
                                               and (case when j.status = 'pending' then j.limit_key end)
                                                   = substr(b.name, length(of_queue) + 2)
-                                              and j.run_at <= now() and j.id <> all (chosen[1:greatest(room, 0)])) end
+                                              and j.run_at <= now() and j.id <> all (chosen[1:greatest(room, 0)] || not_ids)) end
           from costs c
          where b.name = c.name
         returning case when b.waiting and b.tokens < 1 then (1 - b.tokens) / c.rate end as until
@@ -2289,7 +2299,7 @@ revoke execute on function
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.schema_id(), pgqueue.room(text), pgqueue.with_defaults(jsonb),
     pgqueue.complete_job(bigint, uuid), pgqueue.retry_keyed(bigint, jsonb), pgqueue.hold_again(bigint[]),
-    pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[]), pgqueue.lowest_due(text, text), pgqueue.any_due(text, bigint[]),
+    pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[], bigint[], bigint[], boolean), pgqueue.lowest_due(text, text), pgqueue.any_due(text, bigint[]),
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text, interval),
     pgqueue.scheduled_jobs(text[]), pgqueue.own_key(text, jsonb),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),

@@ -57,13 +57,31 @@ class Lane:
 
 
 class Taking(TypedDict):
-    """How many jobs to claim, by which token and worker, for how many seconds; ``only`` of these tasks."""
+    """How many jobs to claim, by which token and worker, for how many seconds.
+
+    ``only`` of these tasks; ``not_ids``: without these jobs, which the database has refused to let run.
+    """
 
     limit: int
     claim_id: UUID
     worker_id: UUID
     lease: float
     only: NotRequired[list[str] | None]
+    not_ids: NotRequired[list[int]]
+
+
+class Candidate(NamedTuple):
+    """A job that a claim would take."""
+
+    id: int
+    task: str
+
+
+def candidates(rows: Sequence[Row]) -> list[Candidate]:
+    return [Candidate(*row) for row in rows]
+
+
+WHATEVER: dict[str, object] = {"only": None, "not_ids": []}
 
 
 def claim(
@@ -78,8 +96,26 @@ def claim(
     Args:
         without: tasks whose jobs are left to others.
     """
-    values = _ahead(lanes, skip_touched, without) | {"only": None} | taking
+    values = _ahead(lanes, skip_touched, without) | WHATEVER | taking
     return Operation("claim", values, lambda rows: claimed_jobs(rows, taking["claim_id"]))
+
+
+def look_ahead(
+    lanes: Sequence[Lane],
+    *,
+    skip_touched: bool = False,
+    without: Sequence[str] = (),
+    **taking: Unpack[Taking],
+) -> Operation[list[Candidate]]:
+    """Which jobs a claim would take."""
+    values = _ahead(lanes, skip_touched, without) | WHATEVER | taking
+    return Operation("look_ahead", values, candidates)
+
+
+def claim_these(job_ids: Sequence[int], **taking: Unpack[Taking]) -> Operation[list[ClaimedJob]]:
+    """Claim those of some jobs that may be claimed still, wherever they are; none under limits, no suspects."""
+    values = {**WHATEVER, **taking, "ids": list(job_ids)}
+    return Operation("claim_these", values, lambda rows: claimed_jobs(rows, taking["claim_id"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +155,39 @@ def sweep(
         jobs = claimed_jobs([row[2:] for row in claimed], taking["claim_id"])
         return Swept(jobs, list(zip(names, priorities, strict=True)), at)
 
-    values = {
+    values = _behind(queues, slices, without) | taking
+    return Operation("sweep", values, decode)
+
+
+class Seen(NamedTuple):
+    """What a sweep would claim, the (queue, priority) of unknown lanes with pending jobs, and the database's time."""
+
+    jobs: list[Candidate]
+    lanes: list[tuple[str, int]]
+    at: datetime
+
+
+def look_behind(
+    queues: Sequence[str] | None,
+    slices: Sequence[Slice] = (),
+    *,
+    without: Sequence[str] = (),
+    **taking: Unpack[Taking],
+) -> Operation[Seen]:
+    """Which jobs a sweep would take."""
+
+    def decode(rows: Sequence[Row]) -> Seen:
+        (names, priorities, at, *_), *found = map(tuple, rows)
+        lanes = list(zip(names or [], priorities or [], strict=True))
+        return Seen(candidates([row[3:] for row in found]), lanes, at)
+
+    return Operation("look_behind", _behind(queues, slices, without) | taking, decode)
+
+
+def _behind(
+    queues: Sequence[str] | None, slices: Sequence[Slice], without: Sequence[str]
+) -> dict[str, object]:
+    return {
         "queues": None if queues is None else list(queues),
         "slice_queues": [each.queue for each in slices],
         "slice_priorities": [each.priority for each in slices],
@@ -129,10 +197,8 @@ def sweep(
         "until_ids": [each.until[1] for each in slices],
         "lanes": MOST_LANES,
         "without": list(without),
-        "only": None,
-        **taking,
+        **WHATEVER,
     }
-    return Operation("sweep", values, decode)
 
 
 def last_places(queues: Sequence[str] | None) -> Operation[list[Lane]]:
@@ -157,7 +223,7 @@ def trade(
         claimed = [tuple(row[1:]) for row in rows if not row[0]]
         return recorded, claimed_jobs(claimed, taking["claim_id"])
 
-    values = _ended(done) | _ahead(lanes, skip_touched, without) | {"only": None} | taking
+    values = _ended(done) | _ahead(lanes, skip_touched, without) | WHATEVER | taking
     return Operation("trade_and_delete" if delete else "trade", values, decode, patient=False)
 
 
@@ -252,9 +318,15 @@ def hold_again(job_ids: Sequence[int]) -> Operation[None]:
     return Operation("hold_again", {"ids": list(job_ids)}, lambda rows: None)
 
 
-def release(claim_id: UUID) -> Operation[list[int]]:
-    """Give back all that a claim took, for a claim whose answer was lost."""
-    return Operation("release", {"claim_id": claim_id}, ids)
+def release(claim_id: UUID, *, only_ids: Sequence[int] | None = None) -> Operation[list[int]]:
+    """Give back all that a claim took, or only some of these jobs, for a claim whose answer was lost."""
+    only = None if only_ids is None else list(only_ids)
+    return Operation("release", {"claim_id": claim_id, "only_ids": only}, ids)
+
+
+def unstarted(claim_id: UUID) -> Operation[list[int]]:
+    """The jobs that a claim took, for a claim whose answer was lost."""
+    return Operation("unstarted", {"claim_id": claim_id}, ids)
 
 
 class Beat(NamedTuple):

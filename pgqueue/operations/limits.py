@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Unpack
 from pgqueue.job import ClaimedJob
 from pgqueue.limits import Limits
 from pgqueue.operations import Chosen, Operation, Row, chosen, ids
-from pgqueue.operations.claims import Taking
+from pgqueue.operations.claims import WHATEVER, Candidate, Taking, candidates
 from pgqueue.queues import by_hand
 
 
@@ -41,12 +41,14 @@ def claim(
     *,
     suspects: bool = False,
     among: Sequence[int] | None = None,
+    only_ids: Sequence[int] | None = None,
     **taking: Unpack[Taking],
 ) -> Operation[Limited]:
     """Claim due jobs of a queue under its limits and those of its keys: suspects that may run together, or all others.
 
     Args:
         among: as if there were no other jobs than these.
+        only_ids: of those that would be claimed, only these.
     """
 
     def decode(rows: Sequence[Row]) -> Limited:
@@ -56,14 +58,21 @@ def claim(
         jobs = [ClaimedJob._make((*row[1:], taking["claim_id"])) for row in claimed]
         return Limited(jobs, wait)
 
-    values = {
-        "queue": queue,
-        "suspects": suspects,
-        "among": None if among is None else list(among),
-        "only": None,
-        **taking,
-    }
+    values = _limited(queue, suspects, among) | taking
+    values["only_ids"] = None if only_ids is None else list(only_ids)
     return Operation("claim_limited", values, decode)
+
+
+def look(
+    queue: str, *, suspects: bool = False, **taking: Unpack[Taking]
+) -> Operation[list[Candidate]]:
+    """Which jobs a claim under limits would take."""
+    return Operation("look_limited", _limited(queue, suspects, None) | taking, candidates)
+
+
+def _limited(queue: str, suspects: bool, among: Sequence[int] | None) -> dict[str, object]:
+    jobs = None if among is None else list(among)
+    return {"queue": queue, "suspects": suspects, "among": jobs, **WHATEVER}
 
 
 def prune_buckets(*, limit: int = 1000) -> Operation[list[str]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pgqueue.job import ClaimedJob, JobRow, Status
 from pgqueue.jsontext import MOST_CLAIMED
 from pgqueue.operations import Operation, ids
-from pgqueue.operations.claims import Taking, claimed_jobs
+from pgqueue.operations.claims import WHATEVER, Taking, claimed_jobs
 from pgqueue.operations.jobs import MOST_LISTED_ERROR, decoded
 
 MOST_ALL = 1_000_000_000
@@ -64,7 +64,7 @@ def claim(
     job_ids: Sequence[int], queues: Sequence[str], taking: Taking
 ) -> Operation[list[ClaimedJob]]:
     """Claim those of these jobs, which are in these queues, that are due and not under limits."""
-    values = {"ids": list(job_ids), "queues": list(queues), "only": None, **taking}
+    values = {"ids": list(job_ids), "queues": list(queues), **WHATEVER, **taking}
     return Operation("test_claim", values, lambda rows: claimed_jobs(rows, taking["claim_id"]))
 
 

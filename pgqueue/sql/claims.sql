@@ -1,7 +1,9 @@
 -- part: fits
--- Not one that this worker has left for others lately; and once it has met tasks that it does not know, only those it knows.
+-- Not one that this worker has left for others lately; and once it has met tasks that it does not know, only those it knows;
+-- none that the database has lately refused to let run.
             and (j.left_by is null or j.left_until <= now() or :worker_id::uuid <> all (j.left_by))
             and (:only::text[] is null or j.task = any (:only::text[]))
+            and j.id <> all (:not_ids::bigint[])
 
 -- part: claimable
 -- Neither paused nor expired, and not under limits: those are claimed by a claim of their own, as are suspects.
@@ -34,50 +36,9 @@ pick as materialized (
      limit :limit::integer
 )
 
--- part: take
--- What was picked is the worker's now.
-update pgqueue.jobs j
-   set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = :claim_id::uuid,
-       worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
-       lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
-  from pick
- where j.id = pick.id
-returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
-          j.crashes, greatest(j.run_at, timestamptz 'epoch'),
-          j.workflow_id, pgqueue.readable(j.tick), date_part('epoch', j.created_at)
-
--- part: ended
--- The finished jobs, in the order in which all statements lock rows; the worker's settings leave only nested loops, which
--- keep it. To lock them first costs a look, a WAL record and a twentieth of the server's time for each job.
-(select e.* from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[]) as e(id, claim_id, run_seconds) order by e.id)
-
--- part: own
--- Those that are still this worker's; said so that no index but the primary key fits.
-j.id = t.id and case when j.status = 'running' then j.claim_id end = t.claim_id
-
--- part: remove
-gone as (
-    delete from pgqueue.jobs j using
--- include: ended
- t where
--- include: own
-    returning j.id, j.attempt, j.run_seconds
-), logged as (
-    -- The attempts of jobs that are removed. One that was snoozed or given back has its attempt again, and a run time.
-    delete from pgqueue.attempts a using gone where (gone.attempt > 1 or gone.run_seconds is not null) and a.job_id = gone.id
-)
-
--- name: claim
--- Claim due jobs lane by lane, each lane from its cursor on.
-with
--- include: ahead
--- include: take
-;
-
--- name: sweep
--- Claim due jobs behind the cursors, slice by slice of known lanes, and from the start of lanes that are not known; a null
--- list of queues means all. The first row has the lanes that were not known and have jobs, and the time.
-with recursive slice as materialized (
+-- part: behind
+-- The due jobs of slices, and of lanes that are not known, which are told of.
+slice as materialized (
     select s.queue, s.priority, s.until_at, s.until_id, s.after_id,
            case when s.after_at = timestamptz 'epoch' then timestamptz '-infinity' else s.after_at end as after_at
       from unnest(:slice_queues::text[], :slice_priorities::smallint[], :after_at::timestamptz[], :after_ids::bigint[],
@@ -147,10 +108,57 @@ with recursive slice as materialized (
           limit :limit::integer
           for no key update of j skip locked) found
      limit :limit::integer
-), claimed as (
--- include: take
 ), told as materialized (
     select u.queue, u.priority from unknown u order by u.priority desc, random() limit :lanes::integer
+)
+
+-- part: take
+-- What was picked is the worker's now.
+update pgqueue.jobs j
+   set status = 'running', attempt = least(j.attempt, 2147483646) + 1, claim_id = :claim_id::uuid,
+       worker_id = :worker_id::uuid, claimed_at = clock_timestamp(),
+       lease_expires_at = clock_timestamp() + make_interval(secs => :lease::float8)
+  from pick
+ where j.id = pick.id
+returning j.id, j.task, left(j.args::text, 2097153), j.queue, j.priority, j.attempt, j.max_retries,
+          j.crashes, greatest(j.run_at, timestamptz 'epoch'),
+          j.workflow_id, pgqueue.readable(j.tick), date_part('epoch', j.created_at)
+
+-- part: ended
+-- The finished jobs, in the order in which all statements lock rows; the worker's settings leave only nested loops, which
+-- keep it. To lock them first costs a look, a WAL record and a twentieth of the server's time for each job.
+(select e.* from unnest(:ids::bigint[], :claim_ids::uuid[], :run_seconds::real[]) as e(id, claim_id, run_seconds) order by e.id)
+
+-- part: own
+-- Those that are still this worker's; said so that no index but the primary key fits.
+j.id = t.id and case when j.status = 'running' then j.claim_id end = t.claim_id
+
+-- part: remove
+gone as (
+    delete from pgqueue.jobs j using
+-- include: ended
+ t where
+-- include: own
+    returning j.id, j.attempt, j.run_seconds
+), logged as (
+    -- The attempts of jobs that are removed. One that was snoozed or given back has its attempt again, and a run time.
+    delete from pgqueue.attempts a using gone where (gone.attempt > 1 or gone.run_seconds is not null) and a.job_id = gone.id
+)
+
+-- name: claim
+-- Claim due jobs lane by lane, each lane from its cursor on.
+with
+-- include: ahead
+-- include: take
+;
+
+-- name: sweep
+-- Claim due jobs behind the cursors, slice by slice of known lanes, and from the start of lanes that are not known; a null
+-- list of queues means all. The first row has the lanes that were not known and have jobs, and the time.
+with recursive
+-- include: behind
+, claimed as (
+-- include: take
 )
 select (select array_agg(told.queue) from told) as queues, (select array_agg(told.priority) from told) as priorities,
        null as id, null as task, null as args, null as queue, null as priority, null as attempt,
@@ -171,6 +179,38 @@ with pick as materialized (
           for no key update of j skip locked) found
      order by found.priority desc, found.run_at, found.id
      limit :limit::integer
+)
+-- include: take
+;
+
+-- name: look_ahead
+-- Which jobs a claim would take.
+with
+-- include: ahead
+select pick.id, (select j.task from pgqueue.jobs j where j.id = pick.id) from pick;
+
+-- name: look_behind
+-- Which jobs a sweep would take. The first row is that of a sweep.
+with recursive
+-- include: behind
+select (select array_agg(told.queue) from told) as queues, (select array_agg(told.priority) from told) as priorities,
+       now() as at, null as id, null as task
+union all
+select null, null, null, pick.id, (select j.task from pgqueue.jobs j where j.id = pick.id) from pick;
+
+-- name: claim_these
+-- Claim those of some jobs that are due still, under no limit and no suspects; said so that no index but the primary key fits.
+with pick as materialized (
+    select j.id from pgqueue.jobs j
+     where j.id = any (:ids::bigint[]) and (case when j.status = 'pending' then j.run_at end) <= now()
+       and not exists (select from pgqueue.queues q where q.paused_at is not null and q.name in (j.queue, '*'))
+       and not exists (select from pgqueue.queues q where q.name = j.queue and coalesce(q.max_running, q.rate) is not null)
+       and j.limit_key is null and j.quarantine is null
+       and (j.expires_at is null or j.expires_at > now())
+       and j.task <> all (array(select t.name from pgqueue.tasks t where t.paused_at is not null or t.keyed))
+-- include: fits
+     order by j.id
+     for no key update of j skip locked
 )
 -- include: take
 ;

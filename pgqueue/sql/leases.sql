@@ -1,8 +1,15 @@
+-- name: unstarted
+-- The jobs that a claim took and nobody has given back.
+select j.id from pgqueue.jobs j
+ where j.worker_id is not null and j.claim_id = :claim_id::uuid and j.status = 'running'
+ order by j.id;
+
 -- name: release
 -- Give back everything one claim took and nobody started, with its attempt; rows locked by others the next time.
 with own as materialized (
     select j.id from pgqueue.jobs j
      where j.worker_id is not null and j.claim_id = :claim_id::uuid and j.status = 'running'
+       and (:only_ids::bigint[] is null or j.id = any (:only_ids::bigint[]))
      order by j.id
      for no key update of j skip locked
 )

@@ -203,6 +203,14 @@ select c.wait, c.id, c.task, c.args, :queue::text, c.priority, c.attempt, c.max_
        (select pgqueue.readable(j.tick) from pgqueue.jobs j where j.id = c.id),
        (select date_part('epoch', j.created_at) from pgqueue.jobs j where j.id = c.id)
   from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
-                             :suspects::boolean, :only::text[], :among::bigint[])
+                             :suspects::boolean, :only::text[], :among::bigint[],
+                             :not_ids::bigint[], :only_ids::bigint[])
        with ordinality as c(wait, id, task, args, priority, attempt, max_retries, crashes, run_at, n)
  order by c.n;
+
+-- name: look_limited
+-- Which jobs a claim under limits would take.
+select c.id, c.task
+  from pgqueue.claim_limited(:queue::text, :limit::integer, :claim_id::uuid, :worker_id::uuid, :lease::float8,
+                             :suspects::boolean, :only::text[], :among::bigint[], :not_ids::bigint[], just_look => true) c
+ where c.id is not null;

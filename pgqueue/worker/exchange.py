@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import ClassVar
 from uuid import UUID, uuid4
 
 from pgqueue.job import ClaimedJob
-from pgqueue.operations import claims, limits
-from pgqueue.operations.claims import Lane, Taking
+from pgqueue.operations import Operation, claims, limits
+from pgqueue.operations.claims import Candidate, Lane, Swept, Taking
 from pgqueue.worker import clock
 from pgqueue.worker.crowd import Crowd
 from pgqueue.worker.database import TOO_LONG, Database, StatementRefused, perhaps_done
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.lanes import LONGEST_BETWEEN_SWEEPS, Lanes
 from pgqueue.worker.pace import SHARE
+from pgqueue.worker.parts import in_parts
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.queues import Queues
 from pgqueue.worker.recorder import MOST_AT_ONCE, Recorder
 from pgqueue.worker.service import Service
 from pgqueue.worker.turns import Turns
 from pgqueue.worker.unanswered import Unanswered
+from pgqueue.worker.unstartable import Unstartable, is_of_a_job
 
 FIRST_IDLE_WAIT = 0.01
 RATE_WAIT = 0.02  # nothing is lost meanwhile: tokens gather while jobs wait
@@ -70,6 +72,7 @@ class Exchange(Service):
         self._lanes, self._crowd = Lanes(), Crowd()
         self._idle = 0
         self._left_out: list[str] = []
+        self._unstartable, self._resting = Unstartable(self.log), list[int]()
         self._rest_until = 0.0
         self._took = 0.0
         self._unanswered = Unanswered()
@@ -124,7 +127,11 @@ class Exchange(Service):
         self._expected = room if len(claimed) == room else 0
         if claimed or ended:
             self._idle, self.empty = 0, False
-            return 0.0 if len(claimed) == room or ended else self._idle_wait(sweep)
+            more = len(claimed) == room or ended or self._unstartable.found
+            return 0.0 if more else self._idle_wait(sweep)
+        if self._unstartable.found:  # now there is a look without those
+            self.empty = False
+            return 0.0
         # It found nothing where it looked: is there another place now?
         if (sweep or self.woken) and await self._known.look():
             return 0.0
@@ -159,7 +166,9 @@ class Exchange(Service):
         return max(min(wait, self._lanes.until_sweep(time.monotonic())), 0.001)
 
     async def _claim_all(self, room: int, *, sweep: bool, without: list[str]) -> list[ClaimedJob]:
-        self._left_out = without
+        self._unstartable.found = False
+        self._resting, tasks = self._unstartable.resting()
+        self._left_out = [*without, *tasks]
         queues = self._known.limited(self._queues)
         if without:
             queues = [queue for queue in queues if queue not in self._processes.queues]
@@ -167,11 +176,19 @@ class Exchange(Service):
         if not queues:
             return await self._claim(room, lambda t: self._sweep(t) if sweep else self._go_on(t))
         claimed: list[ClaimedJob] = []
+        refusal: StatementRefused | None = None
         for queue in self._in_turn(queues):
             left = room - len(claimed)
             if left <= 0:
                 break
-            claimed += await self._claim(left, self._taker(queue, sweep))
+            try:
+                claimed += await self._claim(left, self._taker(queue, sweep))
+            except StatementRefused as refused:
+                if not is_of_a_job(refused):
+                    raise
+                refusal = refused  # the other queues go on
+        if refusal is not None and not claimed:
+            raise refusal
         return claimed
 
     def _in_turn(self, queues: list[str]) -> Iterator[str | None]:
@@ -200,10 +217,70 @@ class Exchange(Service):
         return self._sweep if sweep else self._go_on
 
     async def _take_limited(self, queue: str, taking: Taking) -> list[ClaimedJob]:
-        found = await self._database.run(limits.claim(queue, **taking))
-        if found.wait is not None:
-            self._wait = min(self._wait, max(found.wait, RATE_WAIT))
-        return found.jobs
+        async def claim(only: list[int] | None) -> list[ClaimedJob]:
+            found = await self._database.run(limits.claim(queue, only_ids=only, **taking))
+            if found.wait is not None:
+                self._wait = min(self._wait, max(found.wait, RATE_WAIT))
+            return found.jobs
+
+        return await self._narrowed(claim, limits.look(queue, **taking), taking)
+
+    async def _narrowed(
+        self,
+        claim: Callable[[list[int] | None], Awaitable[list[ClaimedJob]]],
+        look: Operation[list[Candidate]],
+        taking: Taking,
+        *,
+        once: bool = False,
+    ) -> list[ClaimedJob]:
+        """Claim; refused, claim all but the jobs that are refused by themselves.
+
+        Args:
+            claim: claims only these jobs; None: whichever there are.
+            look: which jobs it would claim.
+            once: a part that is claimed is enough.
+        """
+        try:
+            return await claim(None)
+        except StatementRefused as refused:
+            if not is_of_a_job(refused):
+                raise
+            candidates = await self._database.run(look)
+            if not candidates:
+                raise
+        return await self._claim_parts(candidates, claim, taking, once=once)
+
+    async def _claim_parts(
+        self,
+        candidates: Sequence[Candidate],
+        claim: Callable[[list[int]], Awaitable[list[ClaimedJob]]],
+        taking: Taking,
+        *,
+        once: bool = False,
+    ) -> list[ClaimedJob]:
+        jobs: list[ClaimedJob] = []
+
+        async def claim_some(job_ids: list[int]) -> int:
+            some = await claim(job_ids)
+            jobs.extend(some)
+            return len(some)
+
+        try:
+            await self._unstartable.claim(candidates, claim_some, once=once)
+        except BaseException:
+            if jobs:  # those of the parts before are given back
+                self._unanswered.add(taking["claim_id"], until=time.monotonic() + self._lease)
+            raise
+        return jobs
+
+    async def _claim_these(
+        self, candidates: Sequence[Candidate], taking: Taking
+    ) -> list[ClaimedJob]:
+        return await self._claim_parts(
+            candidates,
+            lambda job_ids: self._database.run(claims.claim_these(job_ids, **taking)),
+            taking,
+        )
 
     async def _claim(
         self, room: int, take: Callable[[Taking], Awaitable[list[ClaimedJob]]]
@@ -215,6 +292,7 @@ class Exchange(Service):
             "worker_id": self._worker_id,
             "lease": self._lease,
             "only": self._only(),
+            "not_ids": self._resting,
         }
         try:
             jobs = await take(taking)
@@ -225,6 +303,7 @@ class Exchange(Service):
             raise
         self._took += time.monotonic() - begun
         if jobs:
+            self._unstartable.claimed(jobs)
             if self._queues is None:
                 self._learned({job.queue for job in jobs})
             self._executor.submit(jobs, sent_at)
@@ -232,18 +311,25 @@ class Exchange(Service):
 
     async def _sweep(self, taking: Taking) -> list[ClaimedJob]:
         begun = time.monotonic()
-        sweep = claims.sweep(
-            self._queues, self._lanes.slices(begun), without=self._left_out, **taking
-        )
+        slices, room = self._lanes.slices(begun), taking["limit"]
+        sweep = claims.sweep(self._queues, slices, without=self._left_out, **taking)
         try:
             found = await self._database.run(sweep)
+            full = len(found.jobs) == room
         except StatementRefused as refused:
-            if refused.state != TOO_LONG:
+            if refused.state == TOO_LONG:
+                self._lanes.cut_short(time.monotonic(), time.monotonic() - begun)
+                await self._start_further_on(begun)
+                return await self._go_on(taking)
+            if not is_of_a_job(refused):
                 raise
-            self._lanes.cut_short(time.monotonic(), time.monotonic() - begun)
-            await self._start_further_on(begun)
-            return await self._go_on(taking)
-        now, full = time.monotonic(), len(found.jobs) == taking["limit"]
+            look = claims.look_behind(self._queues, slices, without=self._left_out, **taking)
+            seen = await self._database.run(look)
+            if not seen.jobs:
+                raise
+            jobs = await self._claim_these(seen.jobs, taking)
+            found, full = Swept(jobs, seen.lanes, seen.at), len(seen.jobs) == room
+        now = time.monotonic()
         self._lanes.swept(found, full=full, now=now, took=now - begun)
         if self._lanes.partial and not found.jobs:
             return await self._go_on(taking)
@@ -257,30 +343,52 @@ class Exchange(Service):
 
     async def _go_on(self, taking: Taking) -> list[ClaimedJob]:
         lanes, begun = self._lanes.in_order(), time.monotonic()
-        skips = self._crowd.skips
+        skips, ended = self._crowd.skips, self._executor.ended
         try:
-            if self._executor.ended:
-                jobs = await self.recorder.trade(
-                    self._executor.ended, lanes, skips, taking, self._left_out
-                )
+            if ended:
+                jobs = await self.recorder.trade(ended, lanes, skips, taking, self._left_out)
             else:
                 claim = claims.claim(lanes, skip_touched=skips, without=self._left_out, **taking)
                 jobs = await self._database.run(claim)
         except StatementRefused as refused:
             if refused.state == TOO_LONG:
                 await self._start_further_on(begun)
-            raise
+            if not is_of_a_job(refused):
+                raise
+            await self.recorder.record(ended)  # what was refused may be one of these
+            look = claims.look_ahead(lanes, skip_touched=skips, without=self._left_out, **taking)
+            seen = await self._database.run(look)
+            jobs = await self._claim_these(seen, taking)
         self._lanes.claimed(jobs)
         self._crowd.claimed(full=len(jobs) == taking["limit"])
         return jobs
 
     async def _undo_unanswered(self) -> None:
         for claim_id in self._unanswered.due(time.monotonic()):
-            released = await self._database.run(claims.release(claim_id))
+            released = await self._release(claim_id)
             if released:
                 self.log.info("gave back %d jobs of an unanswered claim", len(released))
                 await self.recorder.hold_again(released)
             self._unanswered.released(claim_id, time.monotonic())
+
+    async def _release(self, claim_id: UUID) -> list[int]:
+        """Give back what a claim took; a job that the database refuses to give back is tried again, and left to its lease."""
+        try:
+            return await self._database.run(claims.release(claim_id))
+        except StatementRefused as refused:
+            if not is_of_a_job(refused):
+                raise
+        released: list[int] = []
+
+        async def act(some: Sequence[int]) -> None:
+            given_back = await self._database.run(claims.release(claim_id, only_ids=some))
+            released.extend(given_back)
+
+        async def leave(job_id: int, error: StatementRefused) -> None:
+            self.log.debug("job %d cannot be given back: %s", job_id, error)
+
+        await in_parts(await self._database.run(claims.unstarted(claim_id)), act, leave)
+        return released
 
     async def aclose(self) -> None:
         """Record and give back what is left, for a worker that was cancelled."""

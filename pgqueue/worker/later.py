@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
 
 from pgqueue.worker import clock
 
+Key = TypeVar("Key", bound=Hashable)
 
-class Later:
+
+class Later(Generic[Key]):
     """Keys, and when each is to be tried again.
 
     Args:
@@ -17,12 +20,15 @@ class Later:
 
     def __init__(self, first: float, longest: float) -> None:
         self._first, self._longest = first, longest
-        self._keys: dict[int, tuple[int, float]] = {}
+        self._keys: dict[Key, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, keys: Iterable[int]) -> None:
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys
+
+    def add(self, keys: Iterable[Key]) -> None:
         """These were tried in vain."""
         now = clock.seconds()
         for key in keys:
@@ -30,17 +36,17 @@ class Later:
             wait = min(self._first * 2.0 ** min(tries, 20), self._longest)
             self._keys[key] = (tries + 1, now + wait)
 
-    def drop(self, keys: Iterable[int]) -> None:
+    def drop(self, keys: Iterable[Key]) -> None:
         """These are done, or gone."""
         for key in keys:
             self._keys.pop(key, None)
 
-    def due(self) -> list[int]:
+    def due(self) -> list[Key]:
         """Those to be tried now; each stays until it is dropped."""
         now = clock.seconds()
         return [key for key, (_, due) in self._keys.items() if due <= now]
 
-    def resting(self) -> list[int]:
+    def resting(self) -> list[Key]:
         """Those to be left alone now; what has been due for as long as the longest wait is forgotten."""
         now = clock.seconds()
         self.drop([key for key, (_, due) in self._keys.items() if due < now - self._longest])

@@ -62,7 +62,7 @@ class Refusals:
 
     def __init__(self, what: str, log: logging.Logger) -> None:
         self._what, self._log = what, log
-        self._later, self._seldom = Later(*LEFT_ALONE), Seldom()
+        self._later, self._seldom = Later[int](*LEFT_ALONE), Seldom()
 
     def resting(self) -> list[int]:
         """Those to be left alone now."""

@@ -175,7 +175,7 @@ class SuspectExchange(Exchange):
         jobs = await self._claim_group(room)
         if not jobs:
             self._fruitless += 1
-            self.empty = True
+            self.empty = not self._unstartable.found
             self._open(now)
             return self._idle_wait(swept=True)
         self._groups += 1
@@ -194,8 +194,9 @@ class SuspectExchange(Exchange):
         if self._since is None:
             if now < self._open_until:
                 return self._open_until - now
-            attempts = await self._database.run(quarantine.suspect_due(self._queues))
-            if attempts is None:
+            resting, _ = self._unstartable.resting()
+            due = quarantine.suspect_due(self._queues, not_ids=resting)
+            if (attempts := await self._database.run(due)) is None:
                 return self._none(now)
             self.empty, self._none_since = False, None
             if not self._isolation.begin(self):
@@ -245,6 +246,8 @@ class SuspectExchange(Exchange):
         self._isolation.end(self)
 
     async def _claim_group(self, room: int) -> list[ClaimedJob]:
+        self._unstartable.found = False
+        self._resting, _ = self._unstartable.resting()
         for queue in self._in_turn(self._known.limited(self._queues)):
             jobs = await self._claim(room, partial(self._take, queue))
             if jobs:
@@ -252,11 +255,20 @@ class SuspectExchange(Exchange):
         return []
 
     async def _take(self, queue: str | None, taking: Taking) -> list[ClaimedJob]:
-        if queue is None:
-            jobs = await self._database.run(quarantine.claim_suspects(self._queues, **taking))
-        else:
-            found = await self._database.run(limits.claim(queue, suspects=True, **taking))
-            jobs = found.jobs
+        async def claim(only: list[int] | None) -> list[ClaimedJob]:
+            if queue is None:
+                operation = quarantine.claim_suspects(self._queues, only_ids=only, **taking)
+                return await self._database.run(operation)
+            limited = limits.claim(queue, suspects=True, only_ids=only, **taking)
+            return (await self._database.run(limited)).jobs
+
+        look = (
+            quarantine.look(self._queues, **taking)
+            if queue is None
+            else limits.look(queue, suspects=True, **taking)
+        )
+        # One part of a group: each of its jobs knows how many run beside it.
+        jobs = await self._narrowed(claim, look, taking, once=True)
         if jobs and not self._clear:
             try:
                 held = [(job.id, job.claim_id) for job in jobs]

@@ -6,6 +6,7 @@ import random
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -13,8 +14,10 @@ from pgqueue.errors import ConfigError
 from pgqueue.operations import schedules
 from pgqueue.operations.schedules import Reviewed
 from pgqueue.schedule import DueSchedule, Firing, NewSchedule, ahead, fire
-from pgqueue.worker.database import Database
+from pgqueue.worker.database import Database, StatementRefused
+from pgqueue.worker.later import Later
 from pgqueue.worker.outage import Seldom
+from pgqueue.worker.parts import in_parts, may_divide
 from pgqueue.worker.service import Service
 
 BATCH = 100
@@ -22,6 +25,7 @@ LOOK_EVERY = 5.0
 REVIEW_EVERY = 10.0
 UNDECLARED_FOR = 10.0
 LOOK_AGAIN = timedelta(seconds=60)
+LEFT_ALONE = (10.0, 300.0)  # seconds, at first and at most
 SHORTEST = 0.01
 SPREAD = 0.05
 KEPT = {
@@ -54,40 +58,83 @@ class Scheduler(Service):
         self._database = database
         self._declared = list(declared)
         self._own = [schedule.name for schedule in declared]
-        self._review_at = 0.0
+        self._review_at = self._declare_at = 0.0
         self._fired = fired
+        self._refused: Later[str] = Later(*LEFT_ALONE)
         self._seldom_broken = Seldom()
 
     async def run_once(self) -> float:
         await self._declare()
         if time.monotonic() >= self._review_at:
-            await self.review()
-            self._review_at = time.monotonic() + REVIEW_EVERY
-        look = await self._database.run(schedules.look(limit=BATCH))
+            await self._review()
+        resting = set(self._refused.resting())
+        look = await self._database.run(schedules.look(limit=BATCH + len(resting)))
         if look.now is None:
             return LOOK_EVERY
-        if not look.due:
+        due = [schedule for schedule in look.due if schedule.name not in resting]
+        if not due:
             return _sleep(look.wait)
-        firings = [self._decide(schedule, look.now) for schedule in look.due]
-        made = await self._database.run(schedules.fire(firings))
+        made = await self._fire([self._decide(schedule, look.now) for schedule in due], look.now)
         if any(made.values()):
             self._fired()
         # Nothing made: others are at these schedules.
         return 0.0 if made else random.uniform(SHORTEST, SPREAD)
 
+    async def _fire(self, firings: list[Firing], now: datetime) -> dict[str, int]:
+        """Insert the jobs; a schedule whose jobs the database refuses stops no other, and is looked at again later."""
+        made: dict[str, int] = {}
+
+        async def act(some: Sequence[Firing]) -> None:
+            fired = await self._database.run(schedules.fire(some))
+            made.update(fired)
+
+        async def refused(firing: Firing, error: StatementRefused) -> None:
+            if self._seldom_broken(firing.name):
+                self.log.error("schedule %r does not tick, for the database refuses its job: %s", firing.name, error)  # fmt: skip
+            later = _without_ticks(firing, now, f"the database refuses its job: {error}")
+            try:
+                fired = await self._database.run(schedules.fire([later]))
+                made.update(fired)
+            except StatementRefused:  # the row of the schedule itself may not change
+                self._refused.add([firing.name])
+
+        await in_parts(firings, act, refused, divide=may_divide)
+        return made
+
     async def _declare(self) -> None:
-        if not self._declared:
+        if not self._declared or time.monotonic() < self._declare_at:
             return
-        for each in await self._database.run(schedules.declare(self._declared)):
-            if each.kept is not None:
-                self.log.warning("schedule %r %s; this code's is written by: pgqueue cron sync",
-                                 each.name, KEPT[each.kept])  # fmt: skip
-        self._declared = []
+        refused: list[NewSchedule] = []
+
+        async def act(some: Sequence[NewSchedule]) -> None:
+            for each in await self._database.run(schedules.declare(some)):
+                if each.kept is not None:
+                    self.log.warning("schedule %r %s; this code's is written by: pgqueue cron sync",
+                                     each.name, KEPT[each.kept])  # fmt: skip
+
+        async def leave(schedule: NewSchedule, error: StatementRefused) -> None:
+            refused.append(schedule)
+            if self._seldom_broken(schedule.name):
+                self.log.error("schedule %r of the code cannot be written, will keep trying: %s", schedule.name, error)  # fmt: skip
+
+        try:
+            await in_parts(self._declared, act, leave, divide=may_divide)
+        finally:
+            self._declared += refused
+        self._declare_at = time.monotonic() + REVIEW_EVERY
 
     async def review(self) -> None:
         """Pause the schedules of code that no live worker declares; resume those that one declares again."""
         for each in await self._database.run(schedules.review(self._own, patience=UNDECLARED_FOR)):
             self._say(each)
+
+    async def _review(self) -> None:
+        try:
+            await self.review()
+        except StatementRefused as error:  # reported; schedules tick all the same
+            if not may_divide(error):
+                raise
+        self._review_at = time.monotonic() + REVIEW_EVERY
 
     def _say(self, each: Reviewed) -> None:
         name = each.name
@@ -113,6 +160,13 @@ class Scheduler(Service):
             self.log.error("schedule %r does not tick: %s", schedule.name, reason)
         seen = schedule.last_tick
         return Firing(schedule.name, seen, schedule.last_job_id, [], seen, now + LOOK_AGAIN, reason)
+
+
+def _without_ticks(firing: Firing, now: datetime, reason: str) -> Firing:
+    """Nothing is dealt with yet; looked at again later, with the reason for people."""
+    return replace(
+        firing, ticks=[], last_tick=firing.seen, next_tick=now + LOOK_AGAIN, error=reason
+    )
 
 
 def _sleep(wait: float | None) -> float:

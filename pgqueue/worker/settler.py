@@ -33,7 +33,7 @@ class Settler(Service):
         super().__init__()
         self._database, self._released = database, released
         self._ended: dict[int, None] = {}
-        self._locked = Later(*LOCKED)
+        self._locked = Later[int](*LOCKED)
         self._jobs = Refusals("waiting job %d cannot go on", self.log)
         self._ends = Refusals("the end of job %d cannot be told to its workflow", self.log)
         self._sleepers = Refusals("job %d cannot be woken by its event", self.log)

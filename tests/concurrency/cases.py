@@ -318,6 +318,7 @@ CLAIMS = [
          one(lambda j: claims.trade([], _lanes(j), delete=False, **_taking()))),
     Case("trade nothing, claim and delete", "trade_and_delete", "pending",
          one(lambda j: claims.trade([], _lanes(j), delete=True, **_taking()))),
+    Case("claim these", "claim_these", "pending", one(lambda j: claims.claim_these(j.ids, **_taking()))),
     Case("claim under limits", "claim_limited", "pending",
          one(lambda j: limits.claim(j.queue, **_taking())), make=_limited),
     Case("claim suspects", "claim_suspects", "pending",
@@ -389,5 +390,7 @@ INSERT = {
     "run_schedule",
     "fire_schedules",
 }
+# Statements that lock rows to see which a claim would take, and change none.
+LOOKS = {"look_ahead", "look_behind", "look_limited", "look_at_suspects"}
 # Statements of the testing kit, which write jobs that only its own transaction sees.
 ALONE = {"test_claim", "test_due", "test_travel"}

@@ -215,9 +215,10 @@ async def test_a_kind_that_cannot_be_pruned_at_all_keeps_no_other(
 
 
 async def test_a_missing_privilege_is_no_matter_of_a_row(
-    app: App, conn: Connection, dsn: str
+    app: App, conn: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is raised, so that the service tries again later, after a bounded number of statements."""
+    monkeypatch.setattr(parts, "LEFT_ALONE", (3600.0, 3600.0))
     insert(conn, 100, **OLD)
     conn.execute("create role weak; grant usage on schema pgqueue to weak")
     conn.execute("grant select, update on all tables in schema pgqueue to weak")

@@ -119,7 +119,7 @@ grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
     pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
     pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
-grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[]), pgqueue.own_key(text, jsonb),
+grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[], bigint[], bigint[], boolean), pgqueue.own_key(text, jsonb),
     pgqueue.scheduled_jobs(text[]) to pgqueue_worker;
 grant execute on function pgqueue.backoff(integer, jsonb), pgqueue.complete_job(bigint, uuid), pgqueue.schema_id(),
     pgqueue.hold_again(bigint[]) to pgqueue_worker;
