@@ -31,7 +31,7 @@ ROLE_OF: Mapping[str, str] = {
          "get_steps", "save_step", "start_sleep", "await_event", "deliver_events", "jobs_to_wake", "mark_delivered", "prune_events", "old_events", "settle", "waiting_jobs", "unsettled", "workflow_results",
          "prune_workflows", "old_members",
          "complete_job", "recorded", "rescue", "lapsed_jobs", "expire", "late_jobs", "prune", "old_jobs", "worker_seen", "worker_gone", "worker_lacks", "schema_id",
-         "look_at_schedules", "fire_schedules", "declare_schedules", "review_schedules",
+         "look_at_schedules", "fire_schedules", "declare_schedules", "changed_schedules", "review_schedules",
          "keep_schedules"),
         "worker",
     ),

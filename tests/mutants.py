@@ -82,6 +82,15 @@ MUTANTS = [
         (" and s.undeclared_at <= clock_timestamp() - make_interval(secs => :patience::float8)", ""),
         ("when f.declared and f.pause_reason = 'undeclared'", "when f.declared"), ("for no key update of s skip locked", ""),
         ("kept = false", "kept = s.kept"), ("unnest(:own::text[])", "unnest('{}'::text[])"))],
+    *[Mutant("pgqueue/sql/schedules.sql", "declare_schedules", old, new) for old, new in (
+        ("f.place is null or f.place > f.present_place", "f.place is null"), ("when f.synced then 'older'", ""),
+        ("f.declarations[f.place + 1:]", "array[]::text[]"), ("f.declarations[f.present_place:]", "f.declarations[f.place + 1:]"),
+        ("where w.live_until > clock_timestamp() and w.declarations && f.declarations[f.present_place:]",
+         "where w.declarations && f.declarations[f.present_place:]"),
+        ("f.missing_at <= clock_timestamp() - make_interval(secs => :patience::float8)", "true"),
+        ("when 'older' then s.missing_at is not null", ""), ("when 'same' then s.missing_at is not null or s.synced", "when 'same' then s.synced"),
+        ("synced = s.synced and (j.verdict <> 'same' or :force::boolean)", "synced = s.synced"),
+        ("or f.place is distinct from cardinality(f.declarations)", ""))],
     Mutant("pgqueue/sql/schedules.sql", "keep_schedules", "case when s.pause_reason = 'undeclared' then null else s.paused_at end",
            "null"),
     *[Mutant(SCHEMA, "resume_schedule", old, new) for old, new in (

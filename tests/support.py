@@ -75,7 +75,7 @@ def statuses(conn: psycopg.Connection) -> dict[int, str]:
 def alive(worker: UUID, **more: Any) -> Operation[None]:
     """A worker says that it is there."""
     said: dict[str, Any] = {
-        "host": "h", "pid": 1, "version": "1", "queues": None, "tasks": [], "declares": [], "state": "running",
+        "host": "h", "pid": 1, "version": "1", "queues": None, "tasks": [], "declares": [], "declarations": [], "state": "running",
         "lease": 60.0, "forget": 300.0, **more,
     }  # fmt: skip
     return maintenance.worker_seen(worker, **said)

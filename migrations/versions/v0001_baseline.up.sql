@@ -352,6 +352,7 @@ create table pgqueue.workers (
     state      text not null default 'running' check (state in ('running', 'stopping')),
     tasks      text[],
     schedules  text[]      not null default '{}',
+    declarations text[]    not null default '{}',
     quarantine boolean     not null default false,
     limits     jsonb,
     started_at timestamptz not null default clock_timestamp(),
@@ -369,6 +370,7 @@ comment on column pgqueue.workers.held_jobs is
 comment on column pgqueue.workers.queues is 'Those it works on; null: all';
 comment on column pgqueue.workers.tasks is 'Those it knows';
 comment on column pgqueue.workers.schedules is 'Those its code declares';
+comment on column pgqueue.workers.declarations is 'Digests of how it declares them';
 comment on column pgqueue.workers.limits is 'What its code declares of queues and tasks: {"queue": {"name": {...}}, "task": {...}}';
 
 -- What tells the jobs of this schema from those of any other. A copy of the database has the same.
@@ -1208,7 +1210,9 @@ create table pgqueue.schedules (
     skipped        bigint      not null default 0,
     source         text        not null default 'hand' constraint schedules_source check (source in ('hand', 'code')),
     declaration    text,
-    replaced       text,
+    declarations   text[]      not null default '{}',
+    missing_at     timestamptz,
+    synced         boolean     not null default false,
     declared_at    timestamptz,
     created_at     timestamptz not null default clock_timestamp(),
     updated_at     timestamptz not null default clock_timestamp()
@@ -1232,7 +1236,11 @@ comment on column pgqueue.schedules.recent_job_ids is 'The latest 50 runs, newes
 comment on column pgqueue.schedules.skipped is 'Ticks without a job because a run had not ended';
 comment on column pgqueue.schedules.source is 'code: declared by an app, which may change it; hand: added or changed at run time';
 comment on column pgqueue.schedules.declaration is 'Digest of what the code declares';
-comment on column pgqueue.schedules.replaced is 'Digest of the declaration before, which an older version would write again';
+comment on column pgqueue.schedules.declarations is
+    'Digests of what the code has declared, the latest 50 in the order in which they came: a later one is newer';
+comment on column pgqueue.schedules.missing_at is
+    'Since when no live worker declares it as it is, nor newer, while one declares what it was before; null: one does, or nobody has looked';
+comment on column pgqueue.schedules.synced is 'Written by pgqueue cron sync, and no worker has declared the same since: no older declaration replaces it';
 create index schedules_due on pgqueue.schedules (next_tick) where paused_at is null;
 
 create function pgqueue.schedule_changed() returns trigger

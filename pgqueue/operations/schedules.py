@@ -80,10 +80,28 @@ def fire(firings: Sequence[Firing]) -> Operation[dict[str, int]]:
     return Operation("fire_schedules", values, lambda rows: {r[0]: r[1] for r in rows})
 
 
-def declare(schedules: Sequence[NewSchedule], *, force: bool = False) -> Operation[list[Declared]]:
-    """Write declared schedules; ``force``: also over changes by hand and newer declarations."""
+def changed(schedules: Sequence[NewSchedule]) -> Operation[list[str]]:
+    """The names of those that are not as they are declared here, or of which something is to be noted."""
+    values = {
+        "names": [schedule.name for schedule in schedules],
+        "declarations": [schedule.digest for schedule in schedules],
+    }
+    return Operation("changed_schedules", values, lambda rows: [row[0] for row in rows])
+
+
+def declare(
+    schedules: Sequence[NewSchedule], *, force: bool = False, patience: float = 0.0
+) -> Operation[list[Declared]]:
+    """Write declared schedules.
+
+    Args:
+        force: also over changes by hand and newer declarations.
+        patience: for how many seconds no live worker must have declared a newer one before an older is written again.
+    """
     text = json.dumps([_declaration(schedule) for schedule in schedules], ensure_ascii=False)
-    return Operation("declare_schedules", {"schedules": text, "force": force}, _declared)
+    return Operation(
+        "declare_schedules", {"schedules": text, "force": force, "patience": patience}, _declared
+    )
 
 
 def _declaration(schedule: NewSchedule) -> dict[str, Any]:

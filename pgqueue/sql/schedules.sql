@@ -79,30 +79,78 @@ with wanted as (
 select moved.name, (select count(*) from added a where a.schedule = moved.name)
   from moved cross join woken;
 
+-- name: changed_schedules
+-- Of the schedules of code those that are to be looked at: they are not as this code declares them, or it is to be noted that a
+-- worker declares them as they are.
+select s.name
+  from unnest(:names::text[], :declarations::text[]) as d(name, declaration)
+  join pgqueue.schedules s on s.name = d.name
+ where s.source = 'code' and (s.declaration is distinct from d.declaration or s.missing_at is not null or s.synced)
+ order by s.name;
+
 -- name: declare_schedules
--- Write what the code declares. What was changed by hand, or replaced within the hour by a version
--- that is newer, is left as it is, unless forced.
+-- Write what the code declares. What was changed by hand is left as it is, unless forced. So is what a newer version has
+-- declared, one whose declaration came later, while a live worker declares that: it is marked when none does, and written
+-- when that was so already for a while.
 with declared as materialized (
     select d.* from jsonb_to_recordset(:schedules::text::jsonb) as d(
            name text, expression text, tz text, task text, args jsonb, queue text, priority smallint,
            max_retries integer, backoff jsonb, expires float8, catch_up text, overlap text, declaration text)
+), found as materialized (
+    select d.name, d.declaration, s.declaration as present, s.source, s.declarations, s.missing_at, s.synced,
+           s.name is null as absent, array_position(s.declarations, d.declaration) as place,
+           array_position(s.declarations, s.declaration) as present_place
+      from declared d
+      left join pgqueue.schedules s on s.name = d.name
+), judged as materialized (
+    select f.name, f.source, f.present,
+           case when f.absent then 'write'
+                when :force::boolean then
+                    case when f.source = 'hand' or f.declaration is distinct from f.present
+                              or f.place is distinct from cardinality(f.declarations) then 'write' else 'same' end
+                when f.source = 'hand' then 'hand'
+                when f.declaration = f.present then 'same'
+                when f.place is null or f.place > f.present_place then 'write'
+                when f.synced then 'older'
+                when exists (select from pgqueue.workers w
+                              where w.live_until > clock_timestamp() and w.declarations && f.declarations[f.present_place:]) then 'older'
+                when exists (select from pgqueue.workers w
+                              where w.live_until > clock_timestamp() and w.declarations && f.declarations[f.place + 1:]) then 'wait'
+                when f.missing_at is null then 'missing'
+                when f.missing_at <= clock_timestamp() - make_interval(secs => :patience::float8) then 'write'
+                else 'wait' end as verdict
+      from found f
+), noted as (
+    update pgqueue.schedules s
+       set missing_at = case when j.verdict = 'missing' then clock_timestamp() end,
+           synced = s.synced and (j.verdict <> 'same' or :force::boolean)
+      from judged j
+     where s.name = j.name and s.source = j.source and s.declaration is not distinct from j.present
+       and case j.verdict when 'missing' then s.missing_at is null when 'same' then s.missing_at is not null or s.synced
+                          when 'older' then s.missing_at is not null else false end
+    returning s.name
 ), written as (
     insert into pgqueue.schedules as s
            (name, expression, tz, task, args, queue, priority, max_retries, backoff, expires, catch_up, overlap,
-            declaration, source, declared_at)
+            declaration, declarations, synced, source, declared_at)
     select d.name, d.expression, d.tz, d.task, d.args, d.queue, d.priority, d.max_retries, d.backoff,
-           make_interval(secs => d.expires), d.catch_up, d.overlap, d.declaration, 'code', clock_timestamp()
-      from declared d order by d.name
+           make_interval(secs => d.expires), d.catch_up, d.overlap, d.declaration, array[d.declaration], :force::boolean, 'code',
+           clock_timestamp()
+      from declared d
+      join judged j on j.name = d.name and j.verdict = 'write'
+     order by d.name
     on conflict (name) do update
        set expression = excluded.expression, tz = excluded.tz, task = excluded.task, args = excluded.args,
            queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries,
            backoff = excluded.backoff, expires = excluded.expires, catch_up = excluded.catch_up, overlap = excluded.overlap,
-           declaration = excluded.declaration, replaced = s.declaration, source = 'code',
+           declaration = excluded.declaration,
+           declarations = case when not :force::boolean and excluded.declaration = any (s.declarations) then s.declarations
+                               else (array_remove(s.declarations, excluded.declaration) || excluded.declaration)
+                                    [greatest(cardinality(array_remove(s.declarations, excluded.declaration)) - 48, 1):] end,
+           missing_at = null, synced = excluded.synced, source = 'code',
            declared_at = clock_timestamp(), updated_at = clock_timestamp()
-     where (s.source = 'hand' or s.declaration is distinct from excluded.declaration)
-       and (:force::boolean or s.source = 'code' and (
-            s.replaced is distinct from excluded.declaration
-            or s.declared_at < clock_timestamp() - interval '1 hour'))
+     where :force::boolean
+        or exists (select from judged j where j.name = excluded.name and j.source = s.source and j.present is not distinct from s.declaration)
     returning s.name
 )
 select d.name, w.name is not null, s.source = 'hand', s.declaration is distinct from d.declaration

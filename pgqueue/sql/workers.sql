@@ -8,13 +8,13 @@ with old as materialized (
 ), gone as (
     delete from pgqueue.workers w using old where w.id = old.id
 )
-insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, quarantine, limits, state, live_until)
+insert into pgqueue.workers (id, host, pid, version, queues, tasks, schedules, declarations, quarantine, limits, state, live_until)
 values ((:id::text)::uuid, :host::text, :pid::integer, :version::text, :queues::text[], :tasks::text[], :declares::text[],
-        :quarantine::boolean, :limits::text::jsonb,
+        :declarations::text[], :quarantine::boolean, :limits::text::jsonb,
         :state::text, clock_timestamp() + make_interval(secs => :lease::float8))
 on conflict (id) do update
    set seen_at = clock_timestamp(), live_until = excluded.live_until, tasks = excluded.tasks, schedules = excluded.schedules,
-       state = excluded.state
+       declarations = excluded.declarations, state = excluded.state
 returning id;
 
 -- name: schema_id
@@ -53,7 +53,7 @@ union all
 select format('update (%s) on %s', w.field, w.relation)
   from (select 'pgqueue.jobs', unnest(array['status', 'run_at', 'attempt', 'crashes', 'quarantine', 'claim_id', 'worker_id',
                'claimed_at', 'lease_expires_at', 'finished_at', 'run_seconds', 'last_error', 'left_by'])
-        union all select 'pgqueue.workers', pg_catalog.unnest(array['tasks', 'schedules', 'seen_at', 'live_until', 'state', 'held_jobs',
+        union all select 'pgqueue.workers', pg_catalog.unnest(array['tasks', 'schedules', 'declarations', 'seen_at', 'live_until', 'state', 'held_jobs',
                'held_until'])
         union all select 'pgqueue.schedules', pg_catalog.unnest(array['paused_at', 'pause_reason', 'undeclared_at', 'kept'])) as w(relation, field)
  where not has_column_privilege(w.relation, w.field, 'update')

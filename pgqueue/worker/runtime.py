@@ -236,6 +236,7 @@ class Runtime:
 
     def _heartbeat(self) -> Heartbeat:
         names = [n for key in self._queues if key is not None for n in key] or None
+        declarations = [schedule.digest for schedule in self.app.schedules]
 
         def alive() -> Operation[None]:
             return maintenance.worker_seen(
@@ -246,6 +247,7 @@ class Runtime:
                 queues=names,
                 tasks=sorted(self.app.names()),
                 declares=self.app.schedule_names,
+                declarations=declarations,
                 limits=self.known.declared.as_json(),
                 lease=self.settings.lease,
                 state="stopping" if self.shutdown.ending else "running",

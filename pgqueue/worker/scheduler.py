@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pgqueue.errors import ConfigError
 from pgqueue.operations import schedules
-from pgqueue.operations.schedules import Reviewed
+from pgqueue.operations.schedules import Declared, Reviewed
 from pgqueue.schedule import DueSchedule, Firing, NewSchedule, ahead, fire
 from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.later import Later
@@ -30,7 +30,7 @@ SHORTEST = 0.01
 SPREAD = 0.05
 KEPT = {
     "hand": "was changed by hand and stays so",
-    "newer": "was declared otherwise within the hour, by a newer version, and stays so",
+    "newer": "is declared otherwise by a newer version, and stays so while a worker of that is alive",
 }
 
 
@@ -56,7 +56,8 @@ class Scheduler(Service):
     ) -> None:
         super().__init__()
         self._database = database
-        self._declared = list(declared)
+        self._declared, self._unwritten = list(declared), list(declared)
+        self._older: set[str] = set()
         self._own = [schedule.name for schedule in declared]
         self._review_at = self._declare_at = 0.0
         self._fired = fired
@@ -64,8 +65,11 @@ class Scheduler(Service):
         self._seldom_broken = Seldom()
 
     async def run_once(self) -> float:
+        reviewing = time.monotonic() >= self._review_at
+        if reviewing:
+            await self._see_what_changed()
         await self._declare()
-        if time.monotonic() >= self._review_at:
+        if reviewing:
             await self._review()
         resting = set(self._refused.resting())
         look = await self._database.run(schedules.look(limit=BATCH + len(resting)))
@@ -101,16 +105,25 @@ class Scheduler(Service):
         await in_parts(firings, act, refused, divide=may_divide)
         return made
 
+    async def _see_what_changed(self) -> None:
+        """Also those of a newer version, which may have been rolled back, are to be written again."""
+        if not self._declared:
+            return
+        changed = await self._database.run(schedules.changed(self._declared))
+        waiting = [each.name for each in self._unwritten]
+        self._unwritten += [
+            each for each in self._declared if each.name in changed and each.name not in waiting
+        ]
+
     async def _declare(self) -> None:
-        if not self._declared or time.monotonic() < self._declare_at:
+        if not self._unwritten or time.monotonic() < self._declare_at:
             return
         refused: list[NewSchedule] = []
 
         async def act(some: Sequence[NewSchedule]) -> None:
-            for each in await self._database.run(schedules.declare(some)):
-                if each.kept is not None:
-                    self.log.warning("schedule %r %s; this code's is written by: pgqueue cron sync",
-                                     each.name, KEPT[each.kept])  # fmt: skip
+            declared = await self._database.run(schedules.declare(some, patience=UNDECLARED_FOR))
+            for each in declared:
+                self._say_of_declared(each)
 
         async def leave(schedule: NewSchedule, error: StatementRefused) -> None:
             refused.append(schedule)
@@ -118,10 +131,18 @@ class Scheduler(Service):
                 self.log.error("schedule %r of the code cannot be written, will keep trying: %s", schedule.name, error)  # fmt: skip
 
         try:
-            await in_parts(self._declared, act, leave, divide=may_divide)
+            await in_parts(self._unwritten, act, leave, divide=may_divide)
         finally:
-            self._declared += refused
+            self._unwritten += refused
         self._declare_at = time.monotonic() + REVIEW_EVERY
+
+    def _say_of_declared(self, each: Declared) -> None:
+        if each.written and each.name in self._older:
+            self.log.info("schedule %r is as this code declares it again: no live worker declares it otherwise", each.name)  # fmt: skip
+        elif each.kept is not None and each.name not in self._older:
+            self.log.warning("schedule %r %s; this code's is written by: pgqueue cron sync",
+                             each.name, KEPT[each.kept])  # fmt: skip
+        (self._older.add if each.kept == "newer" else self._older.discard)(each.name)
 
     async def review(self) -> None:
         """Pause the schedules of code that no live worker declares; resume those that one declares again."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from pgqueue import App, ConfigError, Context, Job, ScheduleNotFound, TaskError
 from pgqueue.job import NewJob
-from pgqueue.operations import schedules
+from pgqueue.operations import maintenance, schedules
 from pgqueue.operations.schedules import Declared
 from pgqueue.schedule import NewSchedule, new_schedule
+from tests.model.machine import perform
 from tests.schedules import declaring
 from tests.schedules.firing import Passes, age, entry, ticks, until_idle
-from tests.support import drain
+from tests.support import alive, drain, eventually_async, working
 
 JOB = NewJob("t", "{}")
 
@@ -101,25 +103,143 @@ def declare(app: App, schedule: NewSchedule, *, force: bool = False) -> Declared
     return each
 
 
-def test_changed_code_changes_the_row_and_a_late_start_of_the_old_does_not(
-    app: App, conn: psycopg.Connection
-) -> None:
-    old, new = entry("s", "0 1 * * *"), entry("s", "0 2 * * *")
-    assert declare(app, old) == Declared("s", True, None)
-    assert declare(app, old) == Declared("s", False, None)
+V1, V2, V3 = (entry("s", f"0 {hour} * * *") for hour in (1, 2, 3))
+VERSIONS = {"1": V1, "2": V2, "3": V3}
+
+
+class Deployment:
+    """Workers of three versions start, look and end; ``3+`` starts one, ``3-`` ends it, ``3`` looks."""
+
+    def __init__(self, app: App, conn: psycopg.Connection) -> None:
+        self.app, self.conn = app, conn
+        self.workers = {version: uuid4() for version in VERSIONS}
+
+    def does(self, word: str) -> None:
+        version, what = VERSIONS.get(word[0]), word[1:]
+        if word == "later":
+            self.conn.execute(
+                "update pgqueue.schedules set missing_at = missing_at - interval '10 s'"
+            )
+        elif word == "lapse":
+            self.conn.execute("update pgqueue.workers set live_until = clock_timestamp()")
+        elif word == "hand":
+            self.app.client.add_schedule("s", "0 9 * * *", JOB)
+        elif version is None:
+            raise AssertionError(word)
+        elif what == "-":
+            perform(self.conn, maintenance.worker_gone(self.workers[word[0]]))
+        elif what == "s":
+            perform(self.conn, schedules.declare([version], force=True))
+        else:
+            if what == "+":
+                perform(
+                    self.conn,
+                    alive(self.workers[word[0]], declares=["s"], declarations=[version.digest]),
+                )
+            if what == "+" or perform(self.conn, schedules.changed([version])):
+                perform(self.conn, schedules.declare([version], patience=10.0))
+
+    def hour(self, steps: str) -> str:
+        for word in steps.split():
+            self.does(word)
+        return self.app.client.schedule("s").expression.split()[1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "hour"),
+    [
+        ("1+", "1"),
+        ("1+ 2+", "2"),
+        # Old and new processes start over and over during a deployment, in any order.
+        ("1+ 2+ 1+ 1", "2"),
+        ("1+ 2+ 3+ 1+ 2+ 1 2", "3"),
+        ("1+ 2+ 3+ 1+ later 1 2+ later 2", "3"),
+        # The only new worker is away for a moment.
+        ("1+ 2+ 2- 1", "1 waits"),
+        ("1+ 2+ 2- 1 2+ later 1", "2"),
+        ("1+ 2+ 2- 1 2+ 2- later 1", "1 waits"),
+        # A rollback: the last worker of the newer version has ended, or was killed and its lease is over.
+        ("1+ 2+ 2- 1 later 1", "1"),
+        ("1+ 2+ 1- 1+ 2- 1 later 1", "1"),
+        ("1+ 2+ lapse 1 later 1", "1"),
+        ("1+ 1- 2+ 2- 1+ later 1", "1"),
+        # To the newest of those that live.
+        ("1+ 2+ 3+ 3- 1 2 later 1 2", "2"),
+        ("1+ 2+ 3+ 3- 2- 1 later 1", "1"),
+        # And forward again, at once.
+        ("1+ 2+ 2- 1 later 1 2+", "2"),
+        ("1+ 2+ 2- 1 later 1 3+ 1 2+", "3"),
+        # By the command, at once, whoever lives; until a worker of that version has come and gone.
+        ("1+ 2+ 1s", "1"),
+        ("1+ 2+ 1s 2 later 2", "1"),
+        ("2+ 1s 2 later 2", "1"),
+        ("1+ 2+ 3+ 1s 2 3 later 2 3 1", "1"),
+        ("2+ 1s 1+ 1- 2 later 2", "2"),
+        ("2+ 1s 3+ 2", "3"),
+        # What a person has changed stays.
+        ("1+ hand 2+ later 2", "9"),
+        ("1+ hand 2s", "2"),
+    ],
+)
+def test_which_declaration_holds(app: App, conn: psycopg.Connection, steps: str, hour: str) -> None:
+    found = Deployment(app, conn).hour(steps)
+    assert found == ("2" if hour == "1 waits" else hour)
+
+
+def test_changed_code_changes_the_row(app: App) -> None:
+    assert declare(app, V1) == Declared("s", True, None)
+    assert declare(app, V1) == Declared("s", False, None)
     before = app.client.schedule("s")
-    assert declare(app, new) == Declared("s", True, None)
+    assert declare(app, V2) == Declared("s", True, None)
     after = app.client.schedule("s")
     assert after.expression == "0 2 * * *"
     assert after.last_tick > before.last_tick  # nothing before the change is missed
-    for _ in range(3):  # old and new processes start over and over during a deployment
-        assert declare(app, old) == Declared("s", False, "newer")
-        assert declare(app, new) == Declared("s", False, None)
-    assert declare(app, entry("s", "0 3 * * *")) == Declared("s", True, None)
-    assert declare(app, new) == Declared("s", False, "newer")
-    conn.execute("update pgqueue.schedules set declared_at = declared_at - interval '61 minutes'")
-    assert declare(app, new) == Declared("s", True, None)  # gone back to on purpose
-    assert declare(app, entry("s", "0 3 * * *"), force=True) == Declared("s", True, None)
+    assert declare(app, V1) == Declared("s", False, "newer")
+    assert declare(app, V1, force=True) == Declared("s", True, None)
+    assert declare(app, V1, force=True) == Declared("s", False, None)
+
+
+def test_the_order_of_declarations_is_bounded(app: App, conn: psycopg.Connection) -> None:
+    entries = [entry("s", f"{minute} 1 * * *") for minute in range(60)]
+    for force in (False, True):
+        for each in entries:
+            declare(app, each, force=force)
+        row = conn.execute("select declarations from pgqueue.schedules").fetchone()
+        assert row == ([each.digest for each in entries[-50:]],)
+
+
+async def test_a_rollback_by_running_workers(
+    dsn: str,
+    conn: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The old ones that were never stopped write their schedule again when the last new one is gone."""
+    for name, value in (("REVIEW_EVERY", 0.05), ("LOOK_EVERY", 0.05), ("UNDECLARED_FOR", 0.1)):
+        monkeypatch.setattr(f"pgqueue.worker.scheduler.{name}", value)
+    old, new = App(dsn), App(dsn)
+    old.cron("0 1 * * *", JOB, name="s")
+    new.cron("0 2 * * *", JOB, name="s")
+
+    def hour() -> str | None:
+        return next((s.expression.split()[1] for s in old.client.schedules()), None)
+
+    with caplog.at_level(logging.INFO, "pgqueue.scheduler"):
+        async with working(old):
+            await eventually_async(lambda: hour() == "1")
+            async with working(new):
+                await eventually_async(lambda: hour() == "2")
+                await eventually_async(
+                    lambda: "declared otherwise by a newer version" in caplog.text
+                )
+                assert hour() == "2"
+            await eventually_async(lambda: hour() == "1")
+            async with working(new):
+                await eventually_async(lambda: hour() == "2")
+    said = "schedule 's' is as this code declares it again: no live worker declares it otherwise"
+    assert said in [record.getMessage() for record in caplog.records]
+    await old.aclose()
+    await new.aclose()
 
 
 def test_a_pause_outlives_a_deployment(app: App) -> None:

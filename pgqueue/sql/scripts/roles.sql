@@ -91,14 +91,14 @@ grant select, delete, update (status, run_at, attempt, crashes, quarantine, clai
                               left_by, left_at, left_until, left_because)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
-grant select, insert, delete, update (tasks, schedules, seen_at, live_until, state, held_jobs, held_until)
+grant select, insert, delete, update (tasks, schedules, declarations, seen_at, live_until, state, held_jobs, held_until)
     on pgqueue.workers to pgqueue_worker;
 grant select on pgqueue.tasks, pgqueue.queue_names to pgqueue_worker;
 grant insert (schedule, tick, expires_at, limit_key), update (limit_key) on pgqueue.jobs to pgqueue_worker;
 grant select, insert (name, expression, tz, task, args, queue, priority, max_retries, backoff, expires, catch_up, overlap,
-                      declaration, source, declared_at),
+                      declaration, declarations, synced, source, declared_at),
       update (expression, tz, task, args, queue, priority, max_retries, backoff, expires, catch_up, overlap, declaration,
-              replaced, source, declared_at, updated_at, last_tick, next_tick, error, skipped, recent_job_ids, paused_at,
+              declarations, missing_at, synced, source, declared_at, updated_at, last_tick, next_tick, error, skipped, recent_job_ids, paused_at,
               pause_reason, undeclared_at, kept)
     on pgqueue.schedules to pgqueue_worker;
 grant insert (name, max_running, rate, burst, max_pending, keep_succeeded, keep_dead, keep_cancelled, priority,
