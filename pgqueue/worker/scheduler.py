@@ -35,10 +35,11 @@ KEPT = {
 
 
 class Scheduler(Service):
-    """Writes the schedules of the code once, then looks for what is due and sleeps until the next is.
+    """Writes the schedules of the code, then looks for what is due and sleeps until the next is.
 
     Now and then it also looks for schedules of code that no live worker declares any more: they would give jobs that nobody
-    knows. One is paused when a second look, ten seconds later or more, finds it so still: a worker may be starting.
+    knows. One is paused when a second look, ten seconds later or more, finds it so still: a worker may be starting. In the
+    same way it writes those that a newer version had declared otherwise, and no live worker declares so any more.
 
     Args:
         declared: the schedules of the app.
