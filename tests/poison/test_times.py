@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from pgqueue import App, ConfigError, Context
+from pgqueue import App, ConfigError, Context, Retry, Snooze
 from pgqueue.cli import group
 from pgqueue.job import Status
 from pgqueue.operations.jobs import Change
@@ -151,8 +151,6 @@ async def test_a_job_that_comes_back_at_once_with_no_time_for_its_place(
     app: App, conn: psycopg.Connection, time: str
 ) -> None:
     """Its place in the queue may be before all time; what it waits for is a number of seconds all the same."""
-    from pgqueue import Snooze
-
     runs: list[int] = []
 
     @app.task(name="t")
@@ -225,3 +223,78 @@ def test_the_first_and_the_last_run_at(app: App, time: datetime) -> None:
     shown = app.client.job(job.id)
     assert shown.run_at == time
     assert shown.expires_at == time + timedelta(days=365)
+
+
+TOO_LONG = [
+    float("inf"),
+    float("nan"),
+    -1,
+    366 * 86_400,
+    1e300,
+    timedelta.max,
+    "99999999999999d",
+    "-1s",
+]
+
+
+@pytest.mark.parametrize("length", TOO_LONG, ids=str)
+def test_lengths_of_time_are_bounded_by_every_way_in(app: App, length: Any) -> None:
+    @app.task(name="t")
+    def task() -> None: ...
+
+    for way in (
+        task.with_delay, task.with_expires, lambda v: task.with_unique(within=v),
+        lambda v: task.with_backoff(v), lambda v: Change(delay=v).values(), Snooze,
+        lambda v: Retry(after=v), lambda v: app.task(name="u", expires=v)(lambda: None),
+        lambda v: app.task(name="u", every=v)(lambda: None),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            way(length)
+
+
+@pytest.mark.parametrize("length", ["366 days", "-1 second", "178000000 years"])
+@pytest.mark.parametrize("name", ["delay", "expires", "unique_for"])
+def test_lengths_of_time_in_sql(conn: psycopg.Connection, name: str, length: str) -> None:
+    key = ", unique_key => 'k'" if name == "unique_for" else ""
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{name} must be from"):
+        conn.execute(f"select pgqueue.enqueue('t', {name} => '{length}'{key})".encode())
+
+
+@pytest.mark.parametrize("length", [1e300, -1, 366 * 86_400, "NaN", "Infinity"])
+@pytest.mark.parametrize("name", ["delay", "expires", "unique_for"])
+def test_lengths_of_time_in_json(conn: psycopg.Connection, name: str, length: float | str) -> None:
+    job = {"task": "t", "args": {}, "queue": "q", "priority": 0, "max_retries": 1, name: length}
+    if name == "unique_for":
+        job["unique_key"] = "k"
+    for call in ("enqueue_jobs", "enqueue_workflow"):
+        if call == "enqueue_workflow" and name == "unique_for":
+            continue
+        with pytest.raises(psycopg.errors.DataError):
+            conn.execute(f"select pgqueue.{call}(%s::jsonb)".encode(), [json.dumps([job])])
+    assert conn.execute("select count(*) from pgqueue.jobs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("length", [float("inf"), float("nan"), 1e300, 366 * 86_400])
+async def test_a_handler_that_sleeps_for_no_time(app: App, length: float) -> None:
+    """Its job fails and says why; the others go on."""
+    ran: list[int] = []
+
+    @app.task(name="bad", max_retries=0)
+    async def bad(ctx: Context) -> None:
+        await ctx.sleep(length)
+
+    @app.task(name="waits", max_retries=0)
+    async def waits(ctx: Context) -> None:
+        await ctx.wait_for_event("never", length)
+
+    @app.task(name="good")
+    async def good() -> None:
+        ran.append(1)
+
+    jobs = [(await task.aenqueue()).id for task in (bad, waits, good)]
+    await drain(app)
+    assert ran == [1]
+    for job in jobs[:2]:
+        found = await app.aclient.job(job)
+        assert found.status is Status.DEAD
+        assert "must be from 0 to 365 days" in (found.last_error or "")
