@@ -108,7 +108,7 @@ VERSIONS = {"1": V1, "2": V2, "3": V3}
 
 
 class Deployment:
-    """Workers of three versions start, look and end; ``3+`` starts one, ``3-`` ends it, ``3`` looks."""
+    """Workers of three versions: ``3+`` starts one, ``3!`` says that it lives, ``3`` looks, ``3-`` ends it; ``3s`` syncs."""
 
     def __init__(self, app: App, conn: psycopg.Connection) -> None:
         self.app, self.conn = app, conn
@@ -131,12 +131,12 @@ class Deployment:
         elif what == "s":
             perform(self.conn, schedules.declare([version], force=True))
         else:
-            if what == "+":
+            if what in ("+", "!"):
                 perform(
                     self.conn,
                     alive(self.workers[word[0]], declares=["s"], declarations=[version.digest]),
                 )
-            if what == "+" or perform(self.conn, schedules.changed([version])):
+            if what == "+" or (what == "" and perform(self.conn, schedules.changed([version]))):
                 perform(self.conn, schedules.declare([version], patience=10.0))
 
     def hour(self, steps: str) -> str:
@@ -158,6 +158,8 @@ class Deployment:
         ("1+ 2+ 2- 1", "1 waits"),
         ("1+ 2+ 2- 1 2+ later 1", "2"),
         ("1+ 2+ 2- 1 2+ 2- later 1", "1 waits"),
+        ("1+ 2+ 2- 1 2! 1 2- later 1", "1 waits"),
+        ("1+ 2+ 2- 1 1", "1 waits"),
         # A rollback: the last worker of the newer version has ended, or was killed and its lease is over.
         ("1+ 2+ 2- 1 later 1", "1"),
         ("1+ 2+ 1- 1+ 2- 1 later 1", "1"),
@@ -166,6 +168,7 @@ class Deployment:
         # To the newest of those that live.
         ("1+ 2+ 3+ 3- 1 2 later 1 2", "2"),
         ("1+ 2+ 3+ 3- 2- 1 later 1", "1"),
+        ("1+ 2+ 3+ 3- 1 later 1", "3"),
         # And forward again, at once.
         ("1+ 2+ 2- 1 later 1 2+", "2"),
         ("1+ 2+ 2- 1 later 1 3+ 1 2+", "3"),
@@ -176,6 +179,7 @@ class Deployment:
         ("1+ 2+ 3+ 1s 2 3 later 2 3 1", "1"),
         ("2+ 1s 1+ 1- 2 later 2", "2"),
         ("2+ 1s 3+ 2", "3"),
+        ("1+ 2+ 2- 1 later 1 1s 2+", "1"),
         # What a person has changed stays.
         ("1+ hand 2+ later 2", "9"),
         ("1+ hand 2s", "2"),
