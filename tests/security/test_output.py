@@ -39,7 +39,7 @@ FORGED = "FORGED"
 # Columns whose values say what else is read; a row with another is refused by the table.
 KEPT = {
     "jobs": {"status", "unique_until"}, "queues": set(), "tasks": {"ordered"}, "workers": {"state"}, "schedules": {"source", "catch_up", "overlap", "pause_reason"},
-    "workflows": {"status"}, "workflow_jobs": {"if_failed"}, "attempts": set(), "steps": set(), "events": set(), "buckets": set(),
+    "workflows": {"status"}, "workflow_jobs": {"if_failed"}, "attempts": set(), "steps": set(), "events": set(), "buckets": set(), "turns": set(),
     "identity": set(), "dependencies": set(),
 }  # fmt: skip
 ROWS = """
@@ -59,6 +59,7 @@ insert into pgqueue.dependencies values (2, 1);
 insert into pgqueue.steps (job_id, name, event) select id, 'wait', 'e' from pgqueue.jobs;
 insert into pgqueue.steps (job_id, name, wakes_at) select id, 'sleep', now() from pgqueue.jobs;
 insert into pgqueue.events (name, payload) values ('e', '"p"');
+insert into pgqueue.turns (queue, key) values ('q', 'k');
 insert into pgqueue.buckets (name, tokens, at) values ('b', 1, now());
 """  # fmt: skip
 
