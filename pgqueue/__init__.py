@@ -26,6 +26,10 @@ if TYPE_CHECKING:
         ResultMissing,
         ScheduleNotFound,
         SchemaError,
+        StepChanged,
+        StepError,
+        StepNotFound,
+        StepNotStored,
         TaskError,
         WorkflowNotFound,
     )
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from pgqueue.operations.jobs import Change, Filter
     from pgqueue.retry import Backoff
     from pgqueue.schedule import Schedule, ScheduleRun
+    from pgqueue.steps import Event
     from pgqueue.task import Handle, Task
     from pgqueue.unique import Unique
     from pgqueue.worker import Worker
@@ -58,6 +63,7 @@ __all__ = [
     "Dead",
     "Encrypted",
     "Ended",
+    "Event",
     "Filter",
     "Handle",
     "Job",
@@ -79,6 +85,10 @@ __all__ = [
     "Secret",
     "Snooze",
     "Status",
+    "StepChanged",
+    "StepError",
+    "StepNotFound",
+    "StepNotStored",
     "Task",
     "TaskError",
     "Unique",
@@ -105,6 +115,7 @@ _MODULES = {
     "Dead": "pgqueue.control",
     "Encrypted": "pgqueue.keys",
     "Ended": "pgqueue.hooks",
+    "Event": "pgqueue.steps",
     "Filter": "pgqueue.operations.jobs",
     "Handle": "pgqueue.task",
     "Job": "pgqueue.dispatch",
@@ -126,6 +137,10 @@ _MODULES = {
     "Secret": "pgqueue.keys",
     "Snooze": "pgqueue.control",
     "Status": "pgqueue.job",
+    "StepChanged": "pgqueue.errors",
+    "StepError": "pgqueue.errors",
+    "StepNotFound": "pgqueue.errors",
+    "StepNotStored": "pgqueue.errors",
     "Task": "pgqueue.task",
     "TaskError": "pgqueue.errors",
     "Unique": "pgqueue.unique",

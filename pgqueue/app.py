@@ -273,30 +273,33 @@ class App(Composes, Declares, Awaits, Hooks):
             on: the caller's connection; without it they are a transaction of their own.
         """
         jobs = several(jobs, "jobs", "what task.call(...) returns")
-        return handles(jobs, self.send(jobs, on), self)
+        return handles(jobs, self.send_jobs(jobs, on), self)
 
     async def aenqueue_many(
         self, jobs: Iterable[NewJob], *, on: object = None
     ) -> list[Handle[Any]]:
         """The same, awaited."""
         jobs = several(jobs, "jobs", "what task.call(...) returns")
-        return handles(jobs, await self.asend(jobs, on), self)
+        return handles(jobs, await self.asend_jobs(jobs, on), self)
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
+    def send_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
         if not jobs:
             return []
-        if self.instead is not None and (taken := self.instead.send(jobs, on)) is not None:
+        if self.instead is not None and (taken := self.instead.send_jobs(jobs, on)) is not None:
             return taken
         with self._around(jobs):
             jobs = self._admit(jobs, on) if self.queues else jobs
             return self._way(on).insert(jobs, notify=self._may_notify(jobs), on=on)
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
+    async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]:
         check_jobs(jobs)
         if not jobs:
             return []
-        if self.instead is not None and (taken := await self.instead.asend(jobs, on)) is not None:
+        if (
+            self.instead is not None
+            and (taken := await self.instead.asend_jobs(jobs, on)) is not None
+        ):
             return taken
         with self._around(jobs):
             jobs = await self._aadmit(jobs, on) if self.queues else jobs

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pgqueue.checks import MOST_ID, check_ids, shown, whole_number
-from pgqueue.errors import JobNotFound
+from pgqueue.errors import JobNotFound, StepNotFound
 from pgqueue.job import Attempt, JobRow, NewJob, Status
-from pgqueue.operations import Operation, enqueue
+from pgqueue.operations import Operation, enqueue, steps
 from pgqueue.operations import jobs as operations
 from pgqueue.operations.jobs import Change, EncryptedJob, End, Filter
 from pgqueue.queue_client import AsyncQueueClient, QueueClient
 
 T = TypeVar("T")
 BATCH = 1000
+RETRIED = (Status.DEAD, Status.CANCELLED)
 
 
 def batches(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -27,6 +29,27 @@ def found(job: JobRow | None, job_id: int) -> JobRow:
     if job is None:
         raise JobNotFound(f"no job {shown(job_id)}: it never existed or was pruned")
     return job
+
+
+def warn_of_steps(job_id: int, names: list[str]) -> None:
+    """Warn that a job with other arguments goes on with what its steps returned for the old ones."""
+    if names:
+        warnings.warn(
+            f"job {job_id} runs with other arguments, and keeps what its steps returned for the old ones:"
+            f" {listed(names)}. If they depend on the arguments, name the first that does with from_step",
+            stacklevel=3,
+        )
+
+
+def check_has_step(job_id: int, name: str, names: list[str]) -> None:
+    """Raise StepNotFound unless it is one of them, or may be: a hundred are looked at."""
+    if name not in names and len(names) < 100:
+        raise StepNotFound(f"job {job_id} has no step {name!r}; it has: {listed(names) or 'none'}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for people."""
+    return ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
 
 
 class Client(QueueClient):
@@ -85,17 +108,29 @@ class Client(QueueClient):
         return self._run(operations.find(where, status=status, limit=limit, before=before), on)
 
     def retry(
-        self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
+        self,
+        job_id: int,
+        *,
+        args: Mapping[str, Any] | None = None,
+        from_step: str | None = None,
+        on: object = None,
     ) -> bool:
         """Put a dead or cancelled job back, with edited arguments if given; False if it is neither.
+
+        What its steps returned stays stored, and they are not done again; but those from ``from_step`` on.
 
         In a workflow what was cancelled because it failed comes back too; False if it waits for another that failed.
 
         An edited ``"[redacted]"`` keeps what is stored; what was encrypted is encrypted again.
 
+        Args:
+            from_step: the name of a step, sleep or wait that is to be done again, with all that began after it.
+
         Raises:
             ArgumentsError: the edited arguments cannot be stored.
             ConfigError: one is to be encrypted and there are no keys.
+            StepNotFound: the job has no step ``from_step``.
+            UserWarning: the arguments are others than those with which the steps were done that stay stored.
         """
         if args is not None:
             operations.check_edited(args)
@@ -103,7 +138,13 @@ class Client(QueueClient):
             if job is None:
                 return False
             args = self._edited(job, args)
-        return bool(self._run(operations.retry([job_id], args=args), on))
+            if from_step is None and job.status in RETRIED and args != job.args:
+                warn_of_steps(job_id, self._run(steps.names(job_id), on))
+        if self._run(operations.retry([job_id], args=args, from_step=from_step), on):
+            return True
+        if from_step is not None:
+            check_has_step(job_id, from_step, self._run(steps.names(job_id), on))
+        return False
 
     def matching(self, where: Filter, *statuses: Status | str, on: object = None) -> list[int]:
         """The ids of all jobs of these statuses that match, oldest first."""
@@ -116,6 +157,7 @@ class Client(QueueClient):
         *,
         status: Status | None = None,
         limit: int | None = None,
+        from_step: str | None = None,
         on: object = None,
     ) -> list[int]:
         """Put dead and cancelled jobs back by ids, or all dead ones that match; returns their ids.
@@ -126,6 +168,7 @@ class Client(QueueClient):
         Args:
             status: of those given by ids only the ones of this status.
             limit: at most so many of those that match.
+            from_step: only those that have a step of this name; it is done again, with all that began after it.
         """
         limit = operations.check_limit(limit)
         status = None if status is None else operations.check_status(status)
@@ -133,7 +176,9 @@ class Client(QueueClient):
             job_ids, status = (self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
         done: list[int] = []
         for batch in batches(check_ids(job_ids)):
-            changed = self._run(operations.retry(batch, where, status=status), on)
+            changed = self._run(
+                operations.retry(batch, where, status=status, from_step=from_step), on
+            )
             done += changed
         return done
 
@@ -296,17 +341,29 @@ class AsyncClient(AsyncQueueClient):
         return await self._run(operation, on)
 
     async def retry(
-        self, job_id: int, *, args: Mapping[str, Any] | None = None, on: object = None
+        self,
+        job_id: int,
+        *,
+        args: Mapping[str, Any] | None = None,
+        from_step: str | None = None,
+        on: object = None,
     ) -> bool:
         """Put a dead or cancelled job back, with edited arguments if given; False if it is neither.
+
+        What its steps returned stays stored, and they are not done again; but those from ``from_step`` on.
 
         In a workflow what was cancelled because it failed comes back too; False if it waits for another that failed.
 
         An edited ``"[redacted]"`` keeps what is stored; what was encrypted is encrypted again.
 
+        Args:
+            from_step: the name of a step, sleep or wait that is to be done again, with all that began after it.
+
         Raises:
             ArgumentsError: the edited arguments cannot be stored.
             ConfigError: one is to be encrypted and there are no keys.
+            StepNotFound: the job has no step ``from_step``.
+            UserWarning: the arguments are others than those with which the steps were done that stay stored.
         """
         if args is not None:
             operations.check_edited(args)
@@ -314,8 +371,13 @@ class AsyncClient(AsyncQueueClient):
             if job is None:
                 return False
             args = self._edited(job, args)
-        retried = await self._run(operations.retry([job_id], args=args), on)
-        return bool(retried)
+            if from_step is None and job.status in RETRIED and args != job.args:
+                warn_of_steps(job_id, await self._run(steps.names(job_id), on))
+        if await self._run(operations.retry([job_id], args=args, from_step=from_step), on):
+            return True
+        if from_step is not None:
+            check_has_step(job_id, from_step, await self._run(steps.names(job_id), on))
+        return False
 
     async def matching(
         self, where: Filter, *statuses: Status | str, on: object = None
@@ -330,6 +392,7 @@ class AsyncClient(AsyncQueueClient):
         *,
         status: Status | None = None,
         limit: int | None = None,
+        from_step: str | None = None,
         on: object = None,
     ) -> list[int]:
         """Put dead and cancelled jobs back by ids, or all dead ones that match; returns their ids.
@@ -340,6 +403,7 @@ class AsyncClient(AsyncQueueClient):
         Args:
             status: of those given by ids only the ones of this status.
             limit: at most so many of those that match.
+            from_step: only those that have a step of this name; it is done again, with all that began after it.
         """
         limit = operations.check_limit(limit)
         status = None if status is None else operations.check_status(status)
@@ -347,7 +411,9 @@ class AsyncClient(AsyncQueueClient):
             job_ids, status = (await self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
         done: list[int] = []
         for batch in batches(check_ids(job_ids)):
-            changed = await self._run(operations.retry(batch, where, status=status), on)
+            changed = await self._run(
+                operations.retry(batch, where, status=status, from_step=from_step), on
+            )
             done += changed
         return done
 

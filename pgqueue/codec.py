@@ -324,8 +324,8 @@ def _refuse_sealed(plain: dict[str, Any]) -> None:
             )
 
 
-def argument_text(value: Any) -> str:
-    """JSON text of a value somebody edited.
+def argument_text(value: Any, what: str = "edited arguments") -> str:
+    """JSON text of a value somebody edited, or of another.
 
     Raises:
         ArgumentsError: it is not JSON, or PostgreSQL could not store it.
@@ -336,7 +336,7 @@ def argument_text(value: Any) -> str:
     except UnicodeEncodeError:
         raise ArgumentsError("text with a lone surrogate cannot be stored") from None
     except Exception as error:  # a number of too many digits among them
-        raise ArgumentsError(f"edited arguments: {error}") from None
+        raise ArgumentsError(f"{what}: {error}") from None
     return text
 
 

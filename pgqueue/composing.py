@@ -77,11 +77,30 @@ class Composes(Admits):
         Raises:
             ArgumentsError: the payload cannot be stored.
         """
-        return self._way(on).run(steps.emit(name, argument_text(payload)), on)
+        return self._way(on).run(steps.emit(name, argument_text(payload, "the payload")), on)
 
     async def aemit(self, name: str, payload: Any = None, *, on: object = None) -> int:
         """The same, awaited."""
-        return await self._way(on).arun(steps.emit(name, argument_text(payload)), on)
+        return await self._way(on).arun(steps.emit(name, argument_text(payload, "the payload")), on)
+
+    def send(self, job_id: int, name: str, payload: Any = None, *, on: object = None) -> int:
+        """Send a message to one job, whose ``ctx.receive(name)`` returns the payload; its id.
+
+        Args:
+            payload: JSON, at most 1 MB.
+            on: the caller's connection; the message is there when its transaction commits.
+
+        Raises:
+            ArgumentsError: the payload cannot be stored.
+            JobNotFound: no job has this id.
+        """
+        text = argument_text(payload, "the payload")
+        return self._way(on).run(steps.send(job_id, name, text), on)
+
+    async def asend(self, job_id: int, name: str, payload: Any = None, *, on: object = None) -> int:
+        """The same, awaited."""
+        text = argument_text(payload, "the payload")
+        return await self._way(on).arun(steps.send(job_id, name, text), on)
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added:
         if self.instead is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -13,15 +14,16 @@ from contextlib import (
 )
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from uuid import UUID, uuid5
 
 from pgqueue.control import Cancel
 from pgqueue.errors import ArgumentsError, ConfigError, PgQueueError
-from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob
 from pgqueue.joblog import JobLogger, Progress
 from pgqueue.operations import jobs as operations
+from pgqueue.operations.steps import check_step
+from pgqueue.returned import ended
 from pgqueue.steps import Durable
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import psycopg
 
 
+S = TypeVar("S")
 T = TypeVar("T")
 NOWHERE = UUID(int=0)
 
@@ -102,8 +105,19 @@ class Context(Durable):
         stays the same in a standby, an upgraded server or a restored copy, and ids that are given again there
         make other keys.
         """
-        job, schema = self._job, NOWHERE if self._identity is None else self._identity()
+        job, schema = self._job, self._schema_id()
         return f"pgqueue-{job.id}-{uuid5(schema, f'{job.id} {job.created:.6f}').hex}"
+
+    def idempotency_key_of(self, name: str) -> str:
+        """The same for a step of this name in every attempt of this job, and no other step's or job's.
+
+        For the services that a step calls: ``ctx.step("charge", charge, order, ctx.idempotency_key_of("charge"))``.
+        It stays the same when the job is retried from that step, or with other arguments.
+        """
+        return f"{self.idempotency_key}-{uuid5(self._schema_id(), check_step(name)).hex}"
+
+    def _schema_id(self) -> UUID:
+        return NOWHERE if self._identity is None else self._identity()
 
     def resource(self, kind: type[T]) -> T:
         """What the app opened for its worker: ``@app.resource``.
@@ -122,6 +136,7 @@ class Context(Durable):
     def stop(self) -> None:
         """Ask the handler to stop; it hears of it at its next ``check()``."""
         self._stopped = True
+        self.stop_steps()
 
     def check(self) -> None:
         """Raise Cancel if this job was cancelled or lost, or its worker is stopping."""
@@ -158,15 +173,26 @@ class Context(Durable):
         """The lines of ``log``."""
         return None if self._logger is None else self._logger.kept.text()
 
-    def transaction(self) -> _Transaction:
+    @overload
+    def transaction(self) -> _Transaction: ...
+    @overload
+    def transaction(self, *, on: S) -> _TransactionOn[S]: ...
+    def transaction(self, *, on: object = None) -> Any:
         """A transaction that also completes the job: both commit, or neither.
 
         ``async with`` gives an asyncpg connection, ``with`` a psycopg one.
 
+        Args:
+            on: a connection or session of your own, on the database of the queue, which you get instead: SQLAlchemy's
+                (sync or async), Django's, psycopg's or asyncpg's. What it has begun is committed too.
+
         Raises:
             ClaimLost: at the end, when the job is no longer this worker's; everything rolls back.
+            ConnectionUnusable: ``on`` cannot be used, or is in a transaction that is not to be committed here.
         """
-        return _Transaction(self._sync_transaction, self._async_transaction)
+        return _TransactionOn(
+            lambda: self._sync_transaction(on), lambda: self._async_transaction(on)
+        )
 
     def complete(self, connection: object) -> None:
         """Complete the job in your own transaction; call it last, then commit.
@@ -183,9 +209,9 @@ class Context(Durable):
         self.completed = True
 
     @contextmanager
-    def _sync_transaction(self) -> Iterator[Any]:
+    def _sync_transaction(self, on: object) -> Iterator[Any]:
         try:
-            with self._connect() as connection, connection.transaction():
+            with self._transaction_on(on) as connection:
                 yield connection
                 self.complete(connection)
             self.committed = True
@@ -195,9 +221,9 @@ class Context(Durable):
             raise
 
     @asynccontextmanager
-    async def _async_transaction(self) -> AsyncIterator[Any]:
+    async def _async_transaction(self, on: object) -> AsyncIterator[Any]:
         try:
-            async with self._aconnect() as connection, interruptible(connection):
+            async with self._atransaction_on(on) as connection:
                 yield connection
                 await self.acomplete(connection)
             self.committed = True
@@ -207,7 +233,30 @@ class Context(Durable):
             raise
 
 
-class _Transaction:
+def called(context: Context, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a sync handler returned or raised, once the steps that its threads have in hand are stored."""
+    value: Any = None
+    raised: BaseException | None = None
+    context.main = threading.get_ident()
+    try:
+        value = call()
+    except BaseException as error:
+        raised = error
+    return (value, raised) if context.flight is None else context.flight.end_here(value, raised)
+
+
+async def awaited(context: Context, value: Any) -> tuple[Any, BaseException | None]:
+    """What an awaitable of a handler came to, once the steps that it has in hand are stored."""
+    raised: BaseException | None = None
+    context.main = asyncio.current_task()
+    try:
+        value = await ended(value)
+    except BaseException as error:
+        value, raised = None, error
+    return (value, raised) if context.flight is None else await context.flight.end(value, raised)
+
+
+class _TransactionOn(Generic[S]):
     """Entered with ``with`` or ``async with``."""
 
     def __init__(
@@ -217,23 +266,32 @@ class _Transaction:
     ) -> None:
         self._sync, self._async = sync, asynchronous
 
-    def __enter__(self) -> psycopg.Connection[Any]:
+    def __enter__(self) -> S:
         if asyncio._get_running_loop() is not None:
             raise PgQueueError(
                 "an async task takes `async with ctx.transaction()`: with `with` every statement"
                 " would block the event loop"
             )
         self._entered = self._sync()
-        connection: psycopg.Connection[Any] = self._entered.__enter__()
-        return connection
+        entered: S = self._entered.__enter__()
+        return entered
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._entered.__exit__(*error)
 
-    async def __aenter__(self) -> asyncpg.Connection[Any]:
+    async def __aenter__(self) -> S:
         self._aentered = self._async()
-        connection: asyncpg.Connection[Any] = await self._aentered.__aenter__()
-        return connection
+        entered: S = await self._aentered.__aenter__()
+        return entered
 
     async def __aexit__(self, *error: Any) -> bool | None:
         return await self._aentered.__aexit__(*error)
+
+
+if TYPE_CHECKING:
+
+    class _Transaction(_TransactionOn[Any]):
+        """Of a connection of the worker's."""
+
+        def __enter__(self) -> psycopg.Connection[Any]: ...
+        async def __aenter__(self) -> asyncpg.Connection[Any]: ...

@@ -374,12 +374,12 @@ class Dispatch(Verbs["Dispatch"]):
     def enqueue(self) -> Handle[Any]:
         """Insert the job; raises as ``Task.enqueue`` does."""
         job = self.call()
-        return handle(job, self._app.send([job], self._connection)[0], self._app)
+        return handle(job, self._app.send_jobs([job], self._connection)[0], self._app)
 
     async def aenqueue(self) -> Handle[Any]:
         """The same, awaited."""
         job = self.call()
-        return handle(job, (await self._app.asend([job], self._connection))[0], self._app)
+        return handle(job, (await self._app.asend_jobs([job], self._connection))[0], self._app)
 
     def __await__(self) -> Generator[Any, None, Handle[Any]]:
         return self.aenqueue().__await__()

@@ -13,6 +13,10 @@ PgQueueError
 ├── SchemaError         the database's pgqueue schema is missing, older or newer
 ├── PrivilegeMissing    the database role may not do this
 ├── ClaimLost           the job is no longer this worker's
+├── StepError           a step cannot go on; the job is dead at once
+│   ├── StepChanged     the code has another kind of step by this name than what is stored
+│   └── StepNotStored   it was done, and what it returned cannot be stored
+├── StepNotFound        the job has no step of this name
 ├── JobNotFound         no job has this id
 ├── JobFailed           the job whose result was asked for is dead or cancelled
 ├── ResultMissing       the job succeeded, but its result was not kept
@@ -53,6 +57,14 @@ class ConnectionUnusable(PgQueueError):
     """The connection given to ``.on()`` cannot be used; nothing was written."""
 
 
+def nested(library: str) -> ConnectionUnusable:
+    """The error of a connection whose transaction would not end here."""
+    return ConnectionUnusable(
+        f"the {library} connection given with on= is in a transaction already, which would go on: give one that is"
+        " in none, or end yours with ctx.complete(connection)"
+    )
+
+
 class ConnectionTimeout(PgQueueError, TimeoutError):
     """All connections of this process are in use, and none came back in time; nothing was written."""
 
@@ -78,6 +90,22 @@ class PrivilegeMissing(PgQueueError):
 
 class ClaimLost(PgQueueError):
     """The job is no longer held by this worker; its transaction must roll back."""
+
+
+class StepError(PgQueueError):
+    """A step cannot go on, however often it is tried: the job is dead at once, with all its retries."""
+
+
+class StepChanged(StepError):
+    """What is stored by this name is another kind of step, waits for another event, or is of another type."""
+
+
+class StepNotStored(StepError):
+    """A step was done, and what it returned cannot be stored; it is not done again unless it is forgotten."""
+
+
+class StepNotFound(PgQueueError, LookupError):
+    """The job has no stored step of this name."""
 
 
 class JobNotFound(PgQueueError, LookupError):

@@ -22,10 +22,10 @@ class Instead(Protocol):
             ConnectionUnusable: they may not.
         """
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
+    def send_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
         """What became of them; None to send them to ``on`` as ever."""
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None: ...
+    async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None: ...
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered | None: ...
 

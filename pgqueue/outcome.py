@@ -21,9 +21,10 @@ from pgqueue.control import (
     suspension,
 )
 from pgqueue.durations import LONGEST
+from pgqueue.errors import StepError
 from pgqueue.text import one_line
 
-Kind = Literal["succeeded", "completed", "retry", "snooze", "leave", "cancelled", "dead"]
+Kind = Literal["succeeded", "completed", "retry", "snooze", "suspend", "leave", "cancelled", "dead"]
 
 # What siblings of a failed task end with: no failures of their own.
 _PASSING = (CancelledError, Suspended)
@@ -38,7 +39,7 @@ class Outcome:
     """How an attempt ended. ``delay`` in seconds; None means the job's backoff.
 
     "completed": recorded already, in a transaction of the handler; only what it returned and logged
-    is to be added. "leave": this worker cannot run it as it is, another may; with a delay, for so long.
+    is to be added. "suspend": it sleeps or waits. "leave": this worker cannot run it as it is, another may; with a delay, for so long.
     ``otherwise``: what is to be recorded if that transaction turns out not to have been
     committed; None if it is known that it was. ``result`` is JSON text.
     """
@@ -128,7 +129,7 @@ def decide(
         conceal: takes secret arguments out of the text that is stored.
     """
     if (suspended := suspension(error)) is not None:
-        return Outcome("snooze", storable(suspended.after))
+        return Outcome("suspend", storable(suspended.after))
     if isinstance(error, Control):
         return _decide_control(error, conceal)
     delay, note = None, ""
@@ -148,6 +149,8 @@ def decide(
 
 def _worth_a_retry(error: BaseException, retry_on: tuple[type[BaseException], ...] | None) -> bool:
     """Is it one of these, or a group of nothing but these and of what steers the job?"""
+    if any(isinstance(each, StepError) for each in leaves_of(error)):
+        return False
     if retry_on is None or isinstance(error, retry_on):
         return True
     if not isinstance(error, BaseExceptionGroup):

@@ -24,7 +24,7 @@ def result_text(value: Any, kind: Any = Any) -> str:
     """
     try:
         plain = msgspec.to_builtins(value, enc_hook=from_pydantic, str_keys=True)
-        text = argument_text(plain)
+        text = argument_text(plain, "what it returned")
         if fields_of(value) is not None and kind is not Any:
             check_same("the result", value, result_value(text, kind))
     except ArgumentsError:

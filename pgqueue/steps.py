@@ -4,31 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, ParamSpec, TypeVar, overload
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+
+import msgspec
 
 from pgqueue.annotations import hint_of
-from pgqueue.control import Suspended
-from pgqueue.drivers import async_driver, sync_driver, translate
+from pgqueue.drivers import (
+    async_driver,
+    async_transaction,
+    sqlstate,
+    sync_driver,
+    sync_transaction,
+    translate,
+)
 from pgqueue.durations import LONGEST, Duration, seconds
-from pgqueue.errors import ConfigError, PgQueueError
+from pgqueue.errors import (
+    ArgumentsError,
+    ConfigError,
+    PgQueueError,
+    StepChanged,
+    StepError,
+    StepNotStored,
+)
+from pgqueue.flight import Flight, inside_step
 from pgqueue.interruptible import interruptible
-from pgqueue.job import ClaimedJob
+from pgqueue.job import ClaimedJob, check_run_at
 from pgqueue.operations import Operation, steps
-from pgqueue.operations.steps import Awaited
+from pgqueue.operations.steps import Awaited, Stored
 from pgqueue.results import result_text, result_value
 from pgqueue.sql import load
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# SQLSTATEs of values that PostgreSQL cannot store: data exceptions, limits.
+UNSTORABLE = ("22", "54")
+
+
+class Event(NamedTuple):
+    """The first of several events: its name, and what it was emitted with."""
+
+    name: str
+    payload: Any
+
 
 class Durable:
     """The part of a handler's context that survives it.
 
     A handler that was retried, or that slept, runs from its beginning; what its steps returned comes from
-    the database, so it must reach the same steps by the same names. Async handlers await each verb.
+    the database, so it must reach the same steps by the same names. Async handlers await each verb, one after
+    the other or at once, as with ``asyncio.gather``.
     """
 
     _job: ClaimedJob
@@ -37,7 +72,9 @@ class Durable:
     _aconnect: Callable[..., AbstractAsyncContextManager[Any]]
 
     def __init__(self) -> None:
-        self._stored: dict[str, str] | None = None
+        self.main: object = None  # the task or thread of the handler
+        self.flight: Flight | None = None
+        self._stored: dict[str, Stored] | None = None
         self._met: set[str] = set()
 
     @property
@@ -56,8 +93,9 @@ class Durable:
     def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function and store what it returned; in later runs of the job, return that instead.
 
-        A crash between its end and the store calls it again: hand ``ctx.idempotency_key`` to services, or
-        write to this database by ``transaction_step``.
+        A crash between its end and the store calls it again: hand ``ctx.idempotency_key_of(name)`` to services,
+        or write to this database by ``transaction_step``. A step that has begun is finished and stored before
+        its job suspends or fails, whatever runs beside it.
 
         Args:
             name: of the step, once in a run: in a loop ``f"send {n}"``.
@@ -66,108 +104,296 @@ class Durable:
         Raises:
             ClaimLost: the job is no longer this worker's; nothing was stored.
             ConfigError: the name was used before in this run.
-            ArgumentsError: what it returned cannot be stored.
+            StepChanged: what is stored by this name is no step, or of another type.
+            StepNotStored: what it returned cannot be stored; it is not called again.
         """
         self._meet(name)
         kind = _returned(function)
         if inspect.iscoroutinefunction(function):
             return self._astep(name, kind, lambda: function(*args, **kwargs))
         _no_loop("step", "an async function as a step")
-        if (text := self._stored_here().get(name)) is None:
-            text = self._do(
-                steps.save(self._job, name, result_text(function(*args, **kwargs), kind))
-            )
-        return result_value(text, kind)
+        if (stored := self._stored_here().get(name)) is None:
+            with self._in_flight().step_here():
+                began = time.monotonic()
+                value = function(*args, **kwargs)
+                stored = self._save(name, kind, value, began)
+        return self._again(name, stored, kind)
 
     async def _astep(self, name: str, kind: Any, call: Callable[[], Awaitable[Any]]) -> Any:
-        if (text := (await self._astored_here()).get(name)) is None:
-            text = await self._ado(steps.save(self._job, name, result_text(await call(), kind)))
-        return result_value(text, kind)
+        self._in_flight().enter()
+        if (stored := (await self._astored_here()).get(name)) is None:
+            stored = await self._in_flight().step(partial(self._done, name, kind, call))
+        return self._again(name, stored, kind)
+
+    async def _done(self, name: str, kind: Any, call: Callable[[], Awaitable[Any]]) -> Stored:
+        began = time.monotonic()
+        value = await call()
+        text, why = _storable(value, kind)
+        save = partial(steps.save, self._job, name, seconds=time.monotonic() - began)
+        if why is None:
+            try:
+                return Stored("step", True, await self._ado(save(text)))
+            except Exception as error:
+                why = _unstorable(error)
+        await self._ado(save(None, error=why))
+        return Stored("step", True, None, why)
+
+    def _save(self, name: str, kind: Any, value: Any, began: float) -> Stored:
+        text, why = _storable(value, kind)
+        save = partial(steps.save, self._job, name, seconds=time.monotonic() - began)
+        if why is None:
+            try:
+                return Stored("step", True, self._do(save(text)))
+            except Exception as error:
+                why = _unstorable(error)
+        self._do(save(None, error=why))
+        return Stored("step", True, None, why)
+
+    def _again(self, name: str, stored: Stored, kind: Any) -> Any:
+        """What a step returned, now or in an earlier run."""
+        if stored.kind != "step":
+            raise StepChanged(steps.changed(self._job.id, name, stored, "a step"))
+        if stored.error is not None:
+            raise StepNotStored(
+                f"step {name!r} of job {self._job.id} was done, and what it returned cannot be stored"
+                f" ({stored.error}): it is not done again. Let it return what can be, then do it anew:"
+                f" pgqueue retry {self._job.id} --from-step {name!r}"
+            )
+        try:
+            return result_value(stored.result or "null", kind)
+        except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
+            raise StepChanged(
+                f"what step {name!r} of job {self._job.id} returned is stored, and does not fit the type that it"
+                f" returns in this code ({error}): give what is new another name, or do it anew: pgqueue retry"
+                f" {self._job.id} --from-step {name!r}"
+            ) from None
 
     def transaction_step(
-        self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        on: object = None,
+        **kwargs: Any,
     ) -> Any:
         """The same in a transaction: what the function writes and its result commit together, once.
 
         Args:
             function: its first argument is the connection: psycopg in sync handlers, asyncpg in async ones.
+            on: a connection or session of your own, on the database of the queue, which the function gets instead:
+                SQLAlchemy's, Django's, psycopg's or asyncpg's. What it has begun is committed too.
+
+        Raises:
+            StepNotStored: what it returned cannot be stored; the transaction was rolled back.
+            ConnectionUnusable: ``on`` cannot be used.
         """
         self._meet(name)
         kind = _returned(function)
         if inspect.iscoroutinefunction(function):
-            return self._atransaction_step(name, kind, lambda c: function(c, *args, **kwargs))
+            return self._atransaction_step(name, kind, lambda c: function(c, *args, **kwargs), on)
         _no_loop("transaction_step", "an async function as a step")
-        if (text := self._stored_here().get(name)) is None:
-            with self._connect() as connection, connection.transaction():
-                value = result_text(function(connection, *args, **kwargs), kind)
-                text = self._do(steps.save(self._job, name, value), connection)
-        return result_value(text, kind)
+        if (stored := self._stored_here().get(name)) is None:
+            with self._in_flight().step_here():
+                began = time.monotonic()
+                with self._transaction_on(on) as connection:
+                    text = self._text(name, function(connection, *args, **kwargs), kind)
+                    save = steps.save(self._job, name, text, seconds=time.monotonic() - began)
+                    stored = Stored("step", True, self._do(save, connection))
+        return self._again(name, stored, kind)
 
     async def _atransaction_step(
-        self, name: str, kind: Any, call: Callable[[Any], Awaitable[Any]]
+        self, name: str, kind: Any, call: Callable[[Any], Awaitable[Any]], on: object
     ) -> Any:
-        if (text := (await self._astored_here()).get(name)) is None:
+        async def done() -> Stored:
+            began = time.monotonic()
+            async with self._atransaction_on(on) as connection:
+                text = self._text(name, await call(connection), kind)
+                save = steps.save(self._job, name, text, seconds=time.monotonic() - began)
+                return Stored("step", True, await self._ado(save, connection))
+
+        self._in_flight().enter()
+        if (stored := (await self._astored_here()).get(name)) is None:
+            stored = await self._in_flight().step(done)
+        return self._again(name, stored, kind)
+
+    def _text(self, name: str, value: Any, kind: Any) -> str:
+        text, why = _storable(value, kind)
+        if text is None:
+            raise StepNotStored(
+                f"what step {name!r} of job {self._job.id} returned cannot be stored ({why}): its transaction was"
+                " rolled back"
+            )
+        return text
+
+    @contextmanager
+    def _transaction_on(self, on: object) -> Any:
+        if on is None:
+            with self._connect() as connection, connection.transaction():
+                yield connection
+        else:
+            with sync_transaction(on):
+                yield on
+
+    @asynccontextmanager
+    async def _atransaction_on(self, on: object) -> Any:
+        if on is None:
             async with self._aconnect() as connection, interruptible(connection):
-                value = result_text(await call(connection), kind)
-                text = await self._ado(steps.save(self._job, name, value), connection)
-        return result_value(text, kind)
+                yield connection
+        else:
+            async with async_transaction(on):
+                yield on
 
     def sleep(self, duration: Duration, *, name: str = "sleep") -> Any:
         """Go on after a time, 365 days at most; meanwhile the job holds no worker, and uses no attempt.
 
         Args:
             name: of the sleep, once in a run; a second one needs a name of its own.
+
+        Raises:
+            StepChanged: what is stored by this name is no sleep.
         """
-        self._meet(name)
-        operation = steps.sleep(self._job, name, seconds(duration, name="duration"))
+        self._meet(name, suspends=True)
+        return self._sleep(steps.sleep(self._job, name, seconds(duration, name="duration")))
+
+    def sleep_until(self, moment: datetime, *, name: str = "sleep") -> Any:
+        """Go on at a time, by the clock of the database; at once if it has passed.
+
+        Args:
+            moment: with a time zone. That of the first run counts: it is stored.
+            name: of the sleep, once in a run; a second one needs a name of its own.
+
+        Raises:
+            ConfigError: it has no time zone.
+            StepChanged: what is stored by this name is no sleep.
+        """
+        self._meet(name, suspends=True)
+        return self._sleep(steps.sleep_until(self._job, name, check_run_at(moment)))
+
+    def _sleep(self, operation: Operation[float]) -> Any:
         if _in_loop():
             return self._asleep(operation)
-        return _suspend(self._do(operation))
+        if (left := self._do(operation)) > 0:
+            raise self._in_flight().suspend_here(left)
+        return self._in_flight().passed()
 
     async def _asleep(self, operation: Operation[float]) -> None:
-        _suspend(await self._ado(operation))
+        self._in_flight().enter()
+        if (left := await self._ado(operation)) > 0:
+            raise await self._in_flight().suspend(left)
+        self._in_flight().passed()
 
     def wait_for_event(
-        self, event: str, timeout: Duration | None = None, *, name: str | None = None
+        self,
+        event: str | Sequence[str],
+        timeout: Duration | None = None,
+        *,
+        name: str | None = None,
     ) -> Any:
         """Wait for an event, and return its payload; meanwhile the job holds no worker.
 
-        The first of this name that was emitted since the job was enqueued, and that it has not had yet.
+        The first of this name that was emitted since the job was enqueued, and that it has not had yet. Of several
+        names, the first event of any: as ``Event(name, payload)``.
 
         Args:
+            event: its name, or a list of names.
             timeout: the longest to wait; None and the most: 365 days.
             name: of the wait, once in a run; default ``event`` and the event's name.
 
         Raises:
             TimeoutError: it did not come in time.
+            StepChanged: what is stored by this name waits for something else.
         """
-        name = f"event {event}" if name is None else name
-        self._meet(name)
+        several = not isinstance(event, str)
+        names = list(event) if several else [str(event)]
+        return self._wait(names, timeout, name, several=several, sent=False)
+
+    def receive(
+        self, message: str, timeout: Duration | None = None, *, name: str | None = None
+    ) -> Any:
+        """Wait for a message to this job, and return its payload; meanwhile the job holds no worker.
+
+        The first of this name that was sent by ``app.send(job_id, message, payload)`` and that it has not had yet.
+
+        Args:
+            timeout: the longest to wait; None and the most: 365 days.
+            name: of the wait, once in a run; default ``message`` and the message's name.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            StepChanged: what is stored by this name waits for something else.
+        """
+        return self._wait([message], timeout, name, several=False, sent=True)
+
+    def _wait(
+        self,
+        events: list[str],
+        timeout: Duration | None,
+        name: str | None,
+        *,
+        several: bool,
+        sent: bool,
+    ) -> Any:
+        what = "message" if sent else "event"
+        name = f"{what} {' or '.join(map(str, events))}" if name is None else name
+        if several and len(name) > 200:
+            raise ConfigError("the names of these events are long: give their wait a name=")
+        self._meet(name, suspends=True)
         limit = LONGEST if timeout is None else seconds(timeout, name="timeout")
-        operation = steps.wait(self._job, name, event, limit)
+        operation = steps.wait(self._job, name, events, limit, sent=sent)
+        names = " or ".join(map(repr, events))
+        read = partial(_payload, what=f"{what} {names}", several=several)
         if _in_loop():
-            return self._await_event(operation, event)
+            return self._await(operation, read)
         # The second look sees what was committed before the first one's wait was to be seen.
         found = self._do(operation)
-        return _payload(found if found.left == 0 else self._do(operation), event)
+        found = found if found.left == 0 else self._do(operation)
+        if found.left > 0:
+            raise self._in_flight().suspend_here(found.left)
+        self._in_flight().passed()
+        return read(found)
 
-    async def _await_event(self, operation: Operation[Awaited], event: str) -> Any:
+    async def _await(self, operation: Operation[Awaited], read: Callable[[Awaited], Any]) -> Any:
+        self._in_flight().enter()
         found = await self._ado(operation)
-        return _payload(found if found.left == 0 else await self._ado(operation), event)
+        found = found if found.left == 0 else await self._ado(operation)
+        if found.left > 0:
+            raise await self._in_flight().suspend(found.left)
+        self._in_flight().passed()
+        return read(found)
 
-    def _meet(self, name: str) -> None:
+    def _meet(self, name: str, *, suspends: bool = False) -> None:
         if steps.check_step(name) in self._met:
             raise ConfigError(f"two steps of one run are named {name!r}: give each its own name")
+        if suspends and inside_step(self.flight):
+            raise StepError(
+                f"{name!r} sleeps or waits in the function of a step, which would be called again: do it in the"
+                " handler, between steps"
+            )
         self._met.add(name)
 
-    def _stored_here(self) -> dict[str, str]:
+    def _in_flight(self) -> Flight:
+        if self.flight is None:
+            self.flight = Flight(lambda: self.main)
+        return self.flight
+
+    def stop_steps(self) -> None:
+        """The worker ends this run: its steps are cancelled."""
+        if self.flight is not None:
+            self.flight.stop()
+
+    def _stored_here(self) -> dict[str, Stored]:
         if self._stored is None:
-            self._stored = self._do(steps.stored(self._job))
+            with self._in_flight().reading:
+                if self._stored is None:
+                    self._stored = self._do(steps.stored(self._job))
         return self._stored
 
-    async def _astored_here(self) -> dict[str, str]:
+    async def _astored_here(self) -> dict[str, Stored]:
         if self._stored is None:
-            self._stored = await self._ado(steps.stored(self._job))
+            async with self._in_flight().areading:
+                if self._stored is None:
+                    self._stored = await self._ado(steps.stored(self._job))
         return self._stored
 
     def _do(self, operation: Operation[T], on: Any = None) -> T:
@@ -195,16 +421,32 @@ def _returned(function: Callable[..., Any]) -> Any:
     return hint_of(function, "return", Any)
 
 
-def _suspend(left: float) -> None:
-    if left > 0:
-        raise Suspended(left)
+def _storable(value: Any, kind: Any) -> tuple[str | None, str | None]:
+    """JSON text of what a step returned; or why there is none that gives it back."""
+    try:
+        text = result_text(value, kind)
+        result_value(text, kind)
+    except ArgumentsError as error:
+        return None, str(error)
+    except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
+        return None, f"it is not what its function says to return: {error}"
+    return text, None
 
 
-def _payload(found: Awaited, event: str) -> Any:
-    _suspend(found.left)
+def _unstorable(error: Exception) -> str:
+    """Why PostgreSQL does not take a value; raises what is no fault of the value."""
+    if isinstance(error, ArgumentsError):
+        return str(error)
+    if (sqlstate(error) or "").startswith(UNSTORABLE):
+        return f"PostgreSQL refuses it: {error}".splitlines()[0]
+    raise error
+
+
+def _payload(found: Awaited, *, what: str, several: bool) -> Any:
     if not found.arrived:
-        raise TimeoutError(f"event {event!r} did not come in time")
-    return None if found.payload is None else result_value(found.payload, Any)
+        raise TimeoutError(f"{what} did not come in time")
+    payload = None if found.payload is None else result_value(found.payload, Any)
+    return Event(found.event or "", payload) if several else payload
 
 
 def _in_loop() -> bool:

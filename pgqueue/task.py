@@ -80,9 +80,9 @@ class Sender(Protocol):
     @property
     def keys(self) -> Keys | None: ...
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
+    def send_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
+    async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
 
     def result_of(self, handle: Handle[Any], timeout: float | None) -> Any: ...
 
@@ -135,12 +135,12 @@ class Request(Verbs["Request[P, R]"], Generic[P, R]):
             SchemaError: the database has no pgqueue schema.
         """
         job = self.call(*args, **kwargs)
-        return handle(job, self._app.send([job], self._connection)[0], self._app)
+        return handle(job, self._app.send_jobs([job], self._connection)[0], self._app)
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """The same, awaited, for async connections."""
         job = self.call(*args, **kwargs)
-        return handle(job, (await self._app.asend([job], self._connection))[0], self._app)
+        return handle(job, (await self._app.asend_jobs([job], self._connection))[0], self._app)
 
 
 class Task(Request[P, R]):

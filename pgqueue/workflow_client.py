@@ -54,6 +54,10 @@ class WorkflowClient:
         """What a job has done in steps, and what it sleeps or waits for, in the order in which it began."""
         return self._run(steps.find(job_id), on)
 
+    def step_names(self, job_id: int, *, on: object = None) -> list[str]:
+        """The names of a job's steps, sleeps and waits, in the order in which they began: a hundred."""
+        return self._run(steps.names(job_id), on)
+
     def cancel_workflow(self, workflow_id: int, *, on: object = None) -> int:
         """Cancel all jobs of a workflow that have not ended, ask running ones to stop; how many."""
         return self._run(workflows.cancel(workflow_id), on)
@@ -97,6 +101,10 @@ class AsyncWorkflowClient:
     async def steps(self, job_id: int, *, on: object = None) -> list[StepRow]:
         """What a job has done in steps, and what it sleeps or waits for, in the order in which it began."""
         return await self._run(steps.find(job_id), on)
+
+    async def step_names(self, job_id: int, *, on: object = None) -> list[str]:
+        """The names of a job's steps, sleeps and waits, in the order in which they began: a hundred."""
+        return await self._run(steps.names(job_id), on)
 
     async def cancel_workflow(self, workflow_id: int, *, on: object = None) -> int:
         """Cancel all jobs of a workflow that have not ended, ask running ones to stop; how many."""

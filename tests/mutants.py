@@ -239,10 +239,22 @@ MUTANTS = [
         (" and j.claim_id = check_claim.claim_id", ""), (" and j.status = 'running'", ""),
         ("for no key update of j", ""))],
     *[Mutant(SCHEMA, "await_event", old, new) for old, new in (
-        ("and e.created_at >= (select j.created_at from pgqueue.jobs j where j.id = await_event.job_id)", ""),
+        ("and e.created_at >= run.created_at", ""), ("and (e.job_id is null and not sent or e.job_id = await_event.job_id and sent)", ""),
+        ("e.job_id is null and not sent", "not sent"), ("e.job_id = await_event.job_id and sent", "sent"),
+        ("else\n            update pgqueue.steps s set waiting_run = run.claimed_at", "elsif false then\n            update pgqueue.steps s set waiting_run = run.claimed_at"),
         ("and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)", ""))],
-    Mutant(SCHEMA, "wake_waiting", "j.status = 'pending' and ", ""),
-    Mutant("pgqueue/sql/steps.sql", "mark_delivered", "(j.status = 'running' or ", "(false or "),
+    *[Mutant(SCHEMA, "wake_waiting", old, new) for old, new in (
+        ("j.status = 'pending' and ", ""), (" and j.suspended_run = j.claimed_at", ""), ("s.waiting_run = w.claimed_at and ", ""),
+        (" and e.created_at >= w.created_at", ""), (" and (e.job_id is null or e.job_id = s.job_id)", ""),
+        ("and s.kind = case when e.job_id is null then 'event' else 'message' end", ""))],
+    *[Mutant(SCHEMA, "check_step", old, new) for old, new in (
+        ("step.kind <> check_step.kind or ", ""), ("step.events @> check_step.events and ", ""), (" and step.events <@ check_step.events", ""))],
+    *[Mutant(SCHEMA, "forget_steps", old, new) for old, new in (
+        (" and s.started_at >= f.started_at", ""), ("s.started_at >= f.started_at", "s.name = f.name"))],
+    *[Mutant("pgqueue/sql/jobs.sql", "retry_jobs", old, new) for old, new in (
+        (" and s.started_at >= f.started_at", ""), ("s.started_at >= f.started_at", "s.name = f.name"), ("s.job_id = a.id and ", ""))],
+    Mutant("pgqueue/sql/claims.sql", "fail", "case when own.outcome = 'suspend' then own.claimed_at end", "own.claimed_at"),
+    Mutant("pgqueue/sql/steps.sql", "mark_delivered", "(j.status = 'running'\n                           or ", "(false or "),
     *[Mutant("pgqueue/sql/queues.sql", "look_at_queues", old, new) for old, new in (
         (" and j.status = 'pending'", ""), ("when d.written then t.is_now else w.declared", "when true then t.is_now"),
         ("when d.written then t.is_now else w.declared", "when false then t.is_now else w.declared"))],

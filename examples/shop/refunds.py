@@ -11,7 +11,7 @@ from examples.shop.jobs import app, refund, report_refunds
 from examples.shop.terminal import heading, pgqueue, verdict
 
 PATIENCE = 20.0
-WAITING = "select count(*) from pgqueue.steps where event = %s and finished_at is null"
+WAITING = "select count(*) from pgqueue.steps where %s = any (events) and finished_at is null"
 EVENT = "refunds decided"
 PAID = "select sum(r.cents)::bigint, count(*), min(r.paid), max(r.paid) from shop.refunds r"
 

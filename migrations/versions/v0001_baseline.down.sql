@@ -1,7 +1,7 @@
 drop view
     pgqueue.workflow_list, pgqueue.schedule_runs, pgqueue.schedule_list, pgqueue.jobs_public, pgqueue.dead_jobs,
     pgqueue.task_stats, pgqueue.throughput, pgqueue.queue_stats, pgqueue.queue_names;
-drop function pgqueue.place_job, pgqueue.insert_job, pgqueue.find_jobs, pgqueue.latest_jobs;
+drop function pgqueue.check_step, pgqueue.place_job, pgqueue.insert_job, pgqueue.find_jobs, pgqueue.latest_jobs;
 drop table
     pgqueue.events, pgqueue.steps, pgqueue.dependencies, pgqueue.workflow_jobs, pgqueue.workflows,
     pgqueue.schedules, pgqueue.turns, pgqueue.buckets, pgqueue.identity, pgqueue.workers, pgqueue.tasks, pgqueue.queues, pgqueue.attempts,
@@ -13,4 +13,5 @@ drop function
     pgqueue.schedule_changed, pgqueue.add_schedule, pgqueue.remove_schedule, pgqueue.pause_schedule,
     pgqueue.resume_schedule, pgqueue.run_schedule, pgqueue.enqueue_workflow, pgqueue.worst, pgqueue.settle,
     pgqueue.cancel_workflow, pgqueue.retry_members, pgqueue.retry_workflow, pgqueue.check_claim, pgqueue.save_step,
-    pgqueue.start_sleep, pgqueue.await_event, pgqueue.wake_waiting, pgqueue.emit, pgqueue.deliver_events;
+    pgqueue.start_sleep, pgqueue.await_event, pgqueue.wake_waiting, pgqueue.emit, pgqueue.send, pgqueue.put_event,
+    pgqueue.deliver_events, pgqueue.step_kind, pgqueue.forget_steps, pgqueue.retry_job;

@@ -159,7 +159,8 @@ create table pgqueue.jobs (
     progress          jsonb,
     result            jsonb,
     workflow_id       bigint,
-    quarantine        smallint
+    quarantine        smallint,
+    suspended_run     timestamptz
 ) with (
     -- A claim and a completion each write a new version of the row: half of a page is room for them beside it.
     fillfactor = 50,
@@ -185,6 +186,8 @@ comment on column pgqueue.jobs.unique_expires_at is 'With until expired: when a 
 comment on column pgqueue.jobs.expires_at is 'It is not started after this';
 comment on column pgqueue.jobs.limit_key is 'Jobs with one are claimed under the limits of their task, key by key in turn';
 comment on column pgqueue.jobs.left_by is 'Workers that could not run it as they are, and left it for others; null: none, or another has run it since';
+comment on column pgqueue.jobs.suspended_run is
+    'claimed_at of a run that ended at a sleep or a wait; while that is its last run, events wake it';
 comment on column pgqueue.jobs.left_at is 'When the first of them left it';
 comment on column pgqueue.jobs.left_until is 'When they look at it again';
 comment on column pgqueue.jobs.left_because is 'What the last of them lacked';
@@ -1876,30 +1879,40 @@ comment on function pgqueue.retry_workflow is
 create table pgqueue.steps (
     job_id      bigint not null,
     name        text not null constraint steps_name check (length(name) between 1 and 200),
+    kind        text not null constraint steps_kind check (kind in ('step', 'sleep', 'event', 'message')),
+    events      text[],
     event       text,
     event_id    bigint,
     wakes_at    timestamptz,
+    waiting_run timestamptz,
     result      jsonb,
+    error       text,
     started_at  timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     primary key (job_id, name)
 );
 comment on table pgqueue.steps is 'What jobs have done already, and what they sleep or wait for; pruned with their job';
-comment on column pgqueue.steps.event is 'The name of the event that it waits or waited for';
-comment on column pgqueue.steps.event_id is 'The event that came; null after a timeout';
-comment on column pgqueue.steps.wakes_at is 'When its sleep, or its wait for an event, is over';
-create index steps_waiting on pgqueue.steps (event) where event is not null and finished_at is null;
+comment on column pgqueue.steps.events is 'The names of the events, or of messages, of which it waits or waited for the first';
+comment on column pgqueue.steps.event is 'The name of the one that came; null after a timeout';
+comment on column pgqueue.steps.event_id is 'The one that came; null after a timeout';
+comment on column pgqueue.steps.wakes_at is 'When its sleep, or its wait, is over';
+comment on column pgqueue.steps.waiting_run is 'jobs.claimed_at of the last run that came to this wait and found nothing';
+comment on column pgqueue.steps.error is 'Why what it returned could not be stored; it was done, and is not done again';
+create index steps_waiting on pgqueue.steps using gin (events) where finished_at is null;
 
 create table pgqueue.events (
     id           bigint generated always as identity primary key,
     name         text not null constraint events_name check (length(name) between 1 and 200),
+    job_id       bigint,
     payload      jsonb,
     created_at   timestamptz not null default clock_timestamp(),
     delivered_at timestamptz
 );
-comment on table pgqueue.events is 'What was emitted';
+comment on table pgqueue.events is 'What was emitted, for all jobs, or sent to one';
+comment on column pgqueue.events.job_id is 'The job that it was sent to; null if it was emitted for all';
 comment on column pgqueue.events.delivered_at is 'When no job that waited for it needed to be woken any more';
-create index events_name on pgqueue.events (name, id);
+create index events_name on pgqueue.events (name, id) where job_id is null;
+create index events_job on pgqueue.events (job_id, name, id) where job_id is not null;
 create index events_undelivered on pgqueue.events (id) where delivered_at is null;
 create index events_created on pgqueue.events (created_at);
 
@@ -1919,24 +1932,59 @@ begin
 end $$;
 comment on function pgqueue.check_claim is 'Raises PQ001 unless the claim holds the job';
 
-create function pgqueue.save_step(job_id bigint, claim_id uuid, name text, result jsonb) returns jsonb
+create function pgqueue.step_kind(kind text, events text[]) returns text
+    language sql immutable parallel safe
+    set search_path = pg_catalog, pg_temp
+as $$
+    select case kind when 'event' then 'a wait for event ' || array_to_string(events, ' or ')
+                     when 'message' then 'a wait for message ' || array_to_string(events, ' or ')
+                     else 'a ' || kind end
+$$;
+comment on function pgqueue.step_kind is 'What a step is, in words';
+
+-- The sentence is also in pgqueue/errors.py, for steps that are looked up before they are done.
+create function pgqueue.check_step(job_id bigint, name text, kind text, events text[] default null) returns pgqueue.steps
+    language plpgsql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    step pgqueue.steps;
+begin
+    select s.* into step from pgqueue.steps s where s.job_id = check_step.job_id and s.name = check_step.name;
+    if step.kind <> check_step.kind or not (step.events @> check_step.events and step.events <@ check_step.events) then
+        raise exception 'step % of job % is stored as %, and is % in this code: give what is new another name, or do it anew: pgqueue retry % --from-step %',
+            quote_literal(name), job_id, pgqueue.step_kind(step.kind, step.events), pgqueue.step_kind(check_step.kind, check_step.events),
+            job_id, quote_literal(name)
+            using errcode = 'PQ002';
+    end if;
+    return step;
+end $$;
+comment on function pgqueue.check_step is 'What is stored of a step; raises PQ002 if it is of another kind, or waits for another event';
+
+create function pgqueue.save_step(
+    job_id bigint, claim_id uuid, name text, result jsonb, error text default null, seconds float8 default 0
+) returns jsonb
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    stored jsonb;
+    stored pgqueue.steps;
 begin
     perform pgqueue.check_claim(save_step.job_id, save_step.claim_id);
-    insert into pgqueue.steps (job_id, name, result, finished_at)
-    values (save_step.job_id, save_step.name, save_step.result, clock_timestamp())
+    insert into pgqueue.steps (job_id, name, kind, result, error, started_at, finished_at)
+    values (save_step.job_id, save_step.name, 'step', save_step.result, save_step.error,
+            clock_timestamp() - make_interval(secs => seconds), clock_timestamp())
     on conflict do nothing;
-    select s.result into stored from pgqueue.steps s where s.job_id = save_step.job_id and s.name = save_step.name;
-    return stored;
+    stored := pgqueue.check_step(save_step.job_id, save_step.name, 'step');
+    return stored.result;
 end $$;
-comment on function pgqueue.save_step is 'Stores what a step of a running job returned, once; returns what is stored';
+comment on function pgqueue.save_step is
+    'Stores what a step of a running job returned, once, or why that cannot be stored; returns what is stored. The step began so many seconds ago';
 
-create function pgqueue.start_sleep(job_id bigint, claim_id uuid, name text, seconds float8) returns float8
+create function pgqueue.start_sleep(
+    job_id bigint, claim_id uuid, name text, seconds float8 default null, until timestamptz default null
+) returns float8
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
 as $$
@@ -1945,9 +1993,10 @@ declare
     seconds_left float8;
 begin
     perform pgqueue.check_claim(start_sleep.job_id, start_sleep.claim_id);
-    insert into pgqueue.steps (job_id, name, wakes_at)
-    values (start_sleep.job_id, start_sleep.name, clock_timestamp() + make_interval(secs => seconds))
+    insert into pgqueue.steps (job_id, name, kind, wakes_at)
+    values (start_sleep.job_id, start_sleep.name, 'sleep', coalesce(until, clock_timestamp() + make_interval(secs => seconds)))
     on conflict do nothing;
+    perform pgqueue.check_step(start_sleep.job_id, start_sleep.name, 'sleep');
     update pgqueue.steps s
        set finished_at = coalesce(s.finished_at, case when s.wakes_at <= clock_timestamp() then clock_timestamp() end)
      where s.job_id = start_sleep.job_id and s.name = start_sleep.name
@@ -1955,13 +2004,14 @@ begin
       into seconds_left;
     return seconds_left;
 end $$;
-comment on function pgqueue.start_sleep is 'Begins a sleep of a running job, once; returns the seconds that are left, 0 when it is over';
+comment on function pgqueue.start_sleep is
+    'Begins a sleep of a running job, for a time or until one, once; returns the seconds that are left, 0 when it is over';
 
 -- Called twice, in two transactions: an event that commits before the second is found by it, and one after it is
 -- not delivered yet and finds the step.
 create function pgqueue.await_event(
-    job_id bigint, claim_id uuid, name text, event text, timeout float8,
-    out arrived boolean, out payload jsonb, out seconds_left float8
+    job_id bigint, claim_id uuid, name text, events text[], timeout float8, sent boolean default false,
+    out arrived boolean, out event text, out payload jsonb, out seconds_left float8
 )
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
@@ -1970,32 +2020,42 @@ as $$
 declare
     step pgqueue.steps;
     came record;
+    run record;
 begin
     perform pgqueue.check_claim(await_event.job_id, await_event.claim_id);
-    insert into pgqueue.steps (job_id, name, event, wakes_at)
-    values (await_event.job_id, await_event.name, await_event.event, clock_timestamp() + make_interval(secs => timeout))
+    select j.created_at, j.claimed_at into run from pgqueue.jobs j where j.id = await_event.job_id;
+    insert into pgqueue.steps (job_id, name, kind, events, wakes_at)
+    values (await_event.job_id, await_event.name, case when sent then 'message' else 'event' end, await_event.events,
+            clock_timestamp() + make_interval(secs => timeout))
     on conflict do nothing;
-    select s.* into step from pgqueue.steps s where s.job_id = await_event.job_id and s.name = await_event.name;
+    step := pgqueue.check_step(await_event.job_id, await_event.name, case when sent then 'message' else 'event' end, await_event.events);
     if step.finished_at is null then
-        select e.id, e.payload into came from pgqueue.events e
-         where e.name = step.event
-           and e.created_at >= (select j.created_at from pgqueue.jobs j where j.id = await_event.job_id)
+        select e.id, e.name, e.payload into came from pgqueue.events e
+         where e.name = any (step.events)
+           and (e.job_id is null and not sent or e.job_id = await_event.job_id and sent)
+           and e.created_at >= run.created_at
            and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)
          order by e.id limit 1;
         if came.id is not null or step.wakes_at <= clock_timestamp() then
             update pgqueue.steps s
-               set event_id = came.id, result = came.payload, finished_at = clock_timestamp()
+               set event_id = came.id, event = came.name, result = came.payload, finished_at = clock_timestamp()
              where s.job_id = await_event.job_id and s.name = await_event.name
             returning s.* into step;
+        else
+            update pgqueue.steps s set waiting_run = run.claimed_at
+             where s.job_id = await_event.job_id and s.name = await_event.name and s.waiting_run is distinct from run.claimed_at;
         end if;
     end if;
     arrived := step.event_id is not null;
+    event := step.event;
     payload := step.result;
     seconds_left := case when step.finished_at is null then greatest(extract(epoch from step.wakes_at - clock_timestamp()), 0.001) else 0 end;
 end $$;
 comment on function pgqueue.await_event is
-    'Waits for the first event of a name since the job was enqueued that it has not had; seconds left until the timeout, 0 when it is over';
+    'Waits for the first event of some names, or the first message to this job, since it was enqueued that it has not had; seconds left until the timeout, 0 when it is over';
 
+-- Only what the job's last run ended at is waited for: not what an earlier version of the code waited for, nor what
+-- stood beside a failure, whose backoff holds.
 create function pgqueue.wake_waiting(event_ids bigint[], without bigint[] default '{}', only_jobs bigint[] default null)
     returns bigint
     language sql volatile
@@ -2004,10 +2064,14 @@ create function pgqueue.wake_waiting(event_ids bigint[], without bigint[] defaul
 as $$
     with chosen as materialized (
         select j.id from pgqueue.jobs j
-         where j.status = 'pending' and j.run_at > clock_timestamp()
+         where j.status = 'pending' and j.run_at > clock_timestamp() and j.suspended_run = j.claimed_at
            and j.id in (select s.job_id from pgqueue.events e
-                          join pgqueue.steps s on s.event = e.name and s.event is not null and s.finished_at is null
-                         where e.id = any (event_ids))
+                          join pgqueue.steps s on s.events @> array[e.name] and s.finished_at is null
+                           and s.kind = case when e.job_id is null then 'event' else 'message' end
+                           and (e.job_id is null or e.job_id = s.job_id)
+                          join pgqueue.jobs w on w.id = s.job_id
+                         where e.id = any (event_ids) and s.waiting_run = w.claimed_at and e.created_at >= w.created_at
+                           and not exists (select from pgqueue.steps o where o.job_id = s.job_id and o.event_id = e.id))
            and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
          order by j.id
          for no key update of j skip locked
@@ -2020,24 +2084,44 @@ as $$
 $$;
 comment on function pgqueue.wake_waiting is 'Makes jobs due that wait for these events; how many';
 
-create function pgqueue.emit(name text, payload jsonb default null) returns bigint
-    language plpgsql volatile security definer
+create function pgqueue.put_event(job_id bigint, name text, payload jsonb, what text) returns bigint
+    language plpgsql volatile
     set search_path = pg_catalog, pg_temp
 as $$
 declare
     new_id bigint;
 begin
     if name is null or length(name) not between 1 and 200 then
-        raise exception 'the name of an event must have 1 to 200 characters' using errcode = '22023';
+        raise exception 'the name of % must have 1 to 200 characters', what using errcode = '22023';
     end if;
     if octet_length(payload::text) > 1048576 then
-        raise exception 'the payload of event % is over 1 MB: store the document and pass its id', name using errcode = '22023';
+        raise exception 'the payload of % % is over 1 MB: store the document and pass its id', what, name using errcode = '22023';
     end if;
-    insert into pgqueue.events (name, payload) values (emit.name, emit.payload) returning id into new_id;
+    insert into pgqueue.events (job_id, name, payload) values (put_event.job_id, put_event.name, put_event.payload)
+    returning id into new_id;
     perform pgqueue.wake_waiting(array[new_id]);
     return new_id;
 end $$;
+comment on function pgqueue.put_event is 'Stores an event, or a message to a job, and wakes who waits for it; returns its id';
+
+create function pgqueue.emit(name text, payload jsonb default null) returns bigint
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$ select pgqueue.put_event(null, emit.name, emit.payload, 'an event') $$;
 comment on function pgqueue.emit is 'Emit an event in the caller''s transaction, for all jobs that wait for its name; returns its id';
+
+create function pgqueue.send(job_id bigint, name text, payload jsonb default null) returns bigint
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform 1 from pgqueue.jobs j where j.id = send.job_id;
+    if not found then
+        raise exception 'no job %: it never existed, or was pruned or cleared', job_id using errcode = 'PQ003';
+    end if;
+    return pgqueue.put_event(job_id, name, payload, 'a message');
+end $$;
+comment on function pgqueue.send is 'Send a message to one job in the caller''s transaction; returns its id';
 
 create function pgqueue.deliver_events(
     most integer default 1000, without bigint[] default '{}', only_jobs bigint[] default null
@@ -2049,6 +2133,52 @@ as $$
         array(select e.id from pgqueue.events e where e.delivered_at is null order by e.id limit most), without, only_jobs)
 $$;
 comment on function pgqueue.deliver_events is 'Wakes the jobs that wait for events that nobody has delivered; how many';
+
+create function pgqueue.forget_steps(job_id bigint, from_step text) returns bigint
+    language sql volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+    with gone as (
+        delete from pgqueue.steps s using pgqueue.steps f
+         where s.job_id = forget_steps.job_id and f.job_id = s.job_id and f.name = from_step and s.started_at >= f.started_at
+        returning s.name
+    )
+    select count(*) from gone
+$$;
+comment on function pgqueue.forget_steps is 'Forgets a step of a job that does not run, and all that began after it; how many';
+
+create function pgqueue.retry_job(id bigint, args jsonb default null, from_step text default null) returns boolean
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    job pgqueue.jobs;
+begin
+    select j.* into job from pgqueue.jobs j where j.id = retry_job.id;
+    if not found or job.status not in ('dead', 'cancelled') then
+        return false;
+    end if;
+    if from_step is not null and not exists (select from pgqueue.steps s where s.job_id = job.id and s.name = from_step) then
+        raise exception 'job % has no step %; it has: %', job.id, quote_literal(from_step),
+            coalesce((select string_agg(quote_literal(s.name), ', ' order by s.started_at) from pgqueue.steps s where s.job_id = job.id), 'none')
+            using errcode = 'PQ004';
+    end if;
+    if job.workflow_id is not null then
+        perform 1 from pgqueue.retry_members(array[job.id], retry_job.args) r where r = job.id;
+        if not found then
+            return false;
+        end if;
+    elsif not pgqueue.retry_keyed(job.id, retry_job.args) then
+        return false;
+    end if;
+    if from_step is not null then
+        perform pgqueue.forget_steps(job.id, from_step);
+    end if;
+    perform pgqueue.notify(job.queue);
+    return true;
+end $$;
+comment on function pgqueue.retry_job is
+    'Puts a dead or cancelled job back, with other arguments if given; from a step on if given, which is done again with all that began after it; false if it is neither, or another has its unique key, or it would be cancelled again';
 
 -- Statistics. Each view reads a bounded number of rows, however many jobs have finished.
 
@@ -2313,10 +2443,12 @@ revoke execute on function
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text), pgqueue.run_schedule(text),
     pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint),
     pgqueue.retry_members(bigint[], jsonb), pgqueue.retry_workflow(bigint),
-    pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb),
-    pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
-    pgqueue.wake_waiting(bigint[], bigint[], bigint[]), pgqueue.emit(text, jsonb),
-    pgqueue.deliver_events(integer, bigint[], bigint[]),
+    pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb, text, float8),
+    pgqueue.check_step(bigint, text, text, text[]),
+    pgqueue.start_sleep(bigint, uuid, text, float8, timestamptz), pgqueue.await_event(bigint, uuid, text, text[], float8, boolean),
+    pgqueue.wake_waiting(bigint[], bigint[], bigint[]), pgqueue.emit(text, jsonb), pgqueue.send(bigint, text, jsonb),
+    pgqueue.put_event(bigint, text, jsonb, text), pgqueue.deliver_events(integer, bigint[], bigint[]),
+    pgqueue.forget_steps(bigint, text), pgqueue.retry_job(bigint, jsonb, text),
     pgqueue.find_jobs(text[], text, text, text, float8),
     pgqueue.latest_jobs(text, text, text, text, float8, bigint, integer)
     from public;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from pgqueue.cli.names import warn_of_unknown
 from pgqueue.cli.options import ID, filter_options, json_option, on_database, yes_option
 from pgqueue.cli.output import jobs_of, print_json
 from pgqueue.cli.terminal import ask, say
-from pgqueue.client import Client
+from pgqueue.client import Client, listed
 from pgqueue.errors import ConfigError, JobNotFound
 from pgqueue.job import JobRow, Status
 from pgqueue.operations.jobs import UNFINISHED, Change, Filter
@@ -29,6 +30,11 @@ from pgqueue.operations.jobs import UNFINISHED, Change, Filter
 @filter_options
 @click.option(
     "--args", "arguments", metavar="JSON", help="Run one job with these arguments instead."
+)
+@click.option(
+    "--from-step",
+    metavar="NAME",
+    help="Do this step again, and all that began after it; only jobs that have it.",
 )
 @click.option(
     "--app",
@@ -44,6 +50,7 @@ def retry_command(
     everything: bool,
     where: Filter,
     arguments: str | None,
+    from_step: str | None,
     path: str | None,
     yes: bool,
     as_json: bool,
@@ -52,22 +59,33 @@ def retry_command(
     _which(job_ids, everything, where)
     edited = _edited(arguments, job_ids)
     if edited is not None:
-        done = _retry_edited(app, job_ids[0], edited, path)
+        done = _retry_edited(app, job_ids[0], edited, path, from_step)
     elif job_ids:
-        done = app.client.retry_many(job_ids)
+        done = app.client.retry_many(job_ids, from_step=from_step)
     else:
-        done = _retry_matching(app, where, yes)
-    missed = {i: _why_not(app.client, i, _against_retry) for i in job_ids if i not in done}
+        done = _retry_matching(app, where, from_step, yes)
+
+    def against(job: JobRow) -> str:
+        return _against_retry(app.client, job, from_step)
+
+    missed = {i: _why_not(app.client, i, against) for i in job_ids if i not in done}
     _report("retried", done, missed, as_json)
 
 
-def _retry_edited(app: App, job_id: int, args: dict[str, Any], path: str | None) -> list[int]:
+def _retry_edited(
+    app: App, job_id: int, args: dict[str, Any], path: str | None, from_step: str | None
+) -> list[int]:
     try:
         task = app.client.job(job_id).task
     except JobNotFound:
         return []
     with app_that_knows(task, path, app) as known:
-        return [job_id] if known.client.retry(job_id, args=args) else []
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            done = known.client.retry(job_id, args=args, from_step=from_step)
+    for each in said if done else ():
+        say(f"warning: {each.message}", err=True)
+    return [job_id] if done else []
 
 
 def _edited(arguments: str | None, job_ids: tuple[int, ...]) -> dict[str, Any] | None:
@@ -93,13 +111,15 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _retry_matching(app: App, where: Filter, yes: bool) -> list[int]:
+def _retry_matching(app: App, where: Filter, from_step: str | None, yes: bool) -> list[int]:
     ids = matching(app, where, Status.DEAD)
     if ids and not yes:
         ask(f"Retry {jobs_of(len(ids), 'dead')}?")
-    return in_batches(
-        "retried", ids, lambda batch: app.client.retry_many(batch, where, status=Status.DEAD)
-    )
+
+    def act(batch: Sequence[int]) -> list[int]:
+        return app.client.retry_many(batch, where, status=Status.DEAD, from_step=from_step)
+
+    return in_batches("retried", ids, act)
 
 
 @click.command("cancel")
@@ -240,10 +260,12 @@ def _why_not(client: Client, job_id: int, against: Callable[[JobRow], str] = lam
     return f"is {job.status.value}{against(job)}"
 
 
-def _against_retry(job: JobRow) -> str:
+def _against_retry(client: Client, job: JobRow, from_step: str | None) -> str:
     """What keeps a job that is dead or cancelled from being put back."""
     if job.status not in (Status.DEAD, Status.CANCELLED):
         return ""
+    if from_step is not None and from_step not in (names := client.step_names(job.id)):
+        return f", and has no step {from_step!r}; it has: {listed(names) or 'none'}"
     if job.unique_key is not None:
         return ", and another job has its unique key: cancel that one first"
     if job.workflow_id is not None:

@@ -186,11 +186,19 @@ def _progress(said: Any) -> str:
 def _state(step: StepRow) -> str:
     """Whether a step is done, or what it waits for."""
     if step.finished_at is not None:
-        timed_out = step.event is not None and step.event_id is None
-        return f"{'timed out' if timed_out else 'done'} {ago(step.finished_at)}"
+        if step.error is not None:
+            return (
+                f"done {ago(step.finished_at)}, but what it returned cannot be stored: {step.error}"
+            )
+        if step.waits_for is None:
+            return f"done {ago(step.finished_at)}"
+        if step.event_id is None:
+            return f"timed out {ago(step.finished_at)}"
+        which = "" if step.event == step.waits_for else f" with {step.event}"
+        return f"done {ago(step.finished_at)}{which}"
     until = "" if step.wakes_at is None else ago(step.wakes_at)
-    if step.event is not None:
-        return f"waits for event {step.event}, at most until {until}"
+    if step.waits_for is not None:
+        return f"waits for {step.kind} {step.waits_for}, at most until {until}"
     return f"sleeps, wakes {until}"
 
 

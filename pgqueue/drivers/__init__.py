@@ -6,6 +6,7 @@ None of these opens, commits, rolls back or closes anything, or changes a settin
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -15,9 +16,12 @@ from pgqueue.errors import (
     ClaimLost,
     ConnectionUnusable,
     DatabaseReadOnly,
+    JobNotFound,
     PgQueueError,
     PrivilegeMissing,
     SchemaError,
+    StepChanged,
+    StepNotFound,
 )
 from pgqueue.liveness import READ_ONLY
 from pgqueue.roles import role_for
@@ -29,12 +33,21 @@ Values = Mapping[str, object]
 
 
 UNTRANSLATABLE = "22P05"
+# What our functions raise themselves.
+_RAISED: Mapping[str, type[PgQueueError]] = {
+    "PQ001": ClaimLost,
+    "PQ002": StepChanged,
+    "PQ003": JobNotFound,
+    "PQ004": StepNotFound,
+}
 
 
 class Driver(Protocol):
     """Runs statements on a sync connection."""
 
     def fetch(self, statement: Statement, values: Values) -> Rows: ...
+
+    def transaction(self) -> AbstractContextManager[None]: ...
 
 
 @runtime_checkable
@@ -55,6 +68,8 @@ class AsyncDriver(Protocol):
     """Runs statements on an async connection."""
 
     def fetch(self, statement: Statement, values: Values) -> Awaitable[Rows]: ...
+
+    def transaction(self) -> AbstractAsyncContextManager[None]: ...
 
 
 # Imported when first met: an application pays for the libraries it uses.
@@ -96,6 +111,20 @@ def async_driver(connection: object) -> AsyncDriver:
     return _known(driver, connection)
 
 
+def sync_transaction(connection: object) -> AbstractContextManager[None]:
+    """A transaction of the caller's connection or session, with what it has begun: committed at the end, or rolled back.
+
+    Raises:
+        ConnectionUnusable: closed, async, of no known library, or in a transaction that would go on.
+    """
+    return sync_driver(connection).transaction()
+
+
+def async_transaction(connection: object) -> AbstractAsyncContextManager[None]:
+    """The same of an async connection or session."""
+    return async_driver(connection).transaction()
+
+
 def _adapt(connection: object, maker: str) -> Any:
     adapt = _adapter(type(connection), maker)  # type: ignore[arg-type]
     return None if adapt is None else adapt(connection)
@@ -132,8 +161,8 @@ def translate(error: BaseException, statement: str | None = None) -> PgQueueErro
             f"a text has a character that this database or connection cannot take ({first_line(error)}): with"
             " encoding UTF8 for the database and client_encoding UTF8 for the connection, both take all but \\0"
         )
-    if state == "PQ001":
-        return ClaimLost(str(error).splitlines()[0])
+    if (raised := _RAISED.get(state or "")) is not None:
+        return raised(first_line(error))
     if state == "42501":
         return PrivilegeMissing(f"{first_line(error)}: {role_for(statement)}")
     if state in ("42P01", "3F000", "42703", "42883"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from pgqueue.errors import ConnectionUnusable
+from pgqueue.errors import ConnectionUnusable, nested
+from pgqueue.interruptible import interruptible
 from pgqueue.sql import Statement
 
 # asyncpg takes the parts of a COPY, and writes the statement itself.
@@ -30,6 +32,13 @@ class AsyncpgDriver:
             statement.numbered, *[values[n] for n in statement.parameters]
         )
         return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        if self._connection.is_in_transaction():
+            raise nested("asyncpg")
+        async with interruptible(self._connection):
+            yield
 
     async def acopy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         match = _COPY.match(statement.numbered)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -26,6 +27,15 @@ class DjangoDriver:
             cursor.execute(statement.pyformat, dict(values))
             rows: list[Any] = cursor.fetchall()
             return rows
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        from importlib import import_module
+
+        transaction: Any = import_module("django.db.transaction")
+        # Durable: inside another atomic() it would be a savepoint, and Django says so.
+        with transaction.atomic(using=self._connection.alias, durable=True):
+            yield
 
 
 def _in_binary(cursor: psycopg.Cursor[Any]) -> psycopg.Cursor[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from pgqueue.errors import ConnectionUnusable
 from pgqueue.sql import Statement
 
 BINARY = psycopg.pq.Format.BINARY
+IDLE = psycopg.pq.TransactionStatus.IDLE
 _CLOSED = "the psycopg connection given to on() is closed"
 
 
@@ -44,6 +46,20 @@ class PsycopgDriver:
             )
             return _texts(cursor.fetchall(), self._connection)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        connection = self._connection
+        if connection.info.transaction_status == IDLE:
+            with connection.transaction():
+                yield
+            return
+        try:
+            yield
+            connection.commit()  # psycopg refuses it inside a ``with connection.transaction()`` of the caller's
+        except BaseException:
+            connection.rollback()
+            raise
+
     def copy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         with psycopg.RawCursor(self._connection) as cursor:
             with cursor.copy(statement.encoded) as copy:
@@ -65,6 +81,20 @@ class PsycopgAsyncDriver:
                 statement.encoded, [values[n] for n in statement.parameters], binary=True
             )
             return _texts(await cursor.fetchall(), self._connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        connection = self._connection
+        if connection.info.transaction_status == IDLE:
+            async with connection.transaction():
+                yield
+            return
+        try:
+            yield
+            await connection.commit()
+        except BaseException:
+            await connection.rollback()
+            raise
 
     async def acopy(self, statement: Statement, pieces: Iterable[bytes]) -> None:
         async with psycopg.AsyncRawCursor(self._connection) as cursor:

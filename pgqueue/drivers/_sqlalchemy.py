@@ -6,8 +6,9 @@ BEGIN yet, and what runs there would survive the session's rollback.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session
 
-from pgqueue.errors import ConnectionUnusable
+from pgqueue.errors import ConnectionUnusable, nested
 from pgqueue.sql import Statement
 
 
@@ -38,6 +39,23 @@ class SQLAlchemyDriver:
             rows: list[Any] = self._connection.execute(clause, dict(values)).all()
             return rows
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        own = self._connection
+        _check_ends(own)
+        if isinstance(own, Connection):
+            _check_commits(own)
+        try:
+            if not own.in_transaction():
+                own.begin()
+            if not isinstance(own, Connection):
+                _check_commits(own.connection(bind_arguments={"clause": text("select 1")}))
+            yield
+            own.commit()
+        except BaseException:
+            own.rollback()
+            raise
+
 
 class SQLAlchemyAsyncDriver:
     """Runs through an AsyncConnection or an AsyncSession."""
@@ -52,6 +70,45 @@ class SQLAlchemyAsyncDriver:
         with _in_binary(through.sync_connection):
             rows: list[Any] = (await self._connection.execute(clause, dict(values))).all()
             return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        own = self._connection
+        _check_ends(own)
+        session = not hasattr(own, "sync_connection")
+        if not session:
+            _check_commits(own.sync_connection)
+        try:
+            if not own.in_transaction():
+                await own.begin()
+            if session:
+                through = await own.connection(bind_arguments={"clause": text("select 1")})
+                _check_commits(through.sync_connection)
+            yield
+            await own.commit()
+        except asyncio.CancelledError:
+            # The statement in hand may never be answered, and a rollback would wait for that answer.
+            await own.invalidate()
+            raise
+        except BaseException:
+            await own.rollback()
+            raise
+
+
+def _check_ends(own: Any) -> None:
+    if own.in_nested_transaction():
+        raise nested("SQLAlchemy")
+
+
+def _check_commits(connection: Connection) -> None:
+    if (
+        connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        or getattr(connection.dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
+    ):
+        raise ConnectionUnusable(
+            "the SQLAlchemy connection given with on= commits each statement by itself (isolation level AUTOCOMMIT):"
+            " give one that has transactions"
+        )
 
 
 @contextmanager

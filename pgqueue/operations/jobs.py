@@ -24,6 +24,7 @@ from pgqueue.job import (
 )
 from pgqueue.jsontext import MOST_CLAIMED
 from pgqueue.operations import Operation, Row, ids
+from pgqueue.operations.steps import check_step
 from pgqueue.outcome import MESSAGE_LIMIT
 
 UNFINISHED = (Status.BLOCKED, Status.PENDING, Status.RUNNING)
@@ -171,8 +172,13 @@ def retry(
     *,
     status: Status | None = None,
     args: Any = None,
+    from_step: str | None = None,
 ) -> Operation[list[int]]:
-    """Put those of these jobs that are dead or cancelled, or of the one status, and match, back as pending."""
+    """Put those of these jobs that are dead or cancelled, or of the one status, and match, back as pending.
+
+    Args:
+        from_step: only those that have a step of this name, which is forgotten with all that began after it.
+    """
     if args is not None and len(job_ids) != 1:
         raise ConfigError("edited arguments can be given for one job id only")
     if args is not None:
@@ -182,6 +188,7 @@ def retry(
         "ids": check_ids(job_ids),
         "status": None if status is None else check_status(status),
         "args": None if args is None else argument_text(dict(args)),
+        "from_step": None if from_step is None else check_step(from_step),
     }
     return Operation("retry_jobs", values, ids)
 

@@ -11,6 +11,7 @@ from pgqueue.checks import check_id, shown
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import Chosen, Operation, chosen, ids
+from pgqueue.outcome import MESSAGE_LIMIT, clean
 
 
 def check_step(name: str, what: str = "a step") -> str:
@@ -26,21 +27,51 @@ def _held(job: ClaimedJob, name: str) -> dict[str, object]:
     return {"id": job.id, "claim_id": str(job.claim_id), "name": check_step(name)}
 
 
-def stored(job: ClaimedJob) -> Operation[dict[str, str]]:
-    """What the finished steps of a job returned, JSON text by name."""
-    return Operation("get_steps", {"id": job.id}, lambda rows: {row[0]: row[1] for row in rows})
+class Stored(NamedTuple):
+    """What is stored of a step: its kind, whether it is over, JSON text or why there is none."""
+
+    kind: str
+    over: bool
+    result: str | None = None
+    error: str | None = None
+    events: Sequence[str] | None = None
+
+
+def stored(job: ClaimedJob) -> Operation[dict[str, Stored]]:
+    """What is stored of the steps of a job, by name."""
+    return Operation(
+        "get_steps", {"id": job.id}, lambda rows: {row[0]: Stored(*row[1:]) for row in rows}
+    )
+
+
+def changed(job_id: int, name: str, found: Stored, wanted: str) -> str:
+    """What ``pgqueue.check_step`` says as well."""
+    kind = f"a {found.kind}"
+    if found.events is not None:
+        kind = f"a wait for {found.kind} {' or '.join(found.events)}"
+    return (
+        f"step {name!r} of job {job_id} is stored as {kind}, and is {wanted} in this code: give what is new"
+        f" another name, or do it anew: pgqueue retry {job_id} --from-step {name!r}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """A step of a job; with ``event`` a wait for one, with only ``wakes_at`` a sleep."""
+    """A step of a job. ``kind``: step, sleep, event (a wait for one), message (a wait for one).
+
+    ``waits_for``: the names of events or messages; ``event``: the one that came. ``error``: it was done, and why what
+    it returned could not be stored.
+    """
 
     name: str
+    kind: str
+    waits_for: str | None
     event: str | None
     event_id: int | None
     wakes_at: datetime | None
     started_at: datetime
     finished_at: datetime | None
+    error: str | None
 
 
 def find(job_id: int) -> Operation[list[StepRow]]:
@@ -49,29 +80,71 @@ def find(job_id: int) -> Operation[list[StepRow]]:
     return Operation("list_steps", values, lambda rows: [StepRow(*row) for row in rows])
 
 
-def save(job: ClaimedJob, name: str, result: str) -> Operation[str]:
-    """Store what a step returned, once; what is stored. Raises ClaimLost."""
-    values = {**_held(job, name), "result": result}
-    return Operation("save_step", values, lambda rows: str(rows[0][0]))
+def names(job_id: int) -> Operation[list[str]]:
+    """The names of the steps of a job, in the order in which they began: a hundred."""
+    return Operation("step_names", {"id": job_id}, lambda rows: [str(row[0]) for row in rows])
+
+
+def save(
+    job: ClaimedJob, name: str, result: str | None, *, error: str | None = None, seconds: float = 0
+) -> Operation[str | None]:
+    """Store what a step returned, once, or why that cannot be stored; what is stored. Raises ClaimLost.
+
+    Args:
+        seconds: since it began.
+    """
+    values = {
+        **_held(job, name),
+        "result": result,
+        "error": None if error is None else clean(error, MESSAGE_LIMIT),
+        "seconds": seconds,
+    }
+    return Operation("save_step", values, lambda rows: rows[0][0])
 
 
 def sleep(job: ClaimedJob, name: str, seconds: float) -> Operation[float]:
     """Begin a sleep, once; the seconds left, 0 when it is over. Raises ClaimLost."""
-    values = {**_held(job, name), "seconds": seconds}
+    return _sleep(job, name, seconds, None)
+
+
+def sleep_until(job: ClaimedJob, name: str, until: datetime) -> Operation[float]:
+    """Begin a sleep until a time, once; the seconds left, 0 when it is over. Raises ClaimLost."""
+    return _sleep(job, name, None, until)
+
+
+def _sleep(
+    job: ClaimedJob, name: str, seconds: float | None, until: datetime | None
+) -> Operation[float]:
+    values = {**_held(job, name), "seconds": seconds, "moment": until}
     return Operation("start_sleep", values, lambda rows: float(rows[0][0]))
 
 
 class Awaited(NamedTuple):
-    """Whether the event came, its payload as JSON text, and the seconds left until the timeout."""
+    """Whether an event came, which, its payload as JSON text, and the seconds left until the timeout."""
 
     arrived: bool
+    event: str | None
     payload: str | None
     left: float
 
 
-def wait(job: ClaimedJob, name: str, event: str, timeout: float) -> Operation[Awaited]:
-    """Look for an event, and let it wake the job if it has not come. Raises ClaimLost."""
-    values = {**_held(job, name), "event": check_step(event, "an event"), "timeout": timeout}
+def wait(
+    job: ClaimedJob, name: str, events: Sequence[str], timeout: float, *, sent: bool = False
+) -> Operation[Awaited]:
+    """Look for the first of some events, and let it wake the job if none has come. Raises ClaimLost.
+
+    Args:
+        sent: messages to this job, not events for all.
+    """
+    if not events:
+        raise ConfigError("wait for which events? give a name, or a list of names")
+    what = "a message" if sent else "an event"
+    values = {
+        **_held(job, name),
+        "events": [check_step(event, what) for event in dict.fromkeys(events)],
+        "timeout": timeout,
+        "sent": sent,
+    }
     return Operation("await_event", values, lambda rows: Awaited(*rows[0]))
 
 
@@ -79,6 +152,12 @@ def emit(name: str, payload: str) -> Operation[int]:
     """Emit an event with a payload of JSON text; its id."""
     values = {"name": check_step(name, "an event"), "payload": payload}
     return Operation("emit", values, lambda rows: int(rows[0][0]))
+
+
+def send(job_id: int, name: str, payload: str) -> Operation[int]:
+    """Send a message to a job, with a payload of JSON text; its id. Raises JobNotFound."""
+    values = {"id": job_id, "name": check_step(name, "a message"), "payload": payload}
+    return Operation("send", values, lambda rows: int(rows[0][0]))
 
 
 def deliver(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[int]:

@@ -303,11 +303,11 @@ select false, claimed.* from claimed;
 with own as materialized (
     select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds, t.ended, t.log,
            j.attempt, j.claim_id, j.worker_id, j.claimed_at,
-           case when t.outcome in ('retry', 'snooze', 'leave') and j.cancel_requested then 'cancelled'
+           case when t.outcome in ('retry', 'snooze', 'suspend', 'leave') and j.cancel_requested then 'cancelled'
                 when t.outcome = 'retry' and j.attempt > j.max_retries then 'dead'
                 when t.outcome = 'leave'
                      and coalesce(j.left_at, now()) + make_interval(secs => t.delay) <= clock_timestamp() then 'dead'
-                when t.outcome in ('retry', 'snooze', 'leave') then 'pending'
+                when t.outcome in ('retry', 'snooze', 'suspend', 'leave') then 'pending'
                 else t.outcome end as status
       from unnest(:ids::bigint[], :claim_ids::uuid[], :outcomes::text[], :delays::float8[],
                   :error_types::text[], :errors::text[], :tracebacks::text[], :run_seconds::real[], :logs::text[],
@@ -323,7 +323,7 @@ with own as materialized (
     select own.id, own.attempt, own.claim_id, own.worker_id, case when own.outcome = 'leave' or own.status = 'dead' then own.status else own.outcome end,
            own.error_type, own.error, own.traceback, own.claimed_at, own.run_seconds, own.log
       from own
-     where case own.outcome when 'leave' then own.status = 'dead' when 'snooze' then own.error_type is not null else true end
+     where case own.outcome when 'leave' then own.status = 'dead' when 'snooze' then own.error_type is not null else own.outcome <> 'suspend' end
 ), replaced as (
     -- A job may be snoozed for ever: of the snoozes of one attempt the latest is kept.
     delete from pgqueue.attempts a using own
@@ -340,12 +340,12 @@ update pgqueue.jobs j
                           + coalesce(make_interval(secs => own.delay), pgqueue.backoff(j.attempt, j.backoff))
                      else j.run_at end,
        finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
-       attempt = case when own.outcome = 'snooze' or own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1
+       attempt = case when own.outcome in ('snooze', 'suspend') or own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1
                       else j.attempt end,
        -- A run that ended by itself took no worker with it.
        crashes = case when own.ended then 0 else j.crashes end,
        quarantine = case when own.ended then null else j.quarantine end,
-       last_error = case when own.outcome = 'snooze' or own.outcome = 'leave' and own.status <> 'dead' then j.last_error
+       last_error = case when own.outcome in ('snooze', 'suspend') or own.outcome = 'leave' and own.status <> 'dead' then j.last_error
                          else left(concat_ws(': ', own.error_type, nullif(own.error, '')), 1000) end,
        left_by = case when own.outcome = 'leave' and own.status = 'pending' then
                            case when cardinality(j.left_by) < 64 then j.left_by || own.worker_id else array[own.worker_id] end
@@ -356,6 +356,7 @@ update pgqueue.jobs j
                               coalesce(coalesce(j.left_at, now()) + make_interval(secs => own.delay), now() + interval '5 minutes')
                          else j.left_until end,
        left_because = case when own.outcome = 'leave' then left(own.error, 1000) else j.left_because end,
+       suspended_run = case when own.outcome = 'suspend' then own.claimed_at end,
        run_seconds = own.run_seconds, claim_id = null, worker_id = null, lease_expires_at = null
   from own
  where j.id = own.id

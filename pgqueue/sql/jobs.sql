@@ -179,6 +179,9 @@ select f.id
   from pgqueue.find_jobs(:statuses::text[], :queue::text, :task::text, :error::text, :since::float8) as f(id)
  order by f.id;
 
+-- part: has_step
+       and (:from_step::text is null or exists (select from pgqueue.steps f where f.job_id = j.id and f.name = :from_step::text))
+
 -- name: retry_jobs
 -- Put those of these jobs that are dead or cancelled, or of the one status, and still match, back as pending, as new; but
 -- not those whose unique key another job holds now, nor those of workflows that would be cancelled again.
@@ -187,6 +190,7 @@ with chosen as materialized (
      where j.id = any (:ids::bigint[]) and j.workflow_id is null
        and j.status in ('dead', 'cancelled')
        and (:status::text is null or j.status = :status::text)
+-- include: has_step
        and (j.unique_key is null or j.unique_until <> 'finished' or not exists (
             select from pgqueue.jobs o
              where o.unique_key is not null
@@ -212,12 +216,18 @@ with chosen as materialized (
       from pgqueue.retry_members(array(
                select j.id from pgqueue.jobs j
                 where j.id = any (:ids::bigint[]) and j.workflow_id is not null and j.status in ('dead', 'cancelled')
-                  and (:status::text is null or j.status = :status::text) and
+                  and (:status::text is null or j.status = :status::text)
+-- include: has_step
+                  and
 -- include: matches
            ), :args::text::jsonb) as r(id)
       join pgqueue.jobs j on j.id = r.id
-), again as (
+), again as materialized (
     select b.id, b.queue from back b union all select k.id, k.queue from keyed k union all select m.id, m.queue from members m
+), forgotten as (
+    -- The step from which they go on, and all that began after it.
+    delete from pgqueue.steps s using again a, pgqueue.steps f
+     where s.job_id = a.id and f.job_id = a.id and f.name = :from_step::text and s.started_at >= f.started_at
 ), woken as (
     select count(pgqueue.notify(q.queue)) as n
       from (select distinct a.queue from again a) q

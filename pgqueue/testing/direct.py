@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -14,7 +14,6 @@ from uuid import uuid4
 from pgqueue.context import Context
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError
-from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob
 from pgqueue.testing.sharing import asyncpg_of, psycopg_of
 
@@ -38,20 +37,35 @@ class DirectContext(Context):
         self._meet(name)
         return _Over()
 
+    def sleep_until(self, moment: datetime, *, name: str = "sleep") -> Any:
+        self._meet(name)
+        return _Over()
+
     def wait_for_event(
-        self, event: str, timeout: Duration | None = None, *, name: str | None = None
+        self,
+        event: str | Sequence[str],
+        timeout: Duration | None = None,
+        *,
+        name: str | None = None,
     ) -> Any:
         raise ConfigError("there are no events without a queue: use QueueTester.drain()")
 
-    def transaction_step(self, name: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def receive(
+        self, message: str, timeout: Duration | None = None, *, name: str | None = None
+    ) -> Any:
+        raise ConfigError("there are no messages without a queue: use QueueTester.drain()")
+
+    def transaction_step(
+        self, name: str, function: Any, /, *args: Any, on: object = None, **kwargs: Any
+    ) -> Any:
         self._meet(name)
         if inspect.iscoroutinefunction(function):
-            return self._awaited_step(lambda connection: function(connection, *args, **kwargs))
-        with self._connect() as connection, connection.transaction():
+            return self._awaited_step(lambda connection: function(connection, *args, **kwargs), on)
+        with self._transaction_on(on) as connection:
             return function(connection, *args, **kwargs)
 
-    async def _awaited_step(self, call: Callable[[Any], Any]) -> Any:
-        async with self._aconnect() as connection, interruptible(connection):
+    async def _awaited_step(self, call: Callable[[Any], Any], on: object) -> Any:
+        async with self._atransaction_on(on) as connection:
             return await call(connection)
 
 

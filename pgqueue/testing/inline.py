@@ -49,10 +49,10 @@ class Inline:
     def way(self, gateway: Gateway) -> Gateway:
         return gateway
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
+    def send_jobs(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
         return [Added(self._run(self._call(job)).id) for job in jobs]
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
+    async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
         return [Added((await self._arun(self._call(job))).id) for job in jobs]
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered:
@@ -146,10 +146,10 @@ class Inline:
         return _Call(job, definition, arguments, context)
 
     def _run(self, call: _Call) -> End:
-        return self._ended(call, *caught(call.run))
+        return self._ended(call, *caught(call.context, call.run))
 
     async def _arun(self, call: _Call) -> End:
-        return self._ended(call, *(await acaught(call.run)))
+        return self._ended(call, *(await acaught(call.context, call.run)))
 
     def _ended(self, call: _Call, value: Any, raised: BaseException | None) -> End:
         if raised is not None:

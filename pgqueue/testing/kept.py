@@ -78,11 +78,11 @@ class KeptSync(Kept):
     def _joined(self, gateway: Gateway) -> _Joined:
         return _JoinedSync(self, gateway, self._connection)
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
-        return self._app.send(jobs, self._connection) if self._joins(on) else None
+    def send_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
+        return self._app.send_jobs(jobs, self._connection) if self._joins(on) else None
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
-        return self.send(jobs, on)
+    async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
+        return self.send_jobs(jobs, on)
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered | None:
         return self._app.send_workflow(members, name, self._connection) if self._joins(on) else None
@@ -122,13 +122,13 @@ class KeptAsync(Kept):
     def begin(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    def send(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
+    def send_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
         if not self._joins(on):
             return None
-        return self.wait(self._app.asend(jobs, self._connection))
+        return self.wait(self._app.asend_jobs(jobs, self._connection))
 
-    async def asend(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
-        return await self._app.asend(jobs, self._connection) if self._joins(on) else None
+    async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
+        return await self._app.asend_jobs(jobs, self._connection) if self._joins(on) else None
 
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered | None:
         if not self._joins(on):

@@ -15,13 +15,15 @@ import msgspec
 
 from pgqueue.app import App
 from pgqueue.codec import from_pydantic, opened
+from pgqueue.context import Context, called
+from pgqueue.context import awaited as context_awaited
 from pgqueue.definition import Definition
 from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, JobRow, Status
 from pgqueue.operations import Operation, claims
 from pgqueue.operations.claims import Finished
 from pgqueue.outcome import SUCCEEDED, Outcome, clean
-from pgqueue.returned import checked, ended
+from pgqueue.returned import checked
 from pgqueue.task import Task
 from pgqueue.testing.sharing import awaited
 from pgqueue.text import nearest
@@ -85,34 +87,34 @@ def recording(
     return outcome, recorded[job.id].status
 
 
-def caught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def caught(context: Context, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """What a handler returned or raised, in a context of its own; an awaitable is awaited to its end."""
 
-    def run() -> Any:
+    def to_its_end() -> Any:
         value = call()
-        return awaited(ended(value)) if inspect.isawaitable(value) else checked(value)
+        if not inspect.isawaitable(value):
+            return checked(value)
+        value, raised = awaited(context_awaited(context, value))
+        if raised is not None:
+            raise raised
+        return value
 
-    try:
-        return copy_context().run(run), None
-    except KeyboardInterrupt:  # of whoever runs the tests
-        raise
-    except BaseException as error:
-        return None, error
+    value, raised = copy_context().run(called, context, to_its_end)
+    if isinstance(raised, KeyboardInterrupt):  # of whoever runs the tests
+        raise raised
+    return value, raised
 
 
-async def acaught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+async def acaught(context: Context, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """The same on the running event loop, in a task of its own."""
 
     async def run() -> tuple[Any, BaseException | None]:
-        try:
-            return await ended(call()), None
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            return None, error
+        return await context_awaited(context, call())
 
     value, raised = await asyncio.create_task(run())
     this = asyncio.current_task()
+    if isinstance(raised, KeyboardInterrupt):
+        raise raised
     if isinstance(raised, asyncio.CancelledError) and this is not None and this.cancelling():
         raise raised  # the test was cancelled, and so its handler
     return value, raised

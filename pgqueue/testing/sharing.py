@@ -29,7 +29,11 @@ def psycopg_of(connection: Any) -> Iterator[Any]:
 
 
 @asynccontextmanager
-async def asyncpg_of(connection: Any) -> AsyncIterator[Any]:
+async def asyncpg_of(connection: Any, one_by_one: asyncio.Lock | None = None) -> AsyncIterator[Any]:
+    if one_by_one is not None:
+        async with one_by_one, asyncpg_of(connection) as own:
+            yield own
+        return
     if type(connection).__module__.startswith("sqlalchemy."):
         if hasattr(connection, "connection"):
             connection = await connection.connection()

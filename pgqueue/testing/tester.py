@@ -232,7 +232,7 @@ class QueueTester(_Tester):
             connect=lambda **_: psycopg_of(self.connection),
             aconnect=no_async,
         )
-        value, raised = caught(lambda: definition.invoke(context, arguments))
+        value, raised = caught(context, lambda: definition.invoke(context, arguments))
         outcome = definition.judge(
             value, raised, job=job, arguments=arguments, context=context, privacy=self.app.privacy
         )
@@ -350,22 +350,23 @@ class AsyncQueueTester(_Tester):
             await self._record(job, unreadable(error), began, drained)
             return
         identity = await self._run(maintenance.schema_id())
+        one_by_one = asyncio.Lock()  # steps at once share the test's connection
         context = Context(
             job,
             schema=self.app.schema,
             resources=self.resources,
             identity=lambda: identity,
             connect=no_sync,
-            aconnect=lambda **_: asyncpg_of(self.connection),
+            aconnect=lambda ours=False: asyncpg_of(self.connection, one_by_one if ours else None),
         )
 
         def call() -> Any:
             return definition.invoke(context, arguments)
 
         if definition.run == "async":
-            value, raised = await acaught(call)
+            value, raised = await acaught(context, call)
         else:
-            value, raised = await asyncio.to_thread(caught, call)
+            value, raised = await asyncio.to_thread(caught, context, call)
         outcome = definition.judge(
             value, raised, job=job, arguments=arguments, context=context, privacy=self.app.privacy
         )

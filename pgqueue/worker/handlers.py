@@ -19,7 +19,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
-from pgqueue.context import Context
+from pgqueue.context import Context, awaited, called
 from pgqueue.definition import Definition, completed
 from pgqueue.errors import ArgumentsError, KeyMissing, UnknownArguments
 from pgqueue.hooks import AroundRun
@@ -236,12 +236,24 @@ class Handlers:
         job: ClaimedJob,
         inside: Sequence[AbstractContextManager[Any]] = (),
     ) -> tuple[Any, BaseException | None]:
-        try:
-            if definition.run == "async":
+        if definition.run == "async":
+            value: Any = None
+            raised: BaseException | None = None
+            context.main = run.task
+            try:
                 value = await definition.invoke(context, arguments)
-                return value if value is None else await ended(value), None
+                if value is not None:
+                    value = await ended(value)
+            except BaseException as error:
+                value, raised = None, error
+            return (
+                (value, raised)
+                if context.flight is None
+                else await context.flight.end(value, raised)
+            )
+        run.queued = True
+        try:
             if definition.run == "thread":
-                run.queued = True
                 return await self._loop.run_in_executor(
                     self._threads,
                     copy_context().run,
@@ -252,7 +264,6 @@ class Handlers:
                     arguments,
                     inside,
                 )
-            run.queued = True
             return await self._processes.call(definition, job, context, run.begin), None
         except BaseException as error:
             return None, error
@@ -271,8 +282,12 @@ class Handlers:
             with ExitStack() if inside else _NOTHING as stack:
                 for manager in inside:
                     stack.enter_context(manager)
-                value = definition.invoke(context, arguments)
-                return value if value is None else self._ended_on_loop(run, value), None
+                value, raised = called(
+                    context, lambda: self._ended_on_loop(run, definition.invoke(context, arguments))
+                )
+                if raised is not None:
+                    raise raised
+                return value, None
             return None, None  # a manager swallowed it
         except BaseException as error:
             if len(inside) == len(self._around):  # no manager on the loop is to see it
@@ -286,12 +301,10 @@ class Handlers:
 
         async def caught() -> tuple[Any, BaseException | None]:
             run.awaits = asyncio.current_task()
-            try:
-                if run.reason is not None:
-                    run.interrupt(run.reason)
-                return await ended(value), None
-            except BaseException as error:
-                return None, error
+            if run.reason is not None:
+                run.interrupt(run.reason)
+            assert run.context is not None
+            return await awaited(run.context, value)
 
         result, raised = asyncio.run_coroutine_threadsafe(caught(), self._loop).result()
         if raised is not None:

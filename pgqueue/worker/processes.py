@@ -30,7 +30,7 @@ from uuid import UUID, uuid4
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from pgqueue.connections import Connections
-from pgqueue.context import NOWHERE, Context
+from pgqueue.context import NOWHERE, Context, awaited, called
 from pgqueue.databases import CURRENT
 from pgqueue.definition import Definition
 from pgqueue.dispatch import Job
@@ -40,7 +40,7 @@ from pgqueue.job import ClaimedJob
 from pgqueue.operations import claims
 from pgqueue.outcome import RELEASED, Outcome
 from pgqueue.privacy import Privacy
-from pgqueue.returned import checked, ended
+from pgqueue.returned import checked
 from pgqueue.task import Task
 from pgqueue.worker import logs
 from pgqueue.worker.outage import Seldom
@@ -422,9 +422,9 @@ def _run_here(
     value = raised = None
     try:
         with TELLER.telling(context, dsn, schema):
-            value = definition.invoke(context, arguments)
-            if value is not None:
-                value = _ended(value, connections)
+            value, raised = called(
+                context, lambda: _ended(context, definition.invoke(context, arguments), connections)
+            )
     except BaseException as error:
         raised = error
     finally:
@@ -438,18 +438,21 @@ def _run_here(
             clear_tracebacks(raised)
 
 
-def _ended(value: Any, connections: Connections) -> Any:
+def _ended(context: Context, value: Any, connections: Connections) -> Any:
     """What a handler returned, awaited in an event loop of its own if it is to be awaited."""
     if not inspect.isawaitable(value):
         return checked(value)
 
-    async def awaited() -> Any:
+    async def caught() -> tuple[Any, BaseException | None]:
         try:
-            return await ended(value)
+            return await awaited(context, value)
         finally:
             await connections.aclose()
 
-    return asyncio.run(awaited())
+    result, raised = asyncio.run(caught())
+    if raised is not None:
+        raise raised
+    return result
 
 
 class Teller:

@@ -38,6 +38,7 @@ PARTS = "%d results refused together, recording them in parts: %s"
 ENDED_AS = {
     "retry": "failed",
     "snooze": "was to run again later",
+    "suspend": "was to run again later",
     "cancelled": "was cancelled",
     "dead": "failed",
 }

@@ -21,6 +21,7 @@ _LEVELS = {
     "retry": logging.WARNING,
     "dead": logging.ERROR,
     "snooze": logging.INFO,
+    "suspend": logging.INFO,
     "cancelled": logging.INFO,
 }
 
@@ -70,7 +71,7 @@ def _next(job: ClaimedJob | Rescued, became: str, wait: float) -> str:
             return "cancelled"
         case _ if wait < AT_ONCE:
             return f"{became} at once"
-        case "snooze":
+        case "snooze" | "suspend":
             # By this machine's clock, for people; the database alone decides.
             due = datetime.now(UTC) + timedelta(seconds=wait)
             return f"snoozed until {due:%Y-%m-%d %H:%M:%S} UTC"

@@ -34,12 +34,19 @@ def test_workflows_and_events(cli: Cli, conn: psycopg.Connection) -> None:
 def test_a_job_shows_its_steps(cli: Cli, conn: psycopg.Connection) -> None:
     conn.execute("select pgqueue.enqueue('t')")
     conn.execute(
-        "insert into pgqueue.steps (job_id, name, event, wakes_at, finished_at) values"
-        " (1, 'charge', null, null, now()), (1, 'nap', null, now() + interval '90 min', null),"
-        " (1, 'w', 'paid', now() + interval '2 days', null), (1, 'v', 'gone', now(), now())"
+        "insert into pgqueue.steps (job_id, name, kind, events, wakes_at, finished_at) values"
+        " (1, 'charge', 'step', null, null, now()), (1, 'nap', 'sleep', null, now() + interval '90 min', null),"
+        " (1, 'w', 'event', '{paid,void}', now() + interval '2 days', null),"
+        " (1, 'v', 'event', '{gone}', now(), now()), (1, 'm', 'message', '{said}', now(), null)"
     )
     shown = cli("job", "1").stdout
     for text in ("charge: done ", "nap: sleeps, wakes in 1h", "v: timed out ",
-                 "w: waits for event paid, at most until in"):  # fmt: skip
+                 "w: waits for event paid or void, at most until in", "m: waits for message said"):  # fmt: skip
         assert text in shown
-    assert [step["name"] for step in cli.json("job", "1")["steps"]] == ["charge", "nap", "w", "v"]
+    assert [step["name"] for step in cli.json("job", "1")["steps"]] == [
+        "charge",
+        "nap",
+        "w",
+        "v",
+        "m",
+    ]

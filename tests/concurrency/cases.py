@@ -267,9 +267,11 @@ def _settled(these: Jobs) -> Sequence[Operation[Any]]:
 
 def _waiting_for_event(stage: Stage, these: Jobs) -> None:
     stage.looker.execute(
-        "insert into pgqueue.steps (job_id, name, event, wakes_at)"
-        " select i, 'event', %s, now() + interval '1 day' from unnest(%s::bigint[]) i",
-        (these.queue, these.ids),
+        "with waiting as (update pgqueue.jobs set claimed_at = created_at, suspended_run = created_at"
+        " where id = any (%s) returning id, created_at)"
+        " insert into pgqueue.steps (job_id, name, kind, events, wakes_at, waiting_run)"
+        " select w.id, 'event', 'event', array[%s], now() + interval '1 day', w.created_at from waiting w",
+        (these.ids, these.queue),
     )
 
 
@@ -301,7 +303,7 @@ RECORDING = [
     Case("sleep", "start_sleep", "running",
          lambda j: [steps.sleep(held, "s", 3600) for held in _held(j)], waits=True, sizes=(1,)),
     Case("wait for an event", "await_event", "running",
-         lambda j: [steps.wait(held, "s", j.queue, 3600) for held in _held(j)], waits=True, sizes=(1,)),
+         lambda j: [steps.wait(held, "s", [j.queue], 3600) for held in _held(j)], waits=True, sizes=(1,)),
 ]  # fmt: skip
 LEASES = [
     Case("heartbeat", "heartbeat", "running", one(lambda j: claims.heartbeat(_pairs(j), worker_id=j.worker, lease=36000)), anew=True),

@@ -201,7 +201,7 @@ LOOK = """
         select a.job_id, concat_ws(' ', 'attempt of job', a.job_id - %(first)s, a.attempt, a.outcome, a.error_type, a.log)
           from pgqueue.attempts a where a.job_id >= %(first)s
         union all
-        select s.job_id, concat_ws(' ', 'step of job', s.job_id - %(first)s, s.name, s.result, s.finished_at is null, s.wakes_at is null)
+        select s.job_id, concat_ws(' ', 'step of job', s.job_id - %(first)s, s.name, s.kind, s.result, s.error, s.event, s.finished_at is null, s.wakes_at is null)
           from pgqueue.steps s where s.job_id >= %(first)s
         union all
         select m.job_id, concat_ws(' ', 'job', m.job_id - %(first)s, 'watches', m.watched - %(first)s, m.if_failed)

@@ -41,7 +41,7 @@ def judged(error: BaseException, *, retry_on: Any = None) -> tuple[str, float | 
         (group(ValueError(), Retry(after=60)), ("retry", 60, "Retry")),
         (group(ValueError(), Snooze(60)), ("retry", None, "ExceptionGroup")),
         (group(Snooze(60), Suspended(5)), ("snooze", 60, "Snooze")),
-        (group(Suspended(60), Suspended(5)), ("snooze", 5, None)),
+        (group(Suspended(60), Suspended(5)), ("suspend", 5, None)),
         (group(Snooze(60), asyncio.CancelledError()), ("snooze", 60, "Snooze")),
         (group(ValueError()), ("retry", None, "ExceptionGroup")),
     ],

@@ -389,7 +389,7 @@ async def test_results_and_steps(app: App, conn: psycopg.Connection) -> None:
     assert [await handle.aresult() for handle in handles] == [everything(), Dog()]
     assert "ResultNotStored" in (app.client.job(late).last_error or "")
     assert "password: SecretStr" in (app.client.job(late).last_error or "")
-    assert "ArgumentsError" in (app.client.job(stepped).last_error or "")
+    assert "StepNotStored" in (app.client.job(stepped).last_error or "")
     assert app.client.job(stepped).status == "dead"
 
 

@@ -42,7 +42,7 @@ insert into pgqueue.attempts (job_id, attempt, outcome, error_type, error, trace
       from pgqueue.attempts a cross join generate_series(3, 12) n where a.attempt = 1;
 insert into pgqueue.workflows (name) values ('w');
 insert into pgqueue.workflow_jobs (job_id, workflow_id, name) select id, 1, 'n' || id from pgqueue.jobs;
-insert into pgqueue.steps (job_id, name, event, result, finished_at) select 1, 's', text, object, now() from wide;
+insert into pgqueue.steps (job_id, name, kind, events, event, result, error, finished_at) select 1, 's', 'event', array[text, text], text, object, text, now() from wide;
 insert into pgqueue.schedules (name, expression, task, args, error)
     select 's', '0 9 * * *', 't', object, text from wide;
 insert into pgqueue.workers (id, host, pid, version, queues, tasks)
@@ -213,7 +213,7 @@ insert into pgqueue.workers (id, host, pid, version, queues, tasks)
     select gen_random_uuid(), 'h', n, '1', array['q' || n], array['t' || n] from generate_series(1, 1200) n;
 insert into pgqueue.attempts (job_id, attempt, outcome, error_type, error, traceback, log)
     select 1, n, 'retry', 'E', 'e', repeat('t', 16000), repeat('l', 16000) from generate_series(1, 1200) n;
-insert into pgqueue.steps (job_id, name, finished_at) select 1, 's' || n, now() from generate_series(1, 1200) n;
+insert into pgqueue.steps (job_id, name, kind, finished_at) select 1, 's' || n, 'step', now() from generate_series(1, 1200) n;
 analyze;
 """
 

@@ -39,7 +39,7 @@ FORGED = "FORGED"
 # Columns whose values say what else is read; a row with another is refused by the table.
 KEPT = {
     "jobs": {"status", "unique_until"}, "queues": set(), "tasks": {"ordered"}, "workers": {"state"}, "schedules": {"source", "catch_up", "overlap", "pause_reason"},
-    "workflows": {"status"}, "workflow_jobs": {"if_failed"}, "attempts": set(), "steps": set(), "events": set(), "buckets": set(), "turns": set(),
+    "workflows": {"status"}, "workflow_jobs": {"if_failed"}, "attempts": set(), "steps": {"kind"}, "events": set(), "buckets": set(), "turns": set(),
     "identity": set(), "dependencies": set(),
 }  # fmt: skip
 ROWS = """
@@ -56,10 +56,10 @@ insert into pgqueue.schedules (name, expression, task) values ('s1', '@hourly', 
 insert into pgqueue.workflows default values;
 insert into pgqueue.workflow_jobs (job_id, workflow_id, name) select id, 1, 'n' || id from pgqueue.jobs;
 insert into pgqueue.dependencies values (2, 1);
-insert into pgqueue.steps (job_id, name, event) select id, 'wait', 'e' from pgqueue.jobs;
-insert into pgqueue.steps (job_id, name, wakes_at) select id, 'sleep', now() from pgqueue.jobs;
+insert into pgqueue.steps (job_id, name, kind, events) select id, 'wait', 'event', '{e}' from pgqueue.jobs;
+insert into pgqueue.steps (job_id, name, kind, wakes_at) select id, 'sleep', 'sleep', now() from pgqueue.jobs;
+insert into pgqueue.steps (job_id, name, kind, error, finished_at) select id, 'step', 'step', 'e', now() from pgqueue.jobs;
 insert into pgqueue.events (name, payload) values ('e', '"p"');
-insert into pgqueue.turns (queue, key) values ('q', 'k');
 insert into pgqueue.buckets (name, tokens, at) values ('b', 1, now());
 """  # fmt: skip
 
@@ -136,7 +136,7 @@ CALLS: dict[str, list[list[str]]] = {
     "limits": [[], ["--json"]],
     "workflows": [[], ["--json"], ["--name", EVIL], ["--status", EVIL]],
     "workflow": [["1"], ["1", "--json"], ["1", "--retry", "--yes"], ["1", "--cancel", "--yes"], [EVIL]],
-    "emit": [[EVIL], ["e", EVIL], ["e", "{}"]],
+    "emit": [[EVIL], ["e", EVIL], ["e", "{}"]], "send": [["1", EVIL], ["1", "e", EVIL], ["1", "e", "{}"], ["99", "e"]],
     "cron list": [[], ["--json"]],
     "cron runs": [["NAME"], [EVIL], ["NAME", "--json"]],
     "cron add": [[EVIL, "@daily", "t"], ["s", EVIL, "t"], ["s", "@daily", EVIL], ["s", "@daily", "t", "--tz", EVIL], ["s", "@daily", "t"],

@@ -11,6 +11,15 @@ from pgqueue.operations import steps
 from tests.support import drain, eventually_async, make_due, statuses, working
 
 
+def wait(conn: psycopg.Connection, job_id: int) -> None:
+    """Let a job wait for the event e in its last run."""
+    conn.execute(
+        "insert into pgqueue.steps (job_id, name, kind, events, waiting_run)"
+        " select id, 's', 'event', '{e}', claimed_at from pgqueue.jobs where id = %s",
+        [job_id],
+    )
+
+
 async def test_an_event_wakes_the_job_that_waits_for_it(app: App, conn: psycopg.Connection) -> None:
     got: list[Any] = []
 
@@ -110,14 +119,17 @@ def test_an_event_is_not_delivered_while_its_job_is_about_to_sleep(
     app: App, conn: psycopg.Connection
 ) -> None:
     conn.execute(
-        "insert into pgqueue.jobs (task, status, worker_id) values ('t', 'running', gen_random_uuid())"
+        "insert into pgqueue.jobs (task, status, worker_id, claimed_at)"
+        " values ('t', 'running', gen_random_uuid(), now())"
     )
     (job_id,) = statuses(conn)
-    conn.execute("insert into pgqueue.steps (job_id, name, event) values (%s, 's', 'e')", [job_id])
+    wait(conn, job_id)
     app.emit("e")
     assert app.client._run(steps.deliver(), None) == 0
     assert app.client._run(steps.mark_delivered(), None) == []
-    conn.execute("update pgqueue.jobs set status = 'pending', run_at = now() + interval '1 day'")
+    conn.execute(
+        "update pgqueue.jobs set status = 'pending', run_at = now() + interval '1 day', suspended_run = claimed_at"
+    )
     assert app.client._run(steps.mark_delivered(), None) == [], "it came to sleep in between"
     assert app.client._run(steps.deliver(), None) == 1
     conn.execute("update pgqueue.steps set finished_at = now()")
@@ -126,9 +138,12 @@ def test_an_event_is_not_delivered_while_its_job_is_about_to_sleep(
 
 
 def test_an_event_leaves_a_cancelled_job_alone(app: App, conn: psycopg.Connection) -> None:
-    conn.execute("insert into pgqueue.jobs (task, run_at) values ('t', now() + interval '1 day')")
+    conn.execute(
+        "insert into pgqueue.jobs (task, run_at, claimed_at, suspended_run)"
+        " values ('t', now() + interval '1 day', now(), now())"
+    )
     (job_id,) = statuses(conn)
-    conn.execute("insert into pgqueue.steps (job_id, name, event) values (%s, 's', 'e')", [job_id])
+    wait(conn, job_id)
     app.client.cancel(job_id)
     before = app.client.job(job_id).run_at
     app.emit("e")

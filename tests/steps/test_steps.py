@@ -240,6 +240,7 @@ async def test_what_is_refused(app: App, conn: psycopg.Connection) -> None:
     assert "two steps of one run are named 's'" in said[0]
     assert "1 to 200 printable characters" in said[1]
     assert "takes an async function as a step, and is awaited" in said[2]
+    assert "step 'bad'" in said[3]
     assert "cannot be stored as JSON" in said[3]
     assert "soon" in said[4]
     assert "1 to 200 printable" in said[5]

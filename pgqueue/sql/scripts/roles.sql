@@ -82,13 +82,13 @@ grant select on pgqueue.queues to pgqueue_producer;
 grant execute on function pgqueue.room(text) to pgqueue_producer, pgqueue_sql_producer, pgqueue_operator;
 
 -- emitter: jobs that wait for an event believe it, so whoever may enqueue may not emit.
-grant execute on function pgqueue.emit(text, jsonb) to pgqueue_emitter, pgqueue_worker, pgqueue_operator;
+grant execute on function pgqueue.emit(text, jsonb), pgqueue.send(bigint, text, jsonb) to pgqueue_emitter, pgqueue_worker, pgqueue_operator;
 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
 grant select, delete, update (status, run_at, attempt, crashes, quarantine, claim_id, worker_id, claimed_at,
                               lease_expires_at, finished_at, run_seconds, last_error, progress, result,
-                              left_by, left_at, left_until, left_because)
+                              left_by, left_at, left_until, left_because, suspended_run)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
 grant select, insert, delete, update (tasks, schedules, declarations, seen_at, live_until, state, held_jobs, held_until)
@@ -116,8 +116,8 @@ grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_worker;
 grant select, delete, update (waiting) on pgqueue.buckets to pgqueue_worker;
 grant execute on function pgqueue.key_of(text, text) to pgqueue_worker;
 grant update (delivered_at) on pgqueue.events to pgqueue_worker;
-grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb),
-    pgqueue.start_sleep(bigint, uuid, text, float8), pgqueue.await_event(bigint, uuid, text, text, float8),
+grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb, text, float8),
+    pgqueue.start_sleep(bigint, uuid, text, float8, timestamptz), pgqueue.await_event(bigint, uuid, text, text[], float8, boolean),
     pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[], bigint[], bigint[], boolean), pgqueue.own_key(text, jsonb),
     pgqueue.scheduled_jobs(text[]) to pgqueue_worker;
@@ -135,7 +135,7 @@ grant select on pgqueue.jobs_public, pgqueue.queues, pgqueue.tasks, pgqueue.queu
 grant pgqueue_readonly to pgqueue_operator;
 grant select (id, task, args, queue, status, priority, attempt, max_retries, crashes, quarantine, run_at, created_at, claimed_at,
               finished_at, lease_expires_at, run_seconds, worker_id, cancel_requested, backoff, last_error,
-              unique_key, unique_until, expires_at, progress, result, workflow_id, left_at, left_because),
+              unique_key, unique_until, expires_at, progress, result, workflow_id, left_at, left_because, suspended_run),
       update (status, args, attempt, crashes, quarantine, run_at, claimed_at, finished_at, run_seconds, cancel_requested,
               expires_at, queue, priority, progress, left_by, left_at),
       delete on pgqueue.jobs to pgqueue_operator;
@@ -149,7 +149,8 @@ grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text, interval),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
-    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.retry_members(bigint[], jsonb), pgqueue.cancel_workflow(bigint),
+    pgqueue.run_schedule(text), pgqueue.retry_keyed(bigint, jsonb), pgqueue.retry_members(bigint[], jsonb),
+    pgqueue.retry_job(bigint, jsonb, text), pgqueue.cancel_workflow(bigint),
     pgqueue.retry_workflow(bigint), pgqueue.settle(bigint[], bigint[], bigint[]) to pgqueue_operator;
 
 commit;
