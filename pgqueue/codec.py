@@ -29,7 +29,7 @@ from pgqueue.models import (
     validate,
 )
 from pgqueue.redact import concealer, scalars
-from pgqueue.reference import ResultOf, may_refer, refuse, written
+from pgqueue.reference import ResultOf, may_refer, referring, refuse, written
 from pgqueue.text import nearest
 
 _SIMPLE = frozenset({str, int, float, bool, type(None)})
@@ -180,6 +180,7 @@ class Signature:
     def _referring(self, task: str, bound: dict[str, Any], keys: Keys | None) -> str:
         """As ``encode``; arguments with results of other jobs are checked when those are known."""
         plain: dict[str, Any] = {}
+        results: list[ResultOf] = []
         try:
             for name, value in bound.items():
                 marks: dict[str, ResultOf] = {}
@@ -192,12 +193,13 @@ class Signature:
                 elif name in self.encrypted:
                     raise ArgumentsError(f"{name} is encrypted, so no result can be put into it")
                 plain[name] = written(one, marks)
+                results += marks.values()
             text = json_of(plain)
             check_text(text)
             _refuse_sealed(plain)
         except Exception as error:
             raise _refused(task, error, bound) from None
-        return self._sealed(task, plain, keys) if self.encrypted else text
+        return referring(self._sealed(task, plain, keys) if self.encrypted else text, results)
 
     def _sealed(self, task: str, plain: dict[str, Any], keys: Keys | None) -> str:
         if keys is None:

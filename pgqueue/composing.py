@@ -10,6 +10,7 @@ from typing import Any
 from pgqueue.admitting import Admits
 from pgqueue.checks import several
 from pgqueue.codec import argument_text
+from pgqueue.errors import ConfigError
 from pgqueue.instead import Instead
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation, steps, workflows
@@ -52,13 +53,21 @@ class Composes(Admits):
         """Jobs at once, and what comes after them.
 
         Args:
-            jobs: any number.
+            jobs: one or more.
             on_success: runs when all have succeeded.
             on_failure: runs once, as soon as the first has failed.
             on_done: runs when all have ended, whichever way.
+
+        Raises:
+            ConfigError: there is no job, whose end the others could come after.
         """
         made = self.workflow(name)
         all_of_them = [made.add(job) for job in several(jobs, "jobs", "jobs")]
+        if not all_of_them:
+            raise ConfigError(
+                "a batch needs at least one job: without any there is no end for on_success, on_failure and"
+                " on_done to come after"
+            )
         if on_success is not None:
             made.add(on_success, after=all_of_them)
         if on_failure is not None:

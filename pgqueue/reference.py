@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pgqueue.errors import ArgumentsError
@@ -13,12 +13,29 @@ _MARK = f'"{FIELD}"'
 
 
 class ResultOf:
-    """The result of the job of this name in the same workflow."""
+    """The result of the job of this name in the same workflow.
 
-    __slots__ = ("name",)
+    Args:
+        workflow: the one of which it is, before that is enqueued.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    __slots__ = ("name", "workflow")
+
+    def __init__(self, name: str, workflow: object = None) -> None:
+        self.name, self.workflow = name, workflow
+
+
+class Referring(str):
+    """JSON text that refers to results; knows of which workflows they are, as their names alone do not say it."""
+
+    results: tuple[ResultOf, ...] = ()
+
+
+def referring(text: str, results: Iterable[ResultOf]) -> Referring:
+    """The text, and to what it refers."""
+    found = Referring(text)
+    found.results = tuple(results)
+    return found
 
 
 def may_refer(text: str) -> bool:

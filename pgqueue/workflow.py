@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, Protocol, get_args
@@ -11,10 +11,28 @@ from pgqueue.checks import several, shown, storable_text
 from pgqueue.errors import ConfigError
 from pgqueue.job import NewJob
 from pgqueue.operations.workflows import Added, Member
-from pgqueue.reference import ResultOf, names_in
+from pgqueue.reference import Referring, ResultOf, names_in
 from pgqueue.task import Handle
 
 IfFailed = Literal["cancel", "continue", "hold", "only"]
+Ended = Literal["succeeded", "failed", "skipped", "not ended"]
+Becomes = Literal["runs", "waits", "cancelled", "skipped"]
+
+
+def becomes(if_failed: str, ends: Collection[Ended]) -> Becomes:
+    """What becomes of a job of a workflow by the ends of those it waits for, none of which is gone.
+
+    The database decides it by ``pgqueue.settle``; this is for workflows that are run without one.
+    """
+    failed, waits = "failed" in ends, "not ended" in ends
+    if failed and if_failed in ("cancel", "only"):
+        return "runs" if if_failed == "only" else "cancelled"
+    if waits or (failed and if_failed == "hold"):
+        return "waits"
+    if if_failed == "only":
+        return "skipped"
+    needed = if_failed == "continue" or not ends or "succeeded" in ends
+    return "runs" if needed else "skipped"
 
 
 class Node:
@@ -34,7 +52,7 @@ class Node:
         """What it will have returned, as an argument of a job after it; None if it failed."""
         if self.name is None:
             self.name = self.workflow._named_anew(self)
-        return ResultOf(self.name)
+        return ResultOf(self.name, self.workflow)
 
     def then(self, job: NewJob, *, name: str | None = None, if_failed: IfFailed = "cancel") -> Node:
         """Add a job that runs after this one; returns the new one, for the next ``then``."""
@@ -44,14 +62,16 @@ class Node:
         """Run it after these as well.
 
         Raises:
-            ConfigError: one is of another workflow. That they wait for each other in a circle is found
-                when the workflow is enqueued.
+            ConfigError: one is of another workflow, or is this one. A longer circle is found when the
+                workflow is enqueued.
         """
         for other in others:
             if not isinstance(other, Node) or other.workflow is not self.workflow:
                 raise ConfigError(
                     f"{shown(other)} is no job of this workflow: after and wait_for take what add() returns"
                 )
+            if other is self:
+                raise ConfigError(f"{self!r} would wait for itself, so it would never run")
             self.parents[other] = None
 
 
@@ -135,6 +155,7 @@ class Workflow:
             raise ConfigError(f"the name {name!r} is taken: give one of the jobs another")
         node = Node(self, job, name, if_failed)
         node.wait_for(*([after] if isinstance(after, Node) else several(after, "after", "jobs")))
+        self._check_results(job)
         for wanted in names_in(job.args):
             if wanted not in self._named:
                 raise ConfigError(
@@ -145,6 +166,15 @@ class Workflow:
             self._named[name] = node
         self._nodes.append(node)
         return node
+
+    def _check_results(self, job: NewJob) -> None:
+        """Are the results that it takes of jobs in here, and not of namesakes of theirs?"""
+        for wanted in job.args.results if isinstance(job.args, Referring) else ():
+            if wanted.workflow is not self:
+                raise ConfigError(
+                    f"{job.task} takes the result of {wanted.name!r}, which is not in here but in another"
+                    " workflow: add both jobs to one"
+                )
 
     def _named_anew(self, node: Node) -> str:
         base = node.job.task.rpartition(".")[2][:180] or "job"
@@ -159,10 +189,17 @@ class Workflow:
         """The jobs in an order in which each comes after those it waits for.
 
         Raises:
-            ConfigError: there are none, or some wait for each other in a circle.
+            ConfigError: there are none, some wait for each other in a circle, or one is to run only if another
+                failed and waits for none.
         """
         if not self._nodes:
             raise ConfigError("a workflow without jobs: add() some")
+        for node in self._nodes:
+            if node.if_failed == "only" and not node.parents:
+                raise ConfigError(
+                    f'{node!r} has if_failed="only" and waits for no job, so it would never run: give add() its'
+                    " after=, or call wait_for()"
+                )
         order = self._nodes
         place = {node: number for number, node in enumerate(order, 1)}
         if any(place[parent] > place[node] for node in order for parent in node.parents):
@@ -184,7 +221,8 @@ class Workflow:
         """Insert all its jobs, or none. ``on``: the caller's connection, as for ``enqueue_many``.
 
         Raises:
-            ConfigError: it has no jobs, or they wait for each other in a circle.
+            ConfigError: it has no jobs, they wait for each other in a circle, or one is to run only if another
+                failed and waits for none.
         """
         order, members = self.members()
         return self._made(order, self._app.send_workflow(members, self.name, on))

@@ -1426,9 +1426,13 @@ create table pgqueue.workflow_jobs (
     if_failed   text not null default 'cancel'
         constraint workflow_jobs_if_failed check (if_failed in ('cancel', 'continue', 'hold', 'only')),
     delay       interval,
-    watched     bigint
+    watched     bigint,
+    stays       text
+        constraint workflow_jobs_stays check (stays in ('succeeded', 'skipped'))
 ) with (fillfactor = 70);
 comment on table pgqueue.workflow_jobs is 'The jobs of workflows';
+comment on column pgqueue.workflow_jobs.stays is
+    'What it counts as for good, whatever its row says: skipped, it was not needed and is cancelled, which is no failure; succeeded, its row was cleared after it had succeeded';
 comment on column pgqueue.workflow_jobs.if_failed is
     'When a job it waits for ends dead or cancelled: cancel it, continue as if it had not, hold it until that one succeeds; only: run it only then';
 comment on column pgqueue.workflow_jobs.delay is 'Wait so long after all it waits for has ended';
@@ -1478,9 +1482,21 @@ begin
                              format('if_failed must be cancel, continue, hold or only, got %L', g.if_failed)
                          when exists (select from unnest(g.after) a where a is null or a not between 1 and g.n - 1) then
                              'after must name jobs before it, by their places from 1 on: so there are no cycles'
+                         when g.if_failed = 'only' and coalesce(cardinality(g.after), 0) = 0 then
+                             'if_failed only needs jobs to wait for, in after: without any it would never run'
                          when g.name is not null and count(*) over (partition by g.name) > 1 then
                              format('two jobs are named %L', g.name)
-                    end) as wrong
+                    end,
+                    case when strpos(g.args::text, '"$result"') > 0 then
+                        (select format('it takes the result of %L, which is no job that it waits for: name that one, and its place in after',
+                                       min(missing.name))
+                           from (select r.value ->> '$result'
+                                   from jsonb_path_query(g.args, 'strict $.** ? (@.type() == "object")') r(value)
+                                  where jsonb_typeof(r.value -> '$result') = 'string'
+                                    and (select count(*) from jsonb_object_keys(r.value)) = 1
+                                 except
+                                 select jobs -> (a - 1)::integer ->> 'name' from unnest(g.after) a) missing(name)
+                         having count(*) > 0) end) as wrong
                   from (select e.ordinality as n, r.*
                           from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
                          cross join lateral jsonb_to_record(e.job) as r(
@@ -1532,12 +1548,13 @@ create function pgqueue.worst(of_workflow bigint) returns text
     language sql stable
     set search_path = pg_catalog, pg_temp
 as $$
-    -- What was to run only if something failed, and was not needed, is no failure.
-    select case when bool_or(j.status = 'dead') then 'dead' when bool_or(j.status = 'cancelled') then 'cancelled'
+    -- One that is gone counts as cancelled.
+    select case when bool_or(j.status = 'dead') then 'dead'
+                when bool_or(j.id is null or j.status = 'cancelled') then 'cancelled'
                 else 'succeeded' end
       from pgqueue.workflow_jobs m
-      join pgqueue.jobs j on j.id = m.job_id
-     where m.workflow_id = of_workflow and not (m.if_failed = 'only' and j.status = 'cancelled')
+      left join pgqueue.jobs j on j.id = m.job_id
+     where m.workflow_id = of_workflow and m.stays is null
 $$;
 
 -- The jobs given have ended: those that waited for them go on, or are cancelled. Each call is to be a transaction of
@@ -1555,15 +1572,19 @@ as $$
 declare
     most constant integer := 1000;
     well bigint[];
+    skipped bigint[];
     failed bigint[];
     watched_still bigint[];
     more bigint[];
     freed bigint;
 begin
-    select coalesce(array_agg(e.id) filter (where p.status = 'succeeded'), '{}'),
-           coalesce(array_agg(e.id) filter (where p.id is null or p.status in ('dead', 'cancelled')), '{}')
-      into well, failed
-      from unnest(ended) e(id) left join pgqueue.jobs p on p.id = e.id;
+    select coalesce(array_agg(e.id) filter (where p.status = 'succeeded' or p.id is null and s.stays = 'succeeded'), '{}'),
+           coalesce(array_agg(e.id) filter (where s.stays = 'skipped'), '{}'),
+           coalesce(array_agg(e.id) filter (where s.stays is null and (p.id is null or p.status in ('dead', 'cancelled'))), '{}')
+      into well, skipped, failed
+      from unnest(ended) e(id)
+      left join pgqueue.jobs p on p.id = e.id
+      left join pgqueue.workflow_jobs s on s.job_id = e.id and (p.id is null or p.status = 'cancelled');
     released := 0;
     again := '{}';
     locked := '{}';
@@ -1583,7 +1604,7 @@ begin
           left join held h on h.id = w.id;
         failed := array(select f.id from unnest(failed) f(id) left join pgqueue.jobs p on p.id = f.id
                          where p.id is null or p.status in ('dead', 'cancelled'));
-        -- Those that are cancelled, or run, for it.
+        -- Those that are cancelled, or run, for it. One that is gone cannot be retried: so nothing is held for it.
         with touched as materialized (
             select found.*
               from unnest(failed) e(id)
@@ -1592,7 +1613,9 @@ begin
                    from pgqueue.dependencies d
                    join pgqueue.workflow_jobs m on m.job_id = d.job_id
                    join pgqueue.jobs j on j.id = d.job_id
-                  where d.parent_id = e.id and m.if_failed in ('cancel', 'only')
+                  where d.parent_id = e.id
+                    and (m.if_failed in ('cancel', 'only')
+                         or m.if_failed = 'hold' and not exists (select from pgqueue.jobs p where p.id = e.id))
                     and j.status = 'blocked'
                     and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
                   limit most
@@ -1603,13 +1626,15 @@ begin
         ), changed as (
             update pgqueue.jobs j
                set status = case when t.if_failed = 'only' then 'pending' else 'cancelled' end,
-                   run_at = greatest(j.run_at, clock_timestamp() + coalesce(t.delay, interval '0')),
-                   finished_at = case when t.if_failed = 'cancel' then clock_timestamp() end,
-                   last_error = case when t.if_failed = 'cancel' then
+                   run_at = greatest(j.run_at, t.due), expires_at = j.expires_at + (greatest(j.run_at, t.due) - j.run_at),
+                   finished_at = case when t.if_failed <> 'only' then clock_timestamp() end,
+                   last_error = case when t.if_failed <> 'only' then
                        (select format('ParentFailed: job %s is %s', d.parent_id, coalesce(p.status, 'gone'))
                           from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
-                         where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')) limit 1) end
-              from touched t
+                         where d.job_id = j.id and (p.id is null or t.if_failed = 'cancel' and p.status in ('dead', 'cancelled'))
+                           and not exists (select from pgqueue.workflow_jobs s where s.job_id = d.parent_id and s.stays is not null)
+                         limit 1) end
+              from (select t.job_id, t.if_failed, clock_timestamp() + coalesce(t.delay, interval '0') as due from touched t offset 0) t
              where j.id = t.job_id and j.status = 'blocked'
             returning j.id, j.queue, j.status
         ), woken as (
@@ -1626,41 +1651,57 @@ begin
          where exists (select from pgqueue.dependencies d
                          join pgqueue.workflow_jobs m on m.job_id = d.job_id
                          join pgqueue.jobs j on j.id = d.job_id
-                        where d.parent_id = e.id and m.if_failed in ('cancel', 'only')
+                        where d.parent_id = e.id
+                          and (m.if_failed in ('cancel', 'only')
+                               or m.if_failed = 'hold' and not exists (select from pgqueue.jobs p where p.id = e.id))
                           and j.status = 'blocked' and j.id not in (select unnest(without)));
     end if;
     -- Those that watched one of the ended look for the next that holds them.
     with watching as materialized (
         select found.*
-          from (select w as id, true as well from unnest(well) w union all select f, false from unnest(failed) f) e
+          from (select w as id, 'succeeded' as as_what from unnest(well) w
+                union all select s, 'skipped' from unnest(skipped) s
+                union all select f, 'failed' from unnest(failed) f) e
          cross join lateral (
-             select m.job_id, m.watched, m.if_failed, m.delay
+             select m.job_id, m.watched, m.if_failed, m.delay, e.as_what
                from pgqueue.workflow_jobs m
                join pgqueue.jobs j on j.id = m.job_id
-              where m.watched = e.id and (e.well or m.if_failed = 'continue') and j.status = 'blocked'
+              where m.watched = e.id and (e.as_what <> 'failed' or m.if_failed = 'continue') and j.status = 'blocked'
                 and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
               limit most
               for no key update of m, j skip locked) found
          limit most
     ), passed as materialized (
-        select w.job_id, w.if_failed, clock_timestamp() + coalesce(w.delay, interval '0') as due, held.parent_id as next
+        select w.job_id, w.if_failed, clock_timestamp() + coalesce(w.delay, interval '0') as due, held.parent_id as next,
+               -- Nothing failed that it was for; or all that it waits for was skipped, and so it is, too.
+               held.parent_id is null
+                   and (w.if_failed = 'only'
+                        or w.if_failed <> 'continue' and w.as_what = 'skipped' and not exists (
+                            select from pgqueue.dependencies d
+                             where d.job_id = w.job_id and d.parent_id <> w.watched
+                               and not exists (select from pgqueue.workflow_jobs s where s.job_id = d.parent_id and s.stays = 'skipped'))
+                       ) as skipped
           from watching w
           left join lateral (
               select d.parent_id from pgqueue.dependencies d
                 left join pgqueue.jobs o on o.id = d.parent_id
                where d.job_id = w.job_id and d.parent_id < w.watched
                  and (o.status in ('blocked', 'pending', 'running')
-                      or (o.id is null or o.status in ('dead', 'cancelled')) and w.if_failed <> 'continue')
+                      or (o.id is null or o.status in ('dead', 'cancelled')) and w.if_failed <> 'continue'
+                         and not exists (select from pgqueue.workflow_jobs s where s.job_id = d.parent_id and s.stays is not null))
                order by d.parent_id desc
                limit 1) held on true
     ), moved as (
-        update pgqueue.workflow_jobs m set watched = p.next from passed p where m.job_id = p.job_id
+        update pgqueue.workflow_jobs m set watched = p.next, stays = case when p.skipped then 'skipped' end
+          from passed p
+         where m.job_id = p.job_id
     ), changed as (
         update pgqueue.jobs j
-           set status = case when p.if_failed = 'only' then 'cancelled' else 'pending' end,
+           set status = case when p.skipped then 'cancelled' else 'pending' end,
                run_at = greatest(j.run_at, p.due), expires_at = j.expires_at + (greatest(j.run_at, p.due) - j.run_at),
-               finished_at = case when p.if_failed = 'only' then clock_timestamp() end,
-               last_error = case when p.if_failed = 'only' then 'NotNeeded: nothing failed' end
+               finished_at = case when p.skipped then clock_timestamp() end,
+               last_error = case when p.skipped then
+                   'NotNeeded: ' || case p.if_failed when 'only' then 'nothing failed' else 'what it waits for was not needed' end end
           from passed p
          where p.next is null and j.id = p.job_id and j.status = 'blocked'
         returning j.id, j.queue, j.status
@@ -1677,7 +1718,7 @@ begin
     released := released + freed;
     again := again || more;
     select array_agg(e.id) into watched_still
-      from unnest(well || failed) e(id) where exists (select from pgqueue.workflow_jobs m where m.watched = e.id);
+      from unnest(well || skipped || failed) e(id) where exists (select from pgqueue.workflow_jobs m where m.watched = e.id);
     if watched_still is not null then
         -- Who was cancelled meanwhile watches nobody any more.
         with over as materialized (
@@ -1693,12 +1734,12 @@ begin
         select locked || coalesce(array_agg(e.id), '{}') into locked
           from unnest(watched_still) e(id)
          where exists (select from pgqueue.workflow_jobs m
-                        where m.watched = e.id and (m.if_failed = 'continue' or e.id = any (well))
+                        where m.watched = e.id and (m.if_failed = 'continue' or e.id = any (well || skipped))
                           and m.job_id not in (select unnest(without)));
     end if;
     -- Workflows that watched one of the ended: the next that has not, or they have ended.
     with told as materialized (
-        select w.id, w.watched from pgqueue.workflows w where w.watched = any (well || failed)
+        select w.id, w.watched from pgqueue.workflows w where w.watched = any (well || skipped || failed)
     ), watching as materialized (
         select w.id, w.watched
           from told t
@@ -1762,6 +1803,8 @@ as $$
 declare
     member pgqueue.workflow_jobs;
     failing boolean;
+    gone boolean;
+    needed boolean;
     holder bigint;
     level bigint[];
     back bigint[] := '{}';
@@ -1778,16 +1821,24 @@ begin
             return next member.job_id; -- with one that it waits for
             continue;
         end if;
+        -- One that was skipped is not needed now either: what it waits for has ended for good.
+        continue when member.stays = 'skipped';
         perform 1 from pgqueue.jobs j where j.id = member.job_id and j.status in ('dead', 'cancelled');
         continue when not found;
-        select bool_or(p.id is null or p.status in ('dead', 'cancelled')),
+        select bool_or(s.stays is null and (p.id is null or p.status in ('dead', 'cancelled'))),
+               bool_or(s.stays is null and p.id is null),
+               bool_or(s.stays is distinct from 'skipped'),
                max(d.parent_id) filter (where p.status in ('blocked', 'pending', 'running')
-                                           or member.if_failed = 'hold' and (p.id is null or p.status in ('dead', 'cancelled')))
-          into failing, holder
-          from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
+                                           or member.if_failed = 'hold' and s.stays is null and p.status in ('dead', 'cancelled'))
+          into failing, gone, needed, holder
+          from pgqueue.dependencies d
+          left join pgqueue.jobs p on p.id = d.parent_id
+          left join pgqueue.workflow_jobs s on s.job_id = d.parent_id
          where d.job_id = member.job_id;
         -- It would be cancelled again.
-        continue when failing and member.if_failed = 'cancel' or not failing and holder is null and member.if_failed = 'only';
+        continue when failing and member.if_failed = 'cancel' or gone and member.if_failed = 'hold'
+                   or not failing and holder is null and member.if_failed = 'only'
+                   or not needed and member.if_failed in ('cancel', 'hold');
         if failing and member.if_failed = 'only' then
             holder := null;
         end if;
@@ -1811,7 +1862,9 @@ begin
                    and m.if_failed = 'cancel' and j.status = 'cancelled'
                    and starts_with(j.last_error, 'ParentFailed: ')
                    and not exists (select from pgqueue.dependencies d left join pgqueue.jobs p on p.id = d.parent_id
-                                    where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled')))
+                                    where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled'))
+                                      and not exists (select from pgqueue.workflow_jobs s
+                                                       where s.job_id = d.parent_id and s.stays is not null))
                  order by j.id
             ), watching as (
                 update pgqueue.workflow_jobs m set watched = l.holder from lost l where m.job_id = l.id
@@ -1844,7 +1897,7 @@ begin
         select m.job_id, (select max(d.parent_id) from pgqueue.dependencies d where d.job_id = m.job_id) as parent
           from pgqueue.workflow_jobs m
           join pgqueue.jobs j on j.id = m.job_id
-         where m.workflow_id = retry_workflow.id and j.status in ('dead', 'cancelled')
+         where m.workflow_id = retry_workflow.id and j.status in ('dead', 'cancelled') and m.stays is null
          order by m.job_id
          for no key update of m
     ), watching as (

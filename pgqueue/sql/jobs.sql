@@ -294,6 +294,10 @@ with chosen as materialized (
      for update of j
 ), logged as (
     delete from pgqueue.attempts a using chosen where a.job_id = chosen.id
+), counted as (
+    -- To what waits for it, it has succeeded still.
+    update pgqueue.workflow_jobs m set stays = 'succeeded' from chosen
+     where m.job_id = chosen.id and :status::text = 'succeeded' and m.stays is null
 )
 , stepped as (delete from pgqueue.steps s using chosen where s.job_id = chosen.id)
 delete from pgqueue.jobs j using chosen where j.id = chosen.id returning j.id;

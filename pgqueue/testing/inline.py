@@ -19,6 +19,9 @@ from pgqueue.operations.workflows import Member
 from pgqueue.reference import filled
 from pgqueue.testing.direct import DirectContext
 from pgqueue.testing.running import acaught, caught, prepared
+from pgqueue.workflow import Becomes, Ended, becomes
+
+_NOT_RUN: dict[Becomes, Ended] = {"waits": "not ended", "cancelled": "failed", "skipped": "skipped"}
 
 
 class _Call(NamedTuple):
@@ -97,23 +100,23 @@ class Inline:
         self._last -= 1
         workflow_id = self._last
         ids: list[int] = []
-        well: list[bool] = []
+        ends: list[Ended] = []
         results: dict[str, Any] = {}
         errors: list[Exception] = []
         for member in members:
-            failed = not all(well[place - 1] for place in member.after)
-            if failed != (member.if_failed == "only") and member.if_failed != "continue":
+            what = becomes(member.if_failed, {ends[place - 1] for place in member.after})
+            if what != "runs":
                 self._last -= 1
-                status = Status.BLOCKED if member.if_failed == "hold" else Status.CANCELLED
+                status = Status.BLOCKED if what == "waits" else Status.CANCELLED
                 ids.append(self._last)
-                well.append(False)
+                ends.append(_NOT_RUN[what])
                 self._ends[self._last] = End(self._last, status, None)
                 continue
             job = self._claimed(member.job, workflow_id)
             job = job._replace(args=filled(job.args, results))
             answer = yield lambda job=job: self._called(job)
             ids.append(job.id)
-            well.append(isinstance(answer, End))
+            ends.append("succeeded" if isinstance(answer, End) else "failed")
             if isinstance(answer, _Failed):
                 errors.append(answer.error)
                 self._ends[job.id] = End(job.id, Status.DEAD, None)

@@ -87,7 +87,7 @@ grant execute on function pgqueue.emit(text, jsonb), pgqueue.send(bigint, text, 
 -- worker: runs jobs but cannot change what a job is to do; its handlers enqueue.
 grant pgqueue_producer to pgqueue_worker;
 grant select, delete, update (status, run_at, attempt, crashes, quarantine, claim_id, worker_id, claimed_at,
-                              lease_expires_at, finished_at, run_seconds, last_error, progress, result,
+                              lease_expires_at, finished_at, expires_at, run_seconds, last_error, progress, result,
                               left_by, left_at, left_until, left_because, suspended_run)
     on pgqueue.jobs to pgqueue_worker;
 grant select, insert, delete on pgqueue.attempts to pgqueue_worker;
@@ -146,6 +146,8 @@ grant select on pgqueue.dead_jobs to pgqueue_operator;
 -- For a new key of encrypted arguments.
 grant select (name, task, args), update (args) on pgqueue.schedules to pgqueue_operator;
 grant select, delete on pgqueue.steps, pgqueue.events to pgqueue_operator;
+-- To clear jobs that have succeeded.
+grant update (stays) on pgqueue.workflow_jobs to pgqueue_worker, pgqueue_operator;
 grant execute on function
     pgqueue.add_schedule(text, text, text, jsonb, text, text, integer, integer, jsonb, text, text, interval),
     pgqueue.remove_schedule(text), pgqueue.pause_schedule(text), pgqueue.resume_schedule(text),
