@@ -342,6 +342,8 @@ update pgqueue.jobs j
        finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
        attempt = case when own.outcome in ('snooze', 'suspend') or own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1
                       else j.attempt end,
+       -- To expire is for what has not started.
+       expires_at = case when own.status = 'pending' and own.run_seconds > 0 then null else j.expires_at end,
        -- A run that ended by itself took no worker with it.
        crashes = case when own.ended then 0 else j.crashes end,
        quarantine = case when own.ended then null else j.quarantine end,

@@ -44,6 +44,8 @@ update pgqueue.jobs j
    set status = l.status, crashes = l.crashes,
        quarantine = case when l.status = 'pending' then l.quarantine end,
        finished_at = case when l.status = 'pending' then null else clock_timestamp() end,
+       -- It may have started: then it does not expire.
+       expires_at = case when l.status = 'pending' then null else j.expires_at end,
        last_error = 'WorkerCrashed: ' || l.reason, left_by = null, left_at = null,
        claim_id = null, worker_id = null, lease_expires_at = null
   from lapsed l
