@@ -120,7 +120,7 @@ def test_what_is_refused(app: App, ran: list[str], conn: psycopg.Connection) -> 
         flow.add(NewJob("t", "{}", key=("k", "finished", None, "ignore")))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="if_failed must be"):
         flow.add(note(app, "b"), if_failed="explode")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"takes what task\.call"):
+    with pytest.raises(ConfigError, match=r"is what task\.call\(\.\.\.\) returns"):
         flow.add("note")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="takes the result of another job: add it to"):
         app.enqueue_many([note(app, "b", node.result)])
