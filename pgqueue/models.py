@@ -188,6 +188,7 @@ def _check_custom(cls: Any) -> None:
 
 def _check_fields(cls: Any) -> None:
     """Nobody applies a constraint of pydantic to a field of a class that is not pydantic's."""
+    cls = typing.get_origin(cls) or cls  # of a generic one
     names = [name for base in cls.__mro__ for name in inspect.get_annotations(base)]
     try:
         hints = hints_of(cls, names, extras=True)

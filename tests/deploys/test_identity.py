@@ -98,8 +98,8 @@ async def test_a_restored_copy(dsn: str, server: str, copied: str) -> None:
 async def test_every_place_gives_the_same_key(app: App, conn: psycopg.Connection, dsn: str) -> None:
     keys: dict[int, list[str]] = {}
     keyed(app, keys)
-    conn.execute("select pgqueue.enqueue('t')")
     with psycopg.connect(dsn) as own:
+        own.execute("select pgqueue.enqueue('t')")
         drained = QueueTester(app, own).drain()
         assert drained.retried == [1]
         own.rollback()

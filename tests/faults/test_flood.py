@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,14 +23,14 @@ async def test_a_flood_of_notifications_is_one_claim_at_a_time(
     running, most, claims = 0, 0, 0
     original = Database.run
 
-    async def counted(self: Database, operation: Operation[object]) -> object:
+    async def counted(self: Database, operation: Operation[object], **more: Any) -> object:
         nonlocal running, most, claims
         if operation.statement not in ("claim", "sweep", "trade"):
-            return await original(self, operation)
+            return await original(self, operation, **more)
         running, claims = running + 1, claims + 1
         most = max(most, running)
         try:
-            return await original(self, operation)
+            return await original(self, operation, **more)
         finally:
             running -= 1
 

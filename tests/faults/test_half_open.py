@@ -50,6 +50,7 @@ async def beating(dsn: str, run: Run | None, lease: float) -> AsyncIterator[None
         worker_id=uuid4(),
         lease=lease,
         held=lambda: [] if run is None else [run],
+        give_up=lambda run: None,
         alive=lambda: ALIVE,
         loop=asyncio.get_running_loop(),
     )

@@ -187,8 +187,8 @@ async def test_a_success_recorded_without_an_answer_is_heard_of_once(
         run = worker.database.run
         lost: list[str] = []
 
-        async def without_answer(operation: Any) -> Any:
-            found = await run(operation)
+        async def without_answer(operation: Any, **more: Any) -> Any:
+            found = await run(operation, **more)
             name = operation.statement
             if name in ("trade", "complete") and name not in lost and operation.values["ids"]:
                 lost.append(name)

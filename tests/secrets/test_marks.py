@@ -129,7 +129,16 @@ def test_it_is_found(kind: Any) -> None:
     try:
         encrypted = signature_of(task).encrypted
     except TaskError:  # msgspec knows no such types: refused when declared
-        assert kind in (Init, Bound, Alias, list[Alias], Deep, Holder[Secret[str]])
+        assert kind in (
+            Init,
+            Bound,
+            Model,
+            list[Model],
+            Alias,
+            list[Alias],
+            Deep,
+            Holder[Secret[str]],
+        )
     else:
         assert encrypted == {"value"}
 

@@ -30,7 +30,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"args": nested(65)}, "nested deeper than 64"),
     ({"args": nested(65).replace("[]", "{}")}, "nested deeper than 64"),
     ({"args": nested(5000)}, "nested deeper than 64"),
-    ({"queue": None}, "queue"),
     ({"queue": "a b"}, "queue 'a b' is not usable"),
     ({"queue": "x" * 65}, "is not usable"),
     ({"queue": "mail\n"}, "is not usable"),

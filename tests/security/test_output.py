@@ -60,6 +60,7 @@ insert into pgqueue.steps (job_id, name, kind, events) select id, 'wait', 'event
 insert into pgqueue.steps (job_id, name, kind, wakes_at) select id, 'sleep', 'sleep', now() from pgqueue.jobs;
 insert into pgqueue.steps (job_id, name, kind, error, finished_at) select id, 'step', 'step', 'e', now() from pgqueue.jobs;
 insert into pgqueue.events (name, payload) values ('e', '"p"');
+insert into pgqueue.turns (queue, key) values ('q', 'k');
 insert into pgqueue.buckets (name, tokens, at) values ('b', 1, now());
 """  # fmt: skip
 

@@ -106,9 +106,9 @@ async def test_a_worker_takes_what_its_claims_have_passed_by(
     skipped: list[bool] = []
     original = Database.run
 
-    async def noted(self: Database, operation: Any) -> Any:
+    async def noted(self: Database, operation: Any, **more: Any) -> Any:
         skipped.append(operation.values.get("skip_touched", False))
-        return await original(self, operation)
+        return await original(self, operation, **more)
 
     monkeypatch.setattr(Database, "run", noted)
 

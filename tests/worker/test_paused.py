@@ -34,6 +34,7 @@ class Beating:
             lease=LEASE,
             held=self.held,
             interrupt=self.interrupt,
+            give_up=lambda run: None,
             renewer=self.renewer,
         )
 

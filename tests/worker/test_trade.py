@@ -71,9 +71,9 @@ async def test_one_statement_and_one_commit_a_job(
     counts: Counter[str] = Counter()
     original = Database.run
 
-    async def counted(self: Database, operation: Operation[object]) -> object:
+    async def counted(self: Database, operation: Operation[object], **more: Any) -> object:
         counts[operation.statement] += 1
-        return await original(self, operation)
+        return await original(self, operation, **more)
 
     monkeypatch.setattr(Database, "run", counted)
 
