@@ -39,7 +39,7 @@ FORGED = "FORGED"
 # Columns whose values say what else is read; a row with another is refused by the table.
 KEPT = {
     "jobs": {"status", "unique_until"}, "queues": set(), "tasks": {"ordered"}, "workers": {"state"}, "schedules": {"source", "catch_up", "overlap", "pause_reason"},
-    "workflows": {"status"}, "workflow_jobs": {"if_failed"}, "attempts": set(), "steps": {"kind"}, "events": set(), "buckets": set(), "turns": set(),
+    "workflows": {"status"}, "workflow_jobs": {"if_failed", "stays"}, "attempts": set(), "steps": {"kind"}, "events": set(), "buckets": set(), "turns": set(),
     "identity": set(), "dependencies": set(),
 }  # fmt: skip
 ROWS = """
