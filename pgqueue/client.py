@@ -172,6 +172,7 @@ class Client(QueueClient):
         """
         limit = operations.check_limit(limit)
         status = None if status is None else operations.check_status(status)
+        from_step = None if from_step is None else operations.check_from_step(from_step)
         if job_ids is None:
             job_ids, status = (self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
         done: list[int] = []
@@ -407,6 +408,7 @@ class AsyncClient(AsyncQueueClient):
         """
         limit = operations.check_limit(limit)
         status = None if status is None else operations.check_status(status)
+        from_step = None if from_step is None else operations.check_from_step(from_step)
         if job_ids is None:
             job_ids, status = (await self.matching(where, Status.DEAD, on=on))[:limit], Status.DEAD
         done: list[int] = []

@@ -15,7 +15,7 @@ from pgqueue.errors import PgQueueError
 T = TypeVar("T")
 
 # A step whose caller was cancelled (asyncio.timeout, a TaskGroup) has this long to end, in seconds.
-CANCELLED_WITHIN = 10.0
+CANCELLED_WITHIN = 3.0
 # Before a job suspends, seconds: for tasks beside the wait that have done steps, to reach the next or to end; and for a
 # handler of which it is not known whether it waits for that wait.
 BUSY, QUIET = 10.0, 1.0
@@ -91,15 +91,23 @@ class Flight:
         self._running.add(task)
         task.add_done_callback(self._ran)
         try:
-            return await asyncio.shield(task)
+            value, exited = await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done() and not self._over:
                 asyncio.get_running_loop().call_later(CANCELLED_WITHIN, task.cancel)
             raise
+        if exited is not None:
+            raise exited
+        return value
 
-    async def _inside(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _inside(
+        self, call: Callable[[], Coroutine[Any, Any, T]]
+    ) -> tuple[T, None] | tuple[Any, BaseException]:
         _INSIDE.set(self)
-        return await call()
+        try:
+            return await call(), None
+        except (SystemExit, KeyboardInterrupt) as error:  # a task that raised it would end its loop
+            return None, error
 
     def passed(self) -> None:
         """A wait got what it waited for, or was over."""

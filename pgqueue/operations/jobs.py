@@ -166,6 +166,14 @@ def check_edited(args: Any) -> None:
         raise ArgumentsError("edited arguments (args) must be a mapping with one key per parameter")
 
 
+def check_from_step(name: Any) -> str:
+    """Return the name of a step to begin again from, or raise ConfigError."""
+    try:
+        return check_step(name)
+    except ConfigError as error:
+        raise ConfigError(f"from_step: {error}") from None
+
+
 def retry(
     job_ids: Sequence[int],
     where: Filter = Filter(),
@@ -188,7 +196,7 @@ def retry(
         "ids": check_ids(job_ids),
         "status": None if status is None else check_status(status),
         "args": None if args is None else argument_text(dict(args)),
-        "from_step": None if from_step is None else check_step(from_step),
+        "from_step": None if from_step is None else check_from_step(from_step),
     }
     return Operation("retry_jobs", values, ids)
 

@@ -82,7 +82,9 @@ def find(job_id: int) -> Operation[list[StepRow]]:
 
 def names(job_id: int) -> Operation[list[str]]:
     """The names of the steps of a job, in the order in which they began: a hundred."""
-    return Operation("step_names", {"id": job_id}, lambda rows: [str(row[0]) for row in rows])
+    return Operation(
+        "step_names", {"id": check_id(job_id)}, lambda rows: [str(row[0]) for row in rows]
+    )
 
 
 def save(

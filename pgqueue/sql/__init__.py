@@ -25,7 +25,7 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 # PostgreSQL's functions that statements call. Unqualified, a name is looked up on the caller's search_path, where whoever
 # may create functions in public could put one that fits the argument types better.
 FUNCTIONS = (
-    "age", "array_agg", "array_cat", "cardinality", "clock_timestamp", "concat_ws", "count", "current_database", "current_setting", "date_part",
+    "age", "array_agg", "array_cat", "array_remove", "array_to_string", "cardinality", "clock_timestamp", "concat_ws", "count", "current_database", "current_setting", "date_part",
     "format", "generate_series",
     "has_column_privilege", "has_function_privilege", "has_schema_privilege", "has_sequence_privilege",
     "has_table_privilege", "jsonb_agg", "jsonb_array_elements", "jsonb_build_object", "jsonb_object_agg",

@@ -145,7 +145,7 @@ with declared as materialized (
            backoff = excluded.backoff, expires = excluded.expires, catch_up = excluded.catch_up, overlap = excluded.overlap,
            declaration = excluded.declaration,
            declarations = case when not :force::boolean and excluded.declaration = any (s.declarations) then s.declarations
-                               else (array_remove(s.declarations, excluded.declaration) || excluded.declaration)
+                               else (array_cat(array_remove(s.declarations, excluded.declaration), array[excluded.declaration]))
                                     [greatest(cardinality(array_remove(s.declarations, excluded.declaration)) - 48, 1):] end,
            missing_at = null, synced = excluded.synced, source = 'code',
            declared_at = clock_timestamp(), updated_at = clock_timestamp()

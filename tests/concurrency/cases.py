@@ -265,14 +265,18 @@ def _settled(these: Jobs) -> Sequence[Operation[Any]]:
     return [replace(workflows.settle(these.extra["parents"]), decode=lambda rows: None)]
 
 
-def _waiting_for_event(stage: Stage, these: Jobs) -> None:
+def _waiting_for_event(stage: Stage, these: Jobs, kind: str = "event") -> None:
     stage.looker.execute(
         "with waiting as (update pgqueue.jobs set claimed_at = created_at, suspended_run = created_at"
         " where id = any (%s) returning id, created_at)"
         " insert into pgqueue.steps (job_id, name, kind, events, wakes_at, waiting_run)"
-        " select w.id, 'event', 'event', array[%s], now() + interval '1 day', w.created_at from waiting w",
-        (these.ids, these.queue),
+        " select w.id, 'event', %s, array[%s], now() + interval '1 day', w.created_at from waiting w",
+        (these.ids, kind, these.queue),
     )
+
+
+def _waiting_for_message(stage: Stage, these: Jobs) -> None:
+    _waiting_for_event(stage, these, "message")
 
 
 def _with_event(stage: Stage, these: Jobs) -> None:
@@ -378,6 +382,8 @@ WORKFLOWS = [
          deletes=True),
     Case("emit", "emit", "waiting", one(lambda j: replace(steps.emit(j.queue, "1"), decode=len)), make=_waiting_for_event,
          without=("emit",)),
+    Case("send a message", "send", "waiting", lambda j: [replace(steps.send(i, j.queue, "1"), decode=len) for i in j.ids],
+         make=_waiting_for_message, without=("emit",), sizes=(1,)),
     Case("deliver events", "deliver_events", "waiting", one(lambda j: replace(steps.deliver(), decode=lambda rows: None)), make=_with_event),
 ]  # fmt: skip
 CASES = [*RECORDING, *LEASES, *CLAIMS, *MAINTENANCE, *PEOPLE, *UNIQUE, *WORKFLOWS]

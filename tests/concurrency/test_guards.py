@@ -19,7 +19,7 @@ from tests.concurrency.writing import LOCK, called, functions, writing_functions
 __all__ = ["stage"]
 
 # Functions for other clients than ours, of which our statements call the inner part.
-FOR_SQL = {"enqueue": "enqueue_jobs"}
+FOR_SQL = {"enqueue": "enqueue_jobs", "retry_job": "retry_jobs"}
 
 
 def test_every_statement_that_writes_jobs_has_a_case(conn: psycopg.Connection) -> None:

@@ -255,7 +255,7 @@ async def test_looks_that_are_always_cut_short_do_not_stop_the_queue(
     )
 
     def cut(data: bytes) -> None:
-        proxy.error = "57014" if b"recursive slice" in data else None
+        proxy.error = "57014" if b"slice as materialized" in data else None
 
     proxy.watch = cut
     conn.execute("insert into pgqueue.jobs (task) select 't' from generate_series(1, 300)")

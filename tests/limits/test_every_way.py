@@ -89,7 +89,8 @@ def tick(app: App, conn: Connection, t: AnyTask) -> None:
     (due,) = perform(conn, schedules.look(limit=1)).due
     now = due.last_tick + timedelta(days=400)
     perform(
-        conn, schedules.fire([Firing("t", due.last_tick, [now], now, now + timedelta(days=1000))])
+        conn,
+        schedules.fire([Firing("t", due.last_tick, None, [now], now, now + timedelta(days=1000))]),
     )
 
 

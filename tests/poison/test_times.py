@@ -61,7 +61,7 @@ async def test_every_list_shows_every_row(app: App, conn: psycopg.Connection, ti
     app.client.pause_task("u")
     perform(conn, alive(uuid4()))
     conn.execute("insert into pgqueue.attempts (job_id, attempt, outcome) values (1, 1, 'error')")
-    conn.execute("insert into pgqueue.steps (job_id, name) values (1, 'one')")
+    conn.execute("insert into pgqueue.steps (job_id, name, kind) values (1, 'one', 'step')")
     columns = times_of(conn, "jobs")
     for column in columns:
         conn.execute(

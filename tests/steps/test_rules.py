@@ -768,7 +768,7 @@ async def _(app: App, conn: Conn) -> None:
     await drain(app)
     assert set(statuses(conn).values()) == {"pending"}
     assert got == []
-    assert names(conn) == ["event b"] * 4
+    assert set(names(conn)) == {"event b"}  # a run may suspend before it has stored it
     app.emit("a", 1)
     await drain(app)
     assert got == [[1, 2]] * 4
