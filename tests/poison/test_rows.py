@@ -66,7 +66,7 @@ async def test_absurd_columns_stop_nothing(app: App, conn: psycopg.Connection, c
     async def good(ctx: Context) -> None:
         ran.append(ctx.id)
 
-    @app.task(name="bad")
+    @app.task(name="bad", backoff="1h")
     async def bad(ctx: Context) -> None:
         ran.append(ctx.id)
         raise ValueError
