@@ -419,7 +419,8 @@ async def test_claims_of_parts_take_no_others(app: App, conn: Connection, dsn: s
         await database.run(limits.look("slow", **taking))
         for only in ([plain[1], keyed[2]], [plain[0]]):
             found = await database.run(limits.claim("slow", only_ids=only, **taking))
-            assert [job.id for job in found.jobs] == only
+            # Those without a key come first half of the time.
+            assert sorted(job.id for job in found.jobs) == sorted(only)
         without = {**taking, "not_ids": [plain[2], keyed[0]]}
         found = await database.run(limits.claim("slow", **without))
         assert [job.id for job in found.jobs] == [keyed[1]]

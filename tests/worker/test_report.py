@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -169,7 +169,11 @@ def _interrupt_twice(
     assert says in seen
     assert worker.poll() is None  # it waits for its job
 
+    os.set_blocking(ours, False)
+
     def interrupted() -> bool:
+        with suppress(BlockingIOError):
+            os.read(ours, 65536)  # a terminal that nobody reads holds up who writes to it
         if conn.execute("select from pgqueue.attempts").fetchone() is not None:
             return True
         worker.send_signal(signal.SIGINT)  # again, for two at once reach a process as one
