@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from datetime import UTC, datetime
 
 from pgqueue.errors import ArgumentsError
@@ -75,22 +74,21 @@ class JobLogger(logging.Logger):
 class Progress:
     """How far a job is, as its handler last said; a call costs no I/O."""
 
-    __slots__ = ("_said", "_sent", "_sent_at")
+    __slots__ = ("_said", "_sent")
 
     def __init__(self) -> None:
         self._said: tuple[float, float | None, str | None] | None = None
         self._sent: object = None
-        self._sent_at = 0.0
 
     def say(self, done: float, total: float | None, message: str | None) -> None:
         self._said = (done, total, message)
 
-    def news(self, every: float) -> str | None:
-        """JSON text of what was said since the last time, at most once in ``every`` seconds."""
-        said, now = self._said, time.monotonic()
-        if said is None or said is self._sent or now - self._sent_at < every:
+    def news(self) -> str | None:
+        """JSON text of what was said since the last time; None if nothing was. Who asks sees to the pace."""
+        said = self._said
+        if said is None or said is self._sent:
             return None
-        self._sent, self._sent_at = said, now
+        self._sent = said
         done, total, message = said
         text = None
         if message is not None:

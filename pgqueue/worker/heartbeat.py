@@ -121,7 +121,7 @@ class Progresses(Service):
             (run.job.id, run.job.claim_id, text)
             for run in self._held()
             if run.context is not None and run.context.said is not None
-            and (text := run.context.said.news(TELL_EVERY)) is not None
+            and (text := run.context.said.news()) is not None
         ]  # fmt: skip
         await in_parts(said, self._tell, self._refused)
         return TELL_EVERY

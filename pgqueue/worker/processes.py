@@ -490,7 +490,7 @@ class Teller:
                 if gateway is not None:
                     gateway.connections.close()
                     gateway = None
-            elif (text := said.news(EVERY)) is not None:
+            elif (text := said.news()) is not None:
                 gateway = gateway or Gateway(dsn, schema)
                 with suppress(Exception):  # it is for people to look at: it costs no job
                     gateway.run(claims.note_progress([(context.id, context.claim_id, text)]), None)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgqueue import App, Cancel, Context, Dead, Job, JobFailed, ResultMissing, waiting
-from pgqueue.joblog import JobLog
+from pgqueue.joblog import JobLog, Progress
 from pgqueue.operations.jobs import Change
 from tests.results import tasks
 from tests.support import drain, eventually_async, working
@@ -275,3 +275,13 @@ async def test_the_log_of_a_process_that_failed(in_processes: App) -> None:
     await drain(in_processes, processes=1)
     (failed,) = in_processes.client.attempts(job)
     assert (failed.log or "").endswith("WARNING about to fail")
+
+
+def test_each_look_at_a_job_tells_what_its_handler_said_since_the_last() -> None:
+    """The services that look do so once a second; a second clock here made that two."""
+    progress = Progress()
+    assert progress.news() is None
+    for done in (1, 2, 3):
+        progress.say(done, None, None)
+        assert json.loads(progress.news() or "") == {"done": done, "total": None, "message": None}
+        assert progress.news() is None
