@@ -1,4 +1,4 @@
-"""The tables of docs/reference/workflow-rules.md, and workflows that try them."""
+"""The tables of docs/rules/workflows.md, and workflows that try them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import drain
 from tests.workflows.support import fail, note
 
 Connection = psycopg.Connection[Any]
-PAGE = Path(__file__).parents[2] / "docs/reference/workflow-rules.md"
+PAGE = Path(__file__).parents[2] / "docs/rules/workflows.md"
 
 
 def table(heading: str) -> tuple[list[str], list[list[str]]]:

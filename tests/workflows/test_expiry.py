@@ -1,4 +1,4 @@
-"""When a job expires: the table of docs/reference/workflow-rules.md, row by row."""
+"""When a job expires: the table of docs/rules/workflows.md, row by row."""
 
 from __future__ import annotations
 

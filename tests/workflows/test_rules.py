@@ -1,4 +1,4 @@
-"""The tables of docs/reference/workflow-rules.md, cell by cell, by every way in."""
+"""The tables of docs/rules/workflows.md, cell by cell, by every way in."""
 
 from __future__ import annotations
 
