@@ -9,6 +9,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -275,6 +276,12 @@ def _check_top_level(file: Path, table: dict[str, Any]) -> None:
             )
 
 
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> dict[str, Any]:
+    """A file is read each time, since it may change, and parsed once for each text."""
+    return tomllib.loads(text)
+
+
 def _file_values(directory: Path) -> tuple[str, dict[str, Any]]:
     for name, path in (("pgqueue.toml", ()), ("pyproject.toml", ("tool", "pgqueue"))):
         file = directory / name
@@ -282,7 +289,7 @@ def _file_values(directory: Path) -> tuple[str, dict[str, Any]]:
             continue
         try:
             text, distrust = _text_of(file)
-            table: Any = tomllib.loads(text)
+            table: Any = _parsed(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{file}: {error}") from None
         for step in path:

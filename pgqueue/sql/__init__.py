@@ -1,4 +1,4 @@
-"""SQL as text: named statements in ``.sql`` files, compiled once per schema name.
+"""SQL as text: named statements in ``.sql`` files, compiled once per schema name, when first used.
 
 ``-- name: x`` begins a statement; ``-- part: x`` a piece that statements and later parts of the file
 share, each by a line ``-- include: x``.
@@ -7,7 +7,7 @@ share, each by a line ``-- include: x``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -111,22 +111,44 @@ def compile_statement(name: str, source: str) -> Statement:
     )
 
 
-@cache
+class Statements(Mapping[str, Statement]):
+    """The statements of one schema by name, each compiled when it is first asked for."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = sources
+        self._compiled: dict[str, Statement] = {}
+
+    def __getitem__(self, name: str) -> Statement:
+        if name not in self._compiled:
+            self._compiled[name] = compile_statement(name, self._sources[name])
+        return self._compiled[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
 def load(schema: str = DEFAULT_SCHEMA) -> Mapping[str, Statement]:
     """Every statement by name, for one schema.
 
     Raises:
         ConfigError: the schema name is not a plain identifier.
     """
-    statements: dict[str, Statement] = {}
+    return _load(schema)
+
+
+@cache
+def _load(schema: str) -> Statements:
+    sources: dict[str, str] = {}
     for file in sorted(files(__package__).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".sql"):
-            text = qualify(file.read_text("utf-8"), schema)
-            for name, source in split(text).items():
-                if name in statements:
+            for name, source in split(qualify(file.read_text("utf-8"), schema)).items():
+                if name in sources:
                     raise ConfigError(f"two SQL statements are named {name}")
-                statements[name] = compile_statement(name, source)
-    return statements
+                sources[name] = source
+    return Statements(sources)
 
 
 def commands(script: str) -> list[str]:
