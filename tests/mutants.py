@@ -41,6 +41,29 @@ TESTS = [
     "tests/poison/test_suspects.py",
     "tests/kit/test_others.py",
 ]
+# What is likely to notice a mutant is run first, by its statement or else its file; then all the others.
+LIMITS = ["tests/limits"]
+STEPS = ["tests/steps"]
+WORKFLOWS = ["tests/workflows"]
+SCHEDULES = ["tests/schedules"]
+PLACING = ["tests/unique", "tests/queues"]
+FIRST = {
+    "pgqueue/sql/schedules.sql": SCHEDULES,
+    "pgqueue/sql/workflows.sql": WORKFLOWS,
+    "pgqueue/sql/steps.sql": STEPS,
+    "pgqueue/sql/limits.sql": LIMITS,
+    "pgqueue/sql/jobs.sql": ["tests/control"],
+    "pgqueue/sql/queues.sql": ["tests/queues", "tests/control"],
+    "pgqueue/sql/testing.sql": ["tests/kit/test_others.py"],
+    "pgqueue/sql/quarantine.sql": ["tests/poison/test_quarantine.py", "tests/poison/test_suspects.py"],
+    **dict.fromkeys(("add_schedule", "resume_schedule", "scheduled_jobs"), SCHEDULES),
+    **dict.fromkeys(("await_event", "check_step", "forget_steps", "wake_waiting"), STEPS),
+    **dict.fromkeys(("enqueue_workflow", "settle", "retry_members", "retry_workflow"), WORKFLOWS),
+    **dict.fromkeys(("claim_limited", "held_key", "hold_again", "key_of", "key_text", "own_key", "retry_keyed", "tokens", "worst"), LIMITS),
+    **dict.fromkeys(("place_job", "enqueue", "room"), PLACING),
+    "refuse_name": ["tests/schema/test_names.py"],
+    "with_defaults": ["tests/deploys"],
+}  # fmt: skip
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
 RUNNING = "where j.status = 'running'"
@@ -347,18 +370,28 @@ def mutate(root: Path, mutant: Mutant) -> None:
     file.write_text(changed, "utf-8")
 
 
-def survives(mutant: Mutant, dsn: str) -> bool:
-    """Run the tests against the mutant; True when none of them noticed."""
+def killer_of(mutant: Mutant, dsn: str) -> str | None:
+    """Run the tests against the mutant; the name of the one that noticed it, if one did."""
+    first = FIRST.get(mutant.statement, FIRST.get(mutant.file, TESTS[:6]))
+    others = [name for name in TESTS if name not in first]
     with tempfile.TemporaryDirectory(prefix="pgqueue-mutant-") as folder:
         root = Path(folder) / "project"
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache", "build"))  # fmt: skip
         mutate(root, mutant)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "--timeout", "60", *TESTS],
-            cwd=root, env={**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(root)},
-            capture_output=True, check=False,
-        )  # fmt: skip
-    return done.returncode == 0
+        return failed_of(first, root, dsn) or failed_of(others, root, dsn)
+
+
+def failed_of(tests: list[str], root: Path, dsn: str) -> str | None:
+    """The first of these tests that fails on the code of a folder, if one does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-rfE", "--timeout", "60", *tests],
+        cwd=root, env={**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    return found[1] if found else f"pytest, which ended with {done.returncode}"
 
 
 def main() -> int:
@@ -366,9 +399,10 @@ def main() -> int:
     chosen = [m for m in MUTANTS if not sys.argv[1:] or m.statement in sys.argv[1:]]
     survivors = 0
     with embedded_postgres(settings=SETTINGS) as dsn, ThreadPoolExecutor(2) as pool:
-        for mutant, alive in zip(chosen, pool.map(lambda m: survives(m, dsn), chosen), strict=True):
-            survivors += alive
-            print(f"{'SURVIVED' if alive else 'killed':8}  {mutant.name}", flush=True)
+        killers = pool.map(lambda m: killer_of(m, dsn), chosen)
+        for mutant, killer in zip(chosen, killers, strict=True):
+            survivors += killer is None
+            print(f"killed by {killer}" if killer else "SURVIVED", f" {mutant.name}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
     return int(survivors > 0)
 
