@@ -174,7 +174,7 @@ create table pgqueue.jobs (
 comment on table pgqueue.jobs is 'One row per job. Status dead is the dead-letter queue.';
 comment on column pgqueue.jobs.claim_id is 'Fencing token made by the client per claim; null unless running';
 comment on column pgqueue.jobs.worker_id is 'Who runs it: information, and the predicate of jobs_running; null unless running';
-comment on column pgqueue.jobs.attempt is 'Claims so far, counted at the claim; a snooze gives its attempt back';
+comment on column pgqueue.jobs.attempt is 'Claims so far, counted at the claim; a snooze gives its attempt back. A run that stored a step and fails counts as the first';
 comment on column pgqueue.jobs.max_retries is 'Runs allowed after the first';
 comment on column pgqueue.jobs.crashes is
     'Leases that ran out since a run last ended by itself: the worker died or lost its database';
@@ -1943,6 +1943,7 @@ create table pgqueue.steps (
     waiting_run timestamptz,
     result      jsonb,
     error       text,
+    failures    integer not null default 0,
     started_at  timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     primary key (job_id, name)
@@ -1951,9 +1952,11 @@ comment on table pgqueue.steps is 'What jobs have done already, and what they sl
 comment on column pgqueue.steps.events is 'The names of the events, or of messages, of which it waits or waited for the first';
 comment on column pgqueue.steps.event is 'The name of the one that came; null after a timeout';
 comment on column pgqueue.steps.event_id is 'The one that came; null after a timeout';
-comment on column pgqueue.steps.wakes_at is 'When its sleep, or its wait, is over';
+comment on column pgqueue.steps.wakes_at is 'When its sleep, or its wait, is over; or a step that failed is called again';
 comment on column pgqueue.steps.waiting_run is 'jobs.claimed_at of the last run that came to this wait and found nothing';
-comment on column pgqueue.steps.error is 'Why what it returned could not be stored; it was done, and is not done again';
+comment on column pgqueue.steps.error is
+    'Why what it returned could not be stored; it was done, and is not done again. Of a step that is not finished: how it failed last';
+comment on column pgqueue.steps.failures is 'How often a step that is not finished has failed, and is called again';
 create index steps_waiting on pgqueue.steps using gin (events) where finished_at is null;
 
 create table pgqueue.events (
@@ -2028,15 +2031,54 @@ declare
     stored pgqueue.steps;
 begin
     perform pgqueue.check_claim(save_step.job_id, save_step.claim_id);
-    insert into pgqueue.steps (job_id, name, kind, result, error, started_at, finished_at)
+    insert into pgqueue.steps as s (job_id, name, kind, result, error, started_at, finished_at)
     values (save_step.job_id, save_step.name, 'step', save_step.result, save_step.error,
             clock_timestamp() - make_interval(secs => seconds), clock_timestamp())
-    on conflict do nothing;
+    on conflict on constraint steps_pkey do update
+       set result = excluded.result, error = excluded.error, finished_at = excluded.finished_at, wakes_at = null
+     where s.kind = 'step' and s.finished_at is null; -- it has failed before
     stored := pgqueue.check_step(save_step.job_id, save_step.name, 'step');
     return stored.result;
 end $$;
 comment on function pgqueue.save_step is
     'Stores what a step of a running job returned, once, or why that cannot be stored; returns what is stored. The step began so many seconds ago';
+
+-- Whatever names the steps of a job have, those that are not finished fail a bounded number of times: a name that is another
+-- in each run would else let a job begin anew for ever, without using an attempt.
+create function pgqueue.fail_step(
+    job_id bigint, claim_id uuid, name text, max_retries integer, backoff jsonb default null, error text default null,
+    seconds float8 default 0
+) returns float8
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    step pgqueue.steps;
+    so_far bigint;
+begin
+    perform pgqueue.check_claim(fail_step.job_id, fail_step.claim_id);
+    step := pgqueue.check_step(fail_step.job_id, fail_step.name, 'step');
+    if step.finished_at is not null then
+        return null;
+    end if;
+    select coalesce(sum(s.failures), 0) into so_far from pgqueue.steps s
+     where s.job_id = fail_step.job_id and s.finished_at is null;
+    if coalesce(step.failures, 0) >= max_retries or so_far >= 1000 then
+        delete from pgqueue.steps s
+         where s.job_id = fail_step.job_id and s.name = fail_step.name and so_far < 1000;
+        return null;
+    end if;
+    insert into pgqueue.steps as s (job_id, name, kind, error, failures, started_at, wakes_at)
+    values (fail_step.job_id, fail_step.name, 'step', fail_step.error, 1, clock_timestamp() - make_interval(secs => seconds),
+            clock_timestamp() + pgqueue.backoff(coalesce(step.failures, 0) + 1, fail_step.backoff))
+    on conflict on constraint steps_pkey do update
+       set failures = s.failures + 1, error = excluded.error, wakes_at = excluded.wakes_at
+    returning s.* into step;
+    return greatest(extract(epoch from step.wakes_at - clock_timestamp()), 0.001);
+end $$;
+comment on function pgqueue.fail_step is
+    'Notes that a step of a running job failed, and may be called again; returns in how many seconds, null if it has failed too often, or was done meanwhile';
 
 create function pgqueue.start_sleep(
     job_id bigint, claim_id uuid, name text, seconds float8 default null, until timestamptz default null
@@ -2500,7 +2542,7 @@ revoke execute on function
     pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.worst(bigint), pgqueue.cancel_workflow(bigint),
     pgqueue.retry_members(bigint[], jsonb), pgqueue.retry_workflow(bigint),
     pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb, text, float8),
-    pgqueue.check_step(bigint, text, text, text[]),
+    pgqueue.fail_step(bigint, uuid, text, integer, jsonb, text, float8), pgqueue.check_step(bigint, text, text, text[]),
     pgqueue.start_sleep(bigint, uuid, text, float8, timestamptz), pgqueue.await_event(bigint, uuid, text, text[], float8, boolean),
     pgqueue.wake_waiting(bigint[], bigint[], bigint[]), pgqueue.emit(text, jsonb), pgqueue.send(bigint, text, jsonb),
     pgqueue.put_event(bigint, text, jsonb, text), pgqueue.deliver_events(integer, bigint[], bigint[]),

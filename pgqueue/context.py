@@ -24,7 +24,7 @@ from pgqueue.joblog import JobLogger, Progress
 from pgqueue.operations import jobs as operations
 from pgqueue.operations.steps import check_step
 from pgqueue.returned import ended
-from pgqueue.steps import Durable
+from pgqueue.steps import Durable, check_step_time
 
 if TYPE_CHECKING:
     import asyncpg
@@ -48,8 +48,10 @@ class Context(Durable):
         aconnect: Callable[..., AbstractAsyncContextManager[Any]],
         resources: Mapping[type, Any] = MappingProxyType({}),
         identity: Callable[[], UUID] | None = None,
+        conceals: Callable[[ClaimedJob], Callable[[str], str]] | None = None,
     ) -> None:
         super().__init__()
+        self._conceals = conceals
         self._resources, self._identity = resources, identity
         self._job = job
         self._schema = schema
@@ -139,9 +141,10 @@ class Context(Durable):
         self.stop_steps()
 
     def check(self) -> None:
-        """Raise Cancel if this job was cancelled or lost, or its worker is stopping."""
+        """Raise Cancel if this job was cancelled or lost, or its worker is stopping; TimeoutError if its step takes too long."""
         if self._stopped:
             raise Cancel("asked to stop")
+        check_step_time()
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far this job is: shown by ``pgqueue job`` and ``JobRow.progress``.

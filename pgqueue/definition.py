@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from pgqueue.annotations import CANNOT_RESOLVE, hint_of, hints_of, parameters_of
 from pgqueue.checks import flag, several, shown
 from pgqueue.codec import GIVEN, Signature, Unresolved, signature_of
 from pgqueue.context import Context
 from pgqueue.durations import Duration, check_timeout
-from pgqueue.errors import ArgumentsError, ConfigError, TaskError
+from pgqueue.errors import ArgumentsError, TaskError
 from pgqueue.job import ClaimedJob, check_name
 from pgqueue.limits import Ordered, gate_from
 from pgqueue.options import Options, options_of
@@ -32,14 +32,13 @@ from pgqueue.outcome import (
 from pgqueue.privacy import Privacy
 from pgqueue.redact import Redaction
 from pgqueue.results import result_text
-from pgqueue.retry import BackoffLike
+from pgqueue.retry import BackoffLike, RetryOn, errors_of
 from pgqueue.returned import generator_kind
 from pgqueue.schedule import When
 from pgqueue.text import nearest
 from pgqueue.unique import UniqueLike
 
 RunIn = Literal["async", "thread", "process"]
-RetryOn: TypeAlias = type[BaseException] | Sequence[type[BaseException]] | None
 
 
 class Definition:
@@ -174,7 +173,7 @@ class Definition:
             else:
                 outcome = decide(
                     raised,
-                    attempt=job.attempt,
+                    attempt=1 if context.progressed else job.attempt,
                     retry_on=self.retry_on,
                     backoff=self.backoff_of(arguments),
                     conceal=conceal,
@@ -229,25 +228,6 @@ def completed(outcome: Outcome, context: Context) -> Outcome:
     if failed:
         outcome = replace(outcome, delay=None, traceback=None)
     return replace(outcome, kind="completed", otherwise=otherwise)
-
-
-def errors_of(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
-    """The exceptions that are retried: of one class, or several.
-
-    Raises:
-        ConfigError: one of them is no class of exceptions.
-    """
-    if retry_on is None:
-        return None
-    given: Any = retry_on
-    listed = isinstance(given, Iterable) and not isinstance(given, str)
-    errors = tuple(given) if listed else (given,)
-    for each in errors:
-        if not isinstance(each, type) or not issubclass(each, BaseException):
-            raise ConfigError(
-                f"retry_on takes classes of exceptions, such as (ConnectionError, TimeoutError), got {shown(each)}"
-            )
-    return errors
 
 
 def _below(function: Callable[..., Any], name: str | None) -> str:

@@ -17,7 +17,6 @@ from pgqueue.codec import Signature, signature_of
 from pgqueue.context import Context
 from pgqueue.definition import (
     Definition,
-    RetryOn,
     RunIn,
     first_is_context,
     imported_as,
@@ -33,7 +32,7 @@ from pgqueue.models import same
 from pgqueue.options import Options, Verbs, options_of
 from pgqueue.recurring import Recurring, Scheduling
 from pgqueue.reference import may_refer
-from pgqueue.retry import BackoffLike
+from pgqueue.retry import BackoffLike, RetryOn
 from pgqueue.schedule import CatchUp, Overlap
 from pgqueue.task import Handle, Sender, given, handle
 from pgqueue.unique import UniqueLike

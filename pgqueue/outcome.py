@@ -133,7 +133,7 @@ def decide(
     if isinstance(error, Control):
         return _decide_control(error, conceal)
     delay, note = None, ""
-    kind: Kind = "retry" if _worth_a_retry(error, retry_on) else "dead"
+    kind: Kind = "retry" if worth_a_retry(error, retry_on) else "dead"
     if isinstance(error, BaseExceptionGroup) and (steering := _steering(error, kind)) is not None:
         found = _decide_control(steering, conceal)
         _, _, lines = describe(error, conceal)
@@ -147,7 +147,7 @@ def decide(
     return Outcome(kind, delay, name, message, lines + conceal(note))
 
 
-def _worth_a_retry(error: BaseException, retry_on: tuple[type[BaseException], ...] | None) -> bool:
+def worth_a_retry(error: BaseException, retry_on: tuple[type[BaseException], ...] | None) -> bool:
     """Is it one of these, or a group of nothing but these and of what steers the job?"""
     if any(isinstance(each, StepError) for each in leaves_of(error)):
         return False

@@ -1,12 +1,14 @@
-"""Backoff: how long a failed job waits before its next run. Evaluated by PostgreSQL."""
+"""Backoff: how long a failed job waits before its next run, evaluated by PostgreSQL; and for which errors it runs again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from pgqueue.checks import real_number
+from pgqueue.checks import real_number, shown
 from pgqueue.durations import Duration, seconds
+from pgqueue.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +70,25 @@ def backoff_from(value: BackoffLike) -> Backoff:
         return value
     base = seconds(value, name="backoff")
     return Backoff(base, cap=max(3600.0, base))
+
+
+RetryOn: TypeAlias = type[BaseException] | Sequence[type[BaseException]] | None
+
+
+def errors_of(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
+    """The exceptions that are retried: of one class, or several.
+
+    Raises:
+        ConfigError: one of them is no class of exceptions.
+    """
+    if retry_on is None:
+        return None
+    given: Any = retry_on
+    listed = isinstance(given, Iterable) and not isinstance(given, str)
+    errors = tuple(given) if listed else (given,)
+    for each in errors:
+        if not isinstance(each, type) or not issubclass(each, BaseException):
+            raise ConfigError(
+                f"retry_on takes classes of exceptions, such as (ConnectionError, TimeoutError), got {shown(each)}"
+            )
+    return errors

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
@@ -19,6 +23,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 import msgspec
 
 from pgqueue.annotations import hint_of
+from pgqueue.control import Control, leaves_of
 from pgqueue.drivers import (
     async_driver,
     async_transaction,
@@ -27,9 +32,10 @@ from pgqueue.drivers import (
     sync_transaction,
     translate,
 )
-from pgqueue.durations import LONGEST, Duration, seconds
+from pgqueue.durations import LONGEST, Duration, check_timeout, seconds
 from pgqueue.errors import (
     ArgumentsError,
+    ClaimLost,
     ConfigError,
     PgQueueError,
     StepChanged,
@@ -38,14 +44,19 @@ from pgqueue.errors import (
 )
 from pgqueue.flight import Flight, inside_step
 from pgqueue.interruptible import interruptible
-from pgqueue.job import ClaimedJob, check_run_at
+from pgqueue.job import ClaimedJob, check_max_retries, check_run_at
 from pgqueue.operations import Operation, steps
 from pgqueue.operations.steps import Awaited, Stored
+from pgqueue.outcome import describe, worth_a_retry
 from pgqueue.results import result_text, result_value
+from pgqueue.retry import Backoff, BackoffLike, RetryOn, backoff_from, errors_of
 from pgqueue.sql import load
+from pgqueue.text import one_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = logging.getLogger("pgqueue.job")
 
 # SQLSTATEs of values that PostgreSQL cannot store: data exceptions, limits.
 UNSTORABLE = ("22", "54")
@@ -58,6 +69,46 @@ class Event(NamedTuple):
     payload: Any
 
 
+class _Ends(NamedTuple):
+    """When a step of this thread is to have ended, by the monotonic clock."""
+
+    step: str
+    timeout: float
+    at: float
+
+
+_ENDS: ContextVar[_Ends | None] = ContextVar("pgqueue_step_ends", default=None)
+
+
+def check_step_time() -> None:
+    """Raise TimeoutError in a step of a thread whose time is over."""
+    ends = _ENDS.get()
+    if ends is not None and time.monotonic() > ends.at:
+        raise TimeoutError(_ran_longer(ends.step, ends.timeout))
+
+
+def _ran_longer(name: str, timeout: float) -> str:
+    return f"step {name!r} ran longer than {timeout:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class StepPolicy:
+    """How often a step that fails is called again, after which waits, and how long it may take, in seconds."""
+
+    max_retries: int = 0
+    backoff: Backoff | None = None
+    timeout: float | None = None
+    retry_on: tuple[type[BaseException], ...] | None = None
+
+    def retries(self, error: BaseException) -> int:
+        """How often a step that failed so is called again."""
+        steers = any(isinstance(each, Control | ClaimLost) for each in leaves_of(error))
+        return self.max_retries if not steers and worth_a_retry(error, self.retry_on) else 0
+
+
+NO_POLICY = StepPolicy()
+
+
 class Durable:
     """The part of a handler's context that survives it.
 
@@ -68,6 +119,7 @@ class Durable:
 
     _job: ClaimedJob
     _schema: str
+    _conceals: Callable[[ClaimedJob], Callable[[str], str]] | None = None
     _connect: Callable[..., AbstractContextManager[Any]]
     _aconnect: Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -76,6 +128,7 @@ class Durable:
         self.flight: Flight | None = None
         self._stored: dict[str, Stored] | None = None
         self._met: set[str] = set()
+        self.progressed = False  # a step was done in this run
 
     @property
     def stepped(self) -> bool:
@@ -107,29 +160,208 @@ class Durable:
             StepChanged: what is stored by this name is no step, or of another type.
             StepNotStored: what it returned cannot be stored; it is not called again.
         """
-        self._meet(name)
+        return self._step(NO_POLICY, name, function, args, kwargs)
+
+    def with_options(
+        self,
+        *,
+        max_retries: int = 0,
+        backoff: BackoffLike | None = None,
+        timeout: Duration | None = None,
+        retry_on: RetryOn = None,
+    ) -> StepOptions:
+        """Steps with retries and a timeout of their own: ``ctx.with_options(max_retries=3).step("charge", charge, 7)``.
+
+        While a step that failed waits for its next try, the job holds no worker, and uses no attempt.
+
+        Args:
+            max_retries: how often the function is called again after it has raised, 0 to 1,000; then its error is the
+                handler's. In each attempt of the job anew.
+            backoff: the wait after the first failure, which doubles, or a ``Backoff``; default as for jobs: 10 s, 1 h at most.
+            timeout: of each call. An async function is cancelled, with TimeoutError. A thread cannot be stopped:
+                ``ctx.check()`` in it raises TimeoutError, and what it returns late is stored.
+            retry_on: a class of exceptions, or a list; others are not retried. Default: all.
+
+        Raises:
+            ConfigError: one of them is out of range.
+        """
+        policy = StepPolicy(
+            check_max_retries(max_retries),
+            None if backoff is None else backoff_from(backoff),
+            None if timeout is None else check_timeout(timeout),
+            errors_of(retry_on),
+        )
+        return StepOptions(self, policy)
+
+    def _step(
+        self,
+        policy: StepPolicy,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        self._meet(name, suspends=policy.max_retries > 0)
         kind = _returned(function)
         if inspect.iscoroutinefunction(function):
-            return self._astep(name, kind, lambda: function(*args, **kwargs))
+            return self._astep(policy, name, kind, lambda: function(*args, **kwargs))
         _no_loop("step", "an async function as a step")
-        if (stored := self._stored_here().get(name)) is None:
-            with self._in_flight().step_here():
-                began = time.monotonic()
-                value = function(*args, **kwargs)
-                stored = self._save(name, kind, value, began)
+        stored = self._stored_here().get(name)
+        if _to_be_done(stored):
+            left = self._left_here(stored)
+            call = lambda: self._within_here(  # noqa: E731
+                policy.timeout, name, lambda: function(*args, **kwargs)
+            )
+            if left is None:
+                with self._in_flight().step_here():
+                    began = time.monotonic()
+                    left, value = self._try_here(policy, name, stored, call)
+                    stored = self._save(name, kind, value, began) if left is None else None
+            if left is not None:
+                raise self._in_flight().suspend_here(left)
         return self._again(name, stored, kind)
 
-    async def _astep(self, name: str, kind: Any, call: Callable[[], Awaitable[Any]]) -> Any:
+    @staticmethod
+    def _left_here(stored: Stored | None) -> float | None:
+        """The seconds until a step that failed is called again; None if that is now."""
+        return None if stored is None else stored.left or None
+
+    async def _astep(
+        self, policy: StepPolicy, name: str, kind: Any, call: Callable[[], Awaitable[Any]]
+    ) -> Any:
         self._in_flight().enter()
-        if (stored := (await self._astored_here()).get(name)) is None:
-            stored = await self._in_flight().step(partial(self._done, name, kind, call))
+        stored = (await self._astored_here()).get(name)
+        if _to_be_done(stored):
+            stored = await self._aonce(
+                stored, partial(self._done, policy, name, kind, stored, call)
+            )
         return self._again(name, stored, kind)
 
-    async def _done(self, name: str, kind: Any, call: Callable[[], Awaitable[Any]]) -> Stored:
+    async def _aonce(
+        self, stored: Stored | None, done: Callable[[], Coroutine[Any, Any, Stored | float]]
+    ) -> Stored:
+        """Do a step, or suspend until it is to be tried again."""
+        left = self._left_here(stored)
+        if left is None:
+            became = await self._in_flight().step(done)
+            if isinstance(became, Stored):
+                return became
+            left = became
+        raise await self._in_flight().suspend(left)
+
+    def _try_here(
+        self, policy: StepPolicy, name: str, stored: Stored | None, call: Callable[[], T]
+    ) -> tuple[float | None, T | Any]:
+        """Call the function of a step; what it returned, or in how many seconds it is called again."""
         began = time.monotonic()
-        value = await call()
+        try:
+            return None, call()
+        except Exception as error:
+            if (note := self._failure(policy, name, stored, error, began)) is None:
+                raise
+            if (left := self._do(note)) is None:
+                raise
+            self._say_failed(name, error, left)
+            return left, None
+
+    async def _atry(
+        self, policy: StepPolicy, name: str, stored: Stored | None, call: Callable[[], Awaitable[T]]
+    ) -> tuple[float | None, T | Any]:
+        """The same, awaited; cancelled at its timeout."""
+        began = time.monotonic()
+        try:
+            return None, await call()
+        except Exception as error:
+            if (note := self._failure(policy, name, stored, error, began)) is None:
+                raise
+            if (left := await self._ado(note)) is None:
+                raise
+            self._say_failed(name, error, left)
+            return left, None
+
+    def _within_here(self, timeout: float | None, name: str, call: Callable[..., T]) -> T:
+        """Call the function of a step, whose ``ctx.check()`` raises TimeoutError once its time is over."""
+        if timeout is None:
+            return call()
+        began = time.monotonic()
+        token = _ENDS.set(_Ends(name, timeout, began + timeout))
+        try:
+            value = call()
+        finally:
+            _ENDS.reset(token)
+        self._say_late(timeout, name, time.monotonic() - began)
+        return value
+
+    async def _within(
+        self, timeout: float | None, name: str, call: Callable[[], Awaitable[T]]
+    ) -> T:
+        """The same, awaited; it is cancelled when its time is over."""
+        if timeout is None:
+            return await call()
+        began, limit = time.monotonic(), asyncio.timeout(timeout)
+        try:
+            async with limit:
+                value = await call()
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(_ran_longer(name, timeout)) from None
+            raise
+        self._say_late(timeout, name, time.monotonic() - began)
+        return value
+
+    def _failure(
+        self, policy: StepPolicy, name: str, stored: Stored | None, error: Exception, began: float
+    ) -> Operation[float | None] | None:
+        """What notes a failure; None if there is nothing to note, since it is not tried again."""
+        retries = policy.retries(error)
+        if not retries and stored is None:
+            return None
+        kind, text, _ = describe(error, self._conceal())
+        # Of what may hold secrets only its kind is stored.
+        why = f"{kind}: {text}" if self._conceals is not None else kind
+        return steps.fail(
+            self._job,
+            name,
+            one_line(why),
+            max_retries=retries,
+            backoff=None if policy.backoff is None else policy.backoff.as_json(),
+            seconds=time.monotonic() - began,
+        )
+
+    def _conceal(self) -> Callable[[str], str]:
+        return str if self._conceals is None else self._conceals(self._job)
+
+    def _say_failed(self, name: str, error: Exception, left: float) -> None:
+        kind, text, _ = describe(error, self._conceal())
+        self._say(f"step {name!r} failed, it is called again in {left:.3g} s: {kind}: {text}")
+
+    def _say_late(self, timeout: float, name: str, took: float) -> None:
+        if took > timeout:
+            self._say(
+                f"step {name!r} returned after {took:.3g} s, and its timeout is {timeout:g} s: it is stored"
+            )
+
+    def _say(self, text: str) -> None:
+        with suppress(Exception):  # a closed stderr or a broken filter must not cost a result
+            log.warning("job %d (%s) %s", self._job.id, one_line(self._job.task), one_line(text))
+
+    async def _done(
+        self,
+        policy: StepPolicy,
+        name: str,
+        kind: Any,
+        stored: Stored | None,
+        call: Callable[[], Awaitable[Any]],
+    ) -> Stored | float:
+        began = time.monotonic()
+        left, value = await self._atry(
+            policy, name, stored, partial(self._within, policy.timeout, name, call)
+        )
+        if left is not None:
+            return left
         text, why = _storable(value, kind)
         save = partial(steps.save, self._job, name, seconds=time.monotonic() - began)
+        self.progressed = True
         if why is None:
             try:
                 return Stored("step", True, await self._ado(save(text)))
@@ -141,6 +373,7 @@ class Durable:
     def _save(self, name: str, kind: Any, value: Any, began: float) -> Stored:
         text, why = _storable(value, kind)
         save = partial(steps.save, self._job, name, seconds=time.monotonic() - began)
+        self.progressed = True
         if why is None:
             try:
                 return Stored("step", True, self._do(save(text)))
@@ -149,8 +382,9 @@ class Durable:
         self._do(save(None, error=why))
         return Stored("step", True, None, why)
 
-    def _again(self, name: str, stored: Stored, kind: Any) -> Any:
+    def _again(self, name: str, stored: Stored | None, kind: Any) -> Any:
         """What a step returned, now or in an earlier run."""
+        assert stored is not None
         if stored.kind != "step":
             raise StepChanged(steps.changed(self._job.id, name, stored, "a step"))
         if stored.error is not None:
@@ -188,33 +422,72 @@ class Durable:
             StepNotStored: what it returned cannot be stored; the transaction was rolled back.
             ConnectionUnusable: ``on`` cannot be used.
         """
-        self._meet(name)
+        return self._transaction_step(NO_POLICY, name, function, args, kwargs, on)
+
+    def _transaction_step(
+        self,
+        policy: StepPolicy,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        on: object,
+    ) -> Any:
+        self._meet(name, suspends=policy.max_retries > 0)
         kind = _returned(function)
         if inspect.iscoroutinefunction(function):
-            return self._atransaction_step(name, kind, lambda c: function(c, *args, **kwargs), on)
+            call = lambda c: function(c, *args, **kwargs)  # noqa: E731
+            return self._atransaction_step(policy, name, kind, call, on)
         _no_loop("transaction_step", "an async function as a step")
-        if (stored := self._stored_here().get(name)) is None:
-            with self._in_flight().step_here():
-                began = time.monotonic()
-                with self._transaction_on(on) as connection:
-                    text = self._text(name, function(connection, *args, **kwargs), kind)
-                    save = steps.save(self._job, name, text, seconds=time.monotonic() - began)
-                    stored = Stored("step", True, self._do(save, connection))
+
+        def done() -> Stored:
+            began = time.monotonic()
+            with self._transaction_on(on) as connection:
+                value = self._within_here(
+                    policy.timeout, name, lambda: function(connection, *args, **kwargs)
+                )
+                text = self._text(name, value, kind)
+                save = steps.save(self._job, name, text, seconds=time.monotonic() - began)
+                saved = Stored("step", True, self._do(save, connection))
+            self.progressed = True
+            return saved
+
+        stored = self._stored_here().get(name)
+        if _to_be_done(stored):
+            left = self._left_here(stored)
+            if left is None:
+                with self._in_flight().step_here():
+                    left, stored = self._try_here(policy, name, stored, done)
+            if left is not None:
+                raise self._in_flight().suspend_here(left)
         return self._again(name, stored, kind)
 
     async def _atransaction_step(
-        self, name: str, kind: Any, call: Callable[[Any], Awaitable[Any]], on: object
+        self,
+        policy: StepPolicy,
+        name: str,
+        kind: Any,
+        call: Callable[[Any], Awaitable[Any]],
+        on: object,
     ) -> Any:
         async def done() -> Stored:
             began = time.monotonic()
             async with self._atransaction_on(on) as connection:
-                text = self._text(name, await call(connection), kind)
+                value = await self._within(policy.timeout, name, lambda: call(connection))
+                text = self._text(name, value, kind)
                 save = steps.save(self._job, name, text, seconds=time.monotonic() - began)
-                return Stored("step", True, await self._ado(save, connection))
+                saved = Stored("step", True, await self._ado(save, connection))
+            self.progressed = True
+            return saved
+
+        async def tried() -> Stored | float:
+            left, saved = await self._atry(policy, name, stored, done)
+            return saved if left is None else left
 
         self._in_flight().enter()
-        if (stored := (await self._astored_here()).get(name)) is None:
-            stored = await self._in_flight().step(done)
+        stored = (await self._astored_here()).get(name)
+        if _to_be_done(stored):
+            stored = await self._aonce(stored, tried)
         return self._again(name, stored, kind)
 
     def _text(self, name: str, value: Any, kind: Any) -> str:
@@ -367,7 +640,7 @@ class Durable:
             raise ConfigError(f"two steps of one run are named {name!r}: give each its own name")
         if suspends and inside_step(self.flight):
             raise StepError(
-                f"{name!r} sleeps or waits in the function of a step, which would be called again: do it in the"
+                f"{name!r} sleeps, waits or is retried in the function of a step, which would be called again: do it in the"
                 " handler, between steps"
             )
         self._met.add(name)
@@ -415,6 +688,41 @@ class Durable:
                 return operation.decode(await async_driver(connection).fetch(statement, values))
         except Exception as error:
             raise translate(error, operation.statement) or error from error
+
+
+class StepOptions:
+    """The steps of a context, with the options of ``ctx.with_options``."""
+
+    def __init__(self, context: Durable, policy: StepPolicy) -> None:
+        self._context, self._policy = context, policy
+
+    @overload
+    def step(
+        self, name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]: ...
+    @overload
+    def step(
+        self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As ``ctx.step``, with these options."""
+        return self._context._step(self._policy, name, function, args, kwargs)
+
+    def transaction_step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        on: object = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As ``ctx.transaction_step``, with these options. A call that fails is rolled back."""
+        return self._context._transaction_step(self._policy, name, function, args, kwargs, on)
+
+
+def _to_be_done(stored: Stored | None) -> bool:
+    return stored is None or (stored.kind == "step" and not stored.over)
 
 
 def _returned(function: Callable[..., Any]) -> Any:

@@ -132,7 +132,7 @@ MUTANTS = [
              ("where t.paused_at is not null", "where false"), ("j.id = any (:ids::bigint[]) and ", ""), (SKIP, "for no key update of j")),
     *_claims("fail", ("coalesce(j.left_at, now()) + make_interval(secs => t.delay) <= clock_timestamp()", "false"),
              ("then coalesce(j.left_at, now())\n", "then now()\n"), ("case when cardinality(j.left_by) < 64 then", "case when true then"),
-             ("own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1", "false then j.attempt - 1")),
+             ("own.outcome = 'leave' and own.status <> 'dead' then own.counts_as - 1", "false then own.counts_as - 1")),
     *_claims("behind", (SKIP, "for no key update of j")),
     *_claims("own", (" = t.claim_id", " is not null"), ("case when j.status = 'running' then j.claim_id end", "j.claim_id")),
     *_claims("ended", (" order by e.id", "")),
@@ -160,7 +160,7 @@ MUTANTS = [
         ("w.seen_at < clock_timestamp() - make_interval(secs => :forget::float8)", "true"))],
     *[Mutant("pgqueue/sql/maintenance.sql", "rescue", old, new) for old, new in (
         ("when j.quarantine = 1 and (", "when ("), ("case when j.quarantine = 1 or j.crashes", "case when true or j.crashes"),
-        (" or j.attempt > j.max_retries then :together", " then :together"), ("greatest(j.quarantine / 4, 1)", "j.quarantine"),
+        (" or tried.attempt > j.max_retries then :together", " then :together"), ("greatest(j.quarantine / 4, 1)", "j.quarantine"),
         ("when j.max_retries = 0 then 'dead'", ""), ("when j.cancel_requested then 'cancelled'", "when false then 'cancelled'"))],
     *[Mutant("pgqueue/sql/quarantine.sql", "due", old, new) for old, new in (
         ("(case when j.status = 'pending' then j.quarantine end)", "j.quarantine"), (" and j.run_at <= now()", ""),
@@ -300,6 +300,15 @@ MUTANTS = [
         ("and s.kind = case when e.job_id is null then 'event' else 'message' end", ""))],
     *[Mutant(SCHEMA, "check_step", old, new) for old, new in (
         ("step.kind <> check_step.kind or ", ""), ("step.events @> check_step.events and ", ""), (" and step.events <@ check_step.events", ""))],
+    *[Mutant(SCHEMA, "fail_step", old, new) for old, new in (
+        ("perform pgqueue.check_claim(fail_step.job_id, fail_step.claim_id);", ""), ("coalesce(step.failures, 0) >= max_retries or ", ""),
+        (" or so_far >= 1000", ""), ("failures = s.failures + 1", "failures = s.failures"))],
+    Mutant(SCHEMA, "save_step", "where s.kind = 'step' and s.finished_at is null", "where false"),
+    *[Mutant("pgqueue/sql/claims.sql", "progressed", old, new) for old, new in (
+        (" and s.finished_at >= j.claimed_at", ""), ("s.job_id = j.id and ", ""), (" < 1000", " < 1000000"), (" and s.kind = 'step'", ""))],
+    *_claims("fail", ("counted.attempt > j.max_retries", "j.attempt > j.max_retries"), ("own.counts_as - 1", "j.attempt - 1"),
+             ("when own.status = 'pending' then own.counts_as", ""), ("pgqueue.backoff(own.counts_as", "pgqueue.backoff(own.attempt")),
+    Mutant("pgqueue/sql/maintenance.sql", "rescue", "case when l.status = 'pending' then l.counts_as else j.attempt end", "j.attempt"),
     *[Mutant(SCHEMA, "forget_steps", old, new) for old, new in (
         (" and s.started_at >= f.started_at", ""), ("s.started_at >= f.started_at", "s.name = f.name"))],
     *[Mutant("pgqueue/sql/jobs.sql", "retry_jobs", old, new) for old, new in (

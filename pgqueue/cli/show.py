@@ -197,6 +197,9 @@ def _state(step: StepRow) -> str:
         which = "" if step.event == step.waits_for else f" with {step.event}"
         return f"done {ago(step.finished_at)}{which}"
     until = "" if step.wakes_at is None else ago(step.wakes_at)
+    if step.kind == "step":
+        times = "once" if step.failures == 1 else f"{step.failures} times"
+        return f"failed {times}, is called again {until}: {step.error}"
     if step.waits_for is not None:
         return f"waits for {step.kind} {step.waits_for}, at most until {until}"
     return f"sleeps, wakes {until}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Unpack
@@ -28,13 +29,17 @@ def _held(job: ClaimedJob, name: str) -> dict[str, object]:
 
 
 class Stored(NamedTuple):
-    """What is stored of a step: its kind, whether it is over, JSON text or why there is none."""
+    """What is stored of a step: its kind, whether it is over, JSON text or why there is none.
+
+    ``left``: of a step that failed, the seconds until it is called again.
+    """
 
     kind: str
     over: bool
     result: str | None = None
     error: str | None = None
     events: Sequence[str] | None = None
+    left: float | None = None
 
 
 def stored(job: ClaimedJob) -> Operation[dict[str, Stored]]:
@@ -60,7 +65,8 @@ class StepRow:
     """A step of a job. ``kind``: step, sleep, event (a wait for one), message (a wait for one).
 
     ``waits_for``: the names of events or messages; ``event``: the one that came. ``error``: it was done, and why what
-    it returned could not be stored.
+    it returned could not be stored. A step that failed and has retries left has no ``finished_at``; it has failed
+    ``failures`` times, with ``error`` the last time, and is called again from ``wakes_at`` on.
     """
 
     name: str
@@ -72,6 +78,7 @@ class StepRow:
     started_at: datetime
     finished_at: datetime | None
     error: str | None
+    failures: int
 
 
 def find(job_id: int) -> Operation[list[StepRow]]:
@@ -102,6 +109,30 @@ def save(
         "seconds": seconds,
     }
     return Operation("save_step", values, lambda rows: rows[0][0])
+
+
+def fail(
+    job: ClaimedJob,
+    name: str,
+    error: str,
+    *,
+    max_retries: int,
+    backoff: Mapping[str, float] | None,
+    seconds: float = 0,
+) -> Operation[float | None]:
+    """Note that a step failed; in how many seconds to call it again, None if it has no retries left. Raises ClaimLost.
+
+    Args:
+        seconds: since it began.
+    """
+    values = {
+        **_held(job, name),
+        "error": clean(error, MESSAGE_LIMIT),
+        "max_retries": max_retries,
+        "backoff": None if backoff is None else json.dumps(dict(backoff)),
+        "seconds": seconds,
+    }
+    return Operation("fail_step", values, lambda rows: rows[0][0])
 
 
 def sleep(job: ClaimedJob, name: str, seconds: float) -> Operation[float]:

@@ -296,15 +296,22 @@ select true as done, gone.id, null as task, null as args, null as queue, null as
 union all
 select false, claimed.* from claimed;
 
+-- part: progressed
+-- This run has stored a step, and the job has not been retried very often: what its steps are called may be another in each run.
+                    exists (select from pgqueue.steps s
+                             where s.job_id = j.id and s.kind = 'step' and s.finished_at >= j.claimed_at)
+                    and (select count(*) from (select from pgqueue.attempts a
+                                                where a.job_id = j.id and a.outcome in ('retry', 'crash') limit 1000) a) < 1000
+
 -- name: fail
 -- Record every other outcome of running jobs, each fenced by its claim, and log the attempt. What a worker leaves for
 -- others keeps its place and uses up no attempt; for one that has been left for longer than its delay it is the end.
 -- Rows locked by others are left for the next time.
 with own as materialized (
     select j.id, t.outcome, t.delay, t.error_type, t.error, t.traceback, t.run_seconds, t.ended, t.log,
-           j.attempt, j.claim_id, j.worker_id, j.claimed_at,
+           j.attempt, counted.attempt as counts_as, j.claim_id, j.worker_id, j.claimed_at,
            case when t.outcome in ('retry', 'snooze', 'suspend', 'leave') and j.cancel_requested then 'cancelled'
-                when t.outcome = 'retry' and j.attempt > j.max_retries then 'dead'
+                when t.outcome = 'retry' and counted.attempt > j.max_retries then 'dead'
                 when t.outcome = 'leave'
                      and coalesce(j.left_at, now()) + make_interval(secs => t.delay) <= clock_timestamp() then 'dead'
                 when t.outcome in ('retry', 'snooze', 'suspend', 'leave') then 'pending'
@@ -314,6 +321,10 @@ with own as materialized (
                   :ended::boolean[])
            as t(id, claim_id, outcome, delay, error_type, error, traceback, run_seconds, log, ended)
       join pgqueue.jobs j on j.id = t.id and j.claim_id = t.claim_id
+     cross join lateral (select case when t.outcome in ('retry', 'snooze', 'suspend') and t.run_seconds > 0
+                                          and
+-- include: progressed
+                                     then 1 else j.attempt end as attempt) counted
      where j.status = 'running'
      order by j.id
      for no key update of j skip locked
@@ -337,10 +348,11 @@ update pgqueue.jobs j
                           case when cardinality(j.left_by) >= 64 then clock_timestamp() + interval '1 minute' else j.run_at end
                      when own.status = 'pending' and not (own.outcome = 'snooze' and own.delay = 0)
                      then clock_timestamp()
-                          + coalesce(make_interval(secs => own.delay), pgqueue.backoff(j.attempt, j.backoff))
+                          + coalesce(make_interval(secs => own.delay), pgqueue.backoff(own.counts_as, j.backoff))
                      else j.run_at end,
        finished_at = case when own.status = 'pending' then null else clock_timestamp() end,
-       attempt = case when own.outcome in ('snooze', 'suspend') or own.outcome = 'leave' and own.status <> 'dead' then j.attempt - 1
+       attempt = case when own.outcome in ('snooze', 'suspend') or own.outcome = 'leave' and own.status <> 'dead' then own.counts_as - 1
+                      when own.status = 'pending' then own.counts_as
                       else j.attempt end,
        -- To expire is for what has not started.
        expires_at = case when own.status = 'pending' and own.run_seconds > 0 then null else j.expires_at end,

@@ -18,13 +18,13 @@
 -- out of retries or crashes. One that would be dead by its next crash is a suspect, and so is put into quarantine.
 -- They keep their run_at, and so their place before a backlog that is younger than they are.
 with lapsed as materialized (
-    select j.id, j.attempt, j.worker_id, j.claim_id, j.claimed_at, counted.crashes,
+    select j.id, j.attempt, tried.attempt as counts_as, j.worker_id, j.claim_id, j.claimed_at, counted.crashes,
            case when j.cancel_requested then 'cancelled'
                 when j.max_retries = 0 then 'dead'
-                when j.quarantine = 1 and (j.attempt > j.max_retries or j.crashes >= :max_crashes::integer - 1) then 'dead'
+                when j.quarantine = 1 and (tried.attempt > j.max_retries or j.crashes >= :max_crashes::integer - 1) then 'dead'
                 else 'pending' end as status,
            case when j.quarantine is not null then greatest(j.quarantine / 4, 1)
-                when counted.crashes >= :max_crashes::integer - 1 or j.attempt > j.max_retries then :together::smallint
+                when counted.crashes >= :max_crashes::integer - 1 or tried.attempt > j.max_retries then :together::smallint
                 end as quarantine,
            format('lease ran out: worker %s died, was killed, lost its database or could not stop it (crash %s of %s)%s',
                   left(j.worker_id::text, 8), counted.crashes, :max_crashes::integer,
@@ -33,6 +33,12 @@ with lapsed as materialized (
      -- In company a job comes to its last chance, and not further.
      cross join lateral (select case when j.quarantine = 1 or j.crashes < :max_crashes::integer - 1
                                      then least(j.crashes, 2147483646) + 1 else j.crashes end as crashes) counted
+     -- As for a run that failed: see "progressed" in claims.sql.
+     cross join lateral (select case when exists (select from pgqueue.steps s
+                                                   where s.job_id = j.id and s.kind = 'step' and s.finished_at >= j.claimed_at)
+                                          and (select count(*) from (select from pgqueue.attempts a
+                                                where a.job_id = j.id and a.outcome in ('retry', 'crash') limit 1000) a) < 1000
+                                     then 1 else j.attempt end as attempt) tried
 -- include: may_be_rescued
      for no key update of j skip locked
 ), logged as (
@@ -41,7 +47,7 @@ with lapsed as materialized (
       from lapsed l
 )
 update pgqueue.jobs j
-   set status = l.status, crashes = l.crashes,
+   set status = l.status, crashes = l.crashes, attempt = case when l.status = 'pending' then l.counts_as else j.attempt end,
        quarantine = case when l.status = 'pending' then l.quarantine end,
        finished_at = case when l.status = 'pending' then null else clock_timestamp() end,
        -- It may have started: then it does not expire.

@@ -1,13 +1,15 @@
 -- name: get_steps
 -- What is stored of the steps of a job.
-select s.name, s.kind, s.finished_at is not null, s.result::text, s.error, s.events from pgqueue.steps s where s.job_id = :id::bigint;
+select s.name, s.kind, s.finished_at is not null, s.result::text, s.error, s.events,
+       case when s.finished_at is null and s.kind = 'step' then greatest(extract(epoch from s.wakes_at - clock_timestamp()), 0)::float8 end
+  from pgqueue.steps s where s.job_id = :id::bigint;
 
 -- name: list_steps
 -- What a job has done, sleeps or waits for, the latest thousand, in the order in which it began.
 select s.name, s.kind,
        case when pg_column_size(s.events) > 8192 then '[too many to show]' else left(array_to_string(s.events, ' or '), 200) end,
        left(s.event, 200), s.event_id, pgqueue.readable(s.wakes_at), pgqueue.readable(s.started_at), pgqueue.readable(s.finished_at),
-       left(s.error, 1000)
+       left(s.error, 1000), s.failures
   from (select l.* from pgqueue.steps l where l.job_id = :id::bigint order by l.started_at desc, l.name limit 1000) s
  order by s.started_at;
 
@@ -18,6 +20,11 @@ select s.name from pgqueue.steps s where s.job_id = :id::bigint order by s.start
 -- name: save_step
 -- Store what a step returned, once, or why that cannot be stored; what is stored.
 select pgqueue.save_step(:id::bigint, (:claim_id::text)::uuid, :name::text, :result::text::jsonb, :error::text, :seconds::float8)::text;
+
+-- name: fail_step
+-- A step failed: in how many seconds it may be called again.
+select pgqueue.fail_step(:id::bigint, (:claim_id::text)::uuid, :name::text, :max_retries::integer, :backoff::text::jsonb, :error::text,
+                         :seconds::float8);
 
 -- name: start_sleep
 -- Begin a sleep, once; the seconds left.

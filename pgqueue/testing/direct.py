@@ -15,6 +15,7 @@ from pgqueue.context import Context
 from pgqueue.durations import Duration
 from pgqueue.errors import ConfigError
 from pgqueue.job import ClaimedJob
+from pgqueue.steps import StepPolicy
 from pgqueue.testing.sharing import asyncpg_of, psycopg_of
 
 NOTHING: Mapping[type, Any] = MappingProxyType({})
@@ -29,7 +30,14 @@ class DirectContext(Context):
     async def acomplete(self, connection: object) -> None:
         self.completed = True
 
-    def step(self, name: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def _step(
+        self,
+        policy: StepPolicy,
+        name: str,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         self._meet(name)
         return function(*args, **kwargs)
 
@@ -55,8 +63,14 @@ class DirectContext(Context):
     ) -> Any:
         raise ConfigError("there are no messages without a queue: use QueueTester.drain()")
 
-    def transaction_step(
-        self, name: str, function: Any, /, *args: Any, on: object = None, **kwargs: Any
+    def _transaction_step(
+        self,
+        policy: StepPolicy,
+        name: str,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        on: object,
     ) -> Any:
         self._meet(name)
         if inspect.iscoroutinefunction(function):

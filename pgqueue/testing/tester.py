@@ -229,6 +229,7 @@ class QueueTester(_Tester):
             schema=self.app.schema,
             resources=self.resources,
             identity=lambda: identity,
+            conceals=lambda job: definition.concealer(self.app.privacy, job, arguments),
             connect=lambda **_: psycopg_of(self.connection),
             aconnect=no_async,
         )
@@ -356,6 +357,7 @@ class AsyncQueueTester(_Tester):
             schema=self.app.schema,
             resources=self.resources,
             identity=lambda: identity,
+            conceals=lambda job: definition.concealer(self.app.privacy, job, arguments),
             connect=no_sync,
             aconnect=lambda ours=False: asyncpg_of(self.connection, one_by_one if ours else None),
         )

@@ -415,6 +415,7 @@ def _run_here(
         connect=connections.sync,
         aconnect=connections.aio,
         identity=lambda: identity,
+        conceals=lambda job: definition.concealer(privacy, job, arguments),
     )
     arguments = definition.signature.decode(job.args, task=job.task, keys=privacy.keys)
     if not may_begin(number, mark):

@@ -20,6 +20,7 @@ from pgqueue.config import Settings
 from pgqueue.connect import describe
 from pgqueue.context import Context
 from pgqueue.drivers import read_only
+from pgqueue.job import ClaimedJob
 from pgqueue.operations import Operation, maintenance, workflows
 from pgqueue.operations.quarantine import TOGETHER
 from pgqueue.worker.admission import POOLED, admit
@@ -195,6 +196,7 @@ class Runtime:
                 aconnect=self.app.connections.aio,
                 resources=self.resources.opened,
                 identity=lambda: self._processes.identity,
+                conceals=self._concealer,
             ),
             threads=self._threads,
             processes=self._processes,
@@ -203,6 +205,13 @@ class Runtime:
             around=self.app.around_runs,
             results=lambda *wanted: self.database.run(workflows.results(*wanted)),
         )
+
+    def _concealer(self, job: ClaimedJob) -> Callable[[str], str]:
+        """Takes the secrets of a running job out of text."""
+        definition = self.app.definition(job.task)
+        assert definition is not None
+        arguments = definition.signature.decode(job.args, task=job.task, keys=self.app.keys)
+        return definition.concealer(self.app.privacy, job, arguments)
 
     def _beside(self, control: Database) -> list[Service]:
         """In the heartbeat's thread."""

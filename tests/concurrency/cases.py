@@ -304,6 +304,8 @@ RECORDING = [
          lambda j: [jobs.complete(i, j.claim) for i in j.ids], waits=True, sizes=(1,)),
     Case("save a step", "save_step", "running",
          lambda j: [steps.save(held, "s", "1") for held in _held(j)], waits=True, sizes=(1,)),
+    Case("fail a step", "fail_step", "running",
+         lambda j: [steps.fail(held, "s", "E", max_retries=3, backoff=None) for held in _held(j)], waits=True, sizes=(1,)),
     Case("sleep", "start_sleep", "running",
          lambda j: [steps.sleep(held, "s", 3600) for held in _held(j)], waits=True, sizes=(1,)),
     Case("wait for an event", "await_event", "running",

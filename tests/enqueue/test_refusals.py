@@ -25,7 +25,7 @@ from pgqueue import (
     Worker,
 )  # fmt: skip
 from pgqueue.connect import asyncpg_uri
-from pgqueue.definition import errors_of
+from pgqueue.retry import errors_of
 from tests.support import drain
 
 

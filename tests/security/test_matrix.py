@@ -44,7 +44,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "review_schedules": WORKER, "changed_schedules": WORKER, "keep_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
-    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "step_names": WORKER | OPERATOR, "save_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
+    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "step_names": WORKER | OPERATOR, "save_step": WORKER, "fail_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
     "emit": WORKER | {"emitter", "operator"}, "send": WORKER | {"emitter", "operator"}, "deliver_events": WORKER, "mark_delivered": WORKER, "prune_events": WORKER, "old_events": WORKER | OPERATOR,
     "jobs_to_wake": WORKER | OPERATOR, "waiting_jobs": WORKER | OPERATOR, "old_members": WORKER, "lapsed_jobs": WORKER | OPERATOR,
     "late_jobs": WORKER | OPERATOR, "old_jobs": WORKER | OPERATOR,
