@@ -245,7 +245,11 @@ def called(context: Context, call: Callable[[], Any]) -> tuple[Any, BaseExceptio
         value = call()
     except BaseException as error:
         raised = error
-    return (value, raised) if context.flight is None else context.flight.end_here(value, raised)
+    return (
+        (value, raised)
+        if context.running_steps is None
+        else context.running_steps.end_here(value, raised)
+    )
 
 
 async def awaited(context: Context, value: Any) -> tuple[Any, BaseException | None]:
@@ -256,7 +260,11 @@ async def awaited(context: Context, value: Any) -> tuple[Any, BaseException | No
         value = await ended(value)
     except BaseException as error:
         value, raised = None, error
-    return (value, raised) if context.flight is None else await context.flight.end(value, raised)
+    return (
+        (value, raised)
+        if context.running_steps is None
+        else await context.running_steps.end(value, raised)
+    )
 
 
 class _TransactionOn(Generic[S]):

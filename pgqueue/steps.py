@@ -42,7 +42,6 @@ from pgqueue.errors import (
     StepError,
     StepNotStored,
 )
-from pgqueue.flight import Flight, inside_step
 from pgqueue.interruptible import interruptible
 from pgqueue.job import ClaimedJob, check_max_retries, check_run_at
 from pgqueue.operations import Operation, steps
@@ -50,6 +49,7 @@ from pgqueue.operations.steps import Awaited, Stored
 from pgqueue.outcome import describe, worth_a_retry
 from pgqueue.results import result_text, result_value
 from pgqueue.retry import Backoff, BackoffLike, RetryOn, backoff_from, errors_of
+from pgqueue.running_steps import RunningSteps, inside_step
 from pgqueue.sql import load
 from pgqueue.text import one_line
 
@@ -125,7 +125,7 @@ class Durable:
 
     def __init__(self) -> None:
         self.main: object = None  # the task or thread of the handler
-        self.flight: Flight | None = None
+        self.running_steps: RunningSteps | None = None
         self._stored: dict[str, Stored] | None = None
         self._met: set[str] = set()
         self.progressed = False  # a step was done in this run
@@ -213,12 +213,12 @@ class Durable:
                 policy.timeout, name, lambda: function(*args, **kwargs)
             )
             if left is None:
-                with self._in_flight().step_here():
+                with self._get_running_steps().step_here():
                     began = time.monotonic()
                     left, value = self._try_here(policy, name, stored, call)
                     stored = self._save(name, kind, value, began) if left is None else None
             if left is not None:
-                raise self._in_flight().suspend_here(left)
+                raise self._get_running_steps().suspend_here(left)
         return self._again(name, stored, kind)
 
     @staticmethod
@@ -229,7 +229,7 @@ class Durable:
     async def _astep(
         self, policy: StepPolicy, name: str, kind: Any, call: Callable[[], Awaitable[Any]]
     ) -> Any:
-        self._in_flight().enter()
+        self._get_running_steps().enter()
         stored = (await self._astored_here()).get(name)
         if _to_be_done(stored):
             stored = await self._aonce(
@@ -243,11 +243,11 @@ class Durable:
         """Do a step, or suspend until it is to be tried again."""
         left = self._left_here(stored)
         if left is None:
-            became = await self._in_flight().step(done)
+            became = await self._get_running_steps().step(done)
             if isinstance(became, Stored):
                 return became
             left = became
-        raise await self._in_flight().suspend(left)
+        raise await self._get_running_steps().suspend(left)
 
     def _try_here(
         self, policy: StepPolicy, name: str, stored: Stored | None, call: Callable[[], T]
@@ -456,10 +456,10 @@ class Durable:
         if _to_be_done(stored):
             left = self._left_here(stored)
             if left is None:
-                with self._in_flight().step_here():
+                with self._get_running_steps().step_here():
                     left, stored = self._try_here(policy, name, stored, done)
             if left is not None:
-                raise self._in_flight().suspend_here(left)
+                raise self._get_running_steps().suspend_here(left)
         return self._again(name, stored, kind)
 
     async def _atransaction_step(
@@ -484,7 +484,7 @@ class Durable:
             left, saved = await self._atry(policy, name, stored, done)
             return saved if left is None else left
 
-        self._in_flight().enter()
+        self._get_running_steps().enter()
         stored = (await self._astored_here()).get(name)
         if _to_be_done(stored):
             stored = await self._aonce(stored, tried)
@@ -547,14 +547,14 @@ class Durable:
         if _in_loop():
             return self._asleep(operation)
         if (left := self._do(operation)) > 0:
-            raise self._in_flight().suspend_here(left)
-        return self._in_flight().passed()
+            raise self._get_running_steps().suspend_here(left)
+        return self._get_running_steps().passed()
 
     async def _asleep(self, operation: Operation[float]) -> None:
-        self._in_flight().enter()
+        self._get_running_steps().enter()
         if (left := await self._ado(operation)) > 0:
-            raise await self._in_flight().suspend(left)
-        self._in_flight().passed()
+            raise await self._get_running_steps().suspend(left)
+        self._get_running_steps().passed()
 
     def wait_for_event(
         self,
@@ -622,49 +622,49 @@ class Durable:
         found = self._do(operation)
         found = found if found.left == 0 else self._do(operation)
         if found.left > 0:
-            raise self._in_flight().suspend_here(found.left)
-        self._in_flight().passed()
+            raise self._get_running_steps().suspend_here(found.left)
+        self._get_running_steps().passed()
         return read(found)
 
     async def _await(self, operation: Operation[Awaited], read: Callable[[Awaited], Any]) -> Any:
-        self._in_flight().enter()
+        self._get_running_steps().enter()
         found = await self._ado(operation)
         found = found if found.left == 0 else await self._ado(operation)
         if found.left > 0:
-            raise await self._in_flight().suspend(found.left)
-        self._in_flight().passed()
+            raise await self._get_running_steps().suspend(found.left)
+        self._get_running_steps().passed()
         return read(found)
 
     def _meet(self, name: str, *, suspends: bool = False) -> None:
         if steps.check_step(name) in self._met:
             raise ConfigError(f"two steps of one run are named {name!r}: give each its own name")
-        if suspends and inside_step(self.flight):
+        if suspends and inside_step(self.running_steps):
             raise StepError(
                 f"{name!r} sleeps, waits or is retried in the function of a step, which would be called again: do it in the"
                 " handler, between steps"
             )
         self._met.add(name)
 
-    def _in_flight(self) -> Flight:
-        if self.flight is None:
-            self.flight = Flight(lambda: self.main)
-        return self.flight
+    def _get_running_steps(self) -> RunningSteps:
+        if self.running_steps is None:
+            self.running_steps = RunningSteps(lambda: self.main)
+        return self.running_steps
 
     def stop_steps(self) -> None:
         """The worker ends this run: its steps are cancelled."""
-        if self.flight is not None:
-            self.flight.stop()
+        if self.running_steps is not None:
+            self.running_steps.stop()
 
     def _stored_here(self) -> dict[str, Stored]:
         if self._stored is None:
-            with self._in_flight().reading:
+            with self._get_running_steps().reading:
                 if self._stored is None:
                     self._stored = self._do(steps.stored(self._job))
         return self._stored
 
     async def _astored_here(self) -> dict[str, Stored]:
         if self._stored is None:
-            async with self._in_flight().areading:
+            async with self._get_running_steps().areading:
                 if self._stored is None:
                     self._stored = await self._ado(steps.stored(self._job))
         return self._stored

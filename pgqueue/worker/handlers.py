@@ -248,8 +248,8 @@ class Handlers:
                 value, raised = None, error
             return (
                 (value, raised)
-                if context.flight is None
-                else await context.flight.end(value, raised)
+                if context.running_steps is None
+                else await context.running_steps.end(value, raised)
             )
         run.queued = True
         try:

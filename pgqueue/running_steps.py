@@ -1,4 +1,4 @@
-"""The steps of one run that are in hand at once: none is left behind when the run suspends or ends."""
+"""Tracks the running steps of a handler, so that none is left behind when the handler suspends or ends."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BUSY, QUIET = 10.0, 1.0
 _INSIDE: ContextVar[object] = ContextVar("pgqueue_step", default=None)
 
 
-class Flight:
-    """What a run has in hand: steps, in tasks or threads of their own, and waits that are to suspend it.
+class RunningSteps:
+    """The steps that a handler is running, in tasks or threads of their own, and its waits that are to suspend it.
 
     A step that has begun is finished and stored, whatever becomes of who called it. A wait lets the run suspend only
     when nothing is in hand any more.
@@ -239,6 +239,6 @@ def _heard(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def inside_step(flight: Flight | None) -> bool:
+def inside_step(steps: RunningSteps | None) -> bool:
     """Is this the function of a step of that run?"""
-    return flight is not None and _INSIDE.get() is flight
+    return steps is not None and _INSIDE.get() is steps
