@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import traceback as tb
 from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pgqueue.control import (
 from pgqueue.durations import LONGEST
 from pgqueue.errors import StepError
 from pgqueue.text import one_line
+from pgqueue.user_frames import format_error
 
 Kind = Literal["succeeded", "completed", "retry", "snooze", "suspend", "leave", "cancelled", "dead"]
 
@@ -80,13 +80,15 @@ def plain(text: str) -> str:
 def describe(error: BaseException, conceal: Callable[[str], str] = str) -> tuple[str, str, str]:
     """Type, message and traceback (without locals) of an error whose own methods may be broken.
 
+    The traceback begins with the user's code.
+
     ``conceal`` takes secrets out of text; before the text is cut, or a piece of one could stay.
     """
     return (
         _attempt(lambda: one_line(clean(_name(error), 200)), "an exception"),
         _attempt(lambda: clean(conceal(_message(error)), MESSAGE_LIMIT), "(its __str__ raised {})"),
         _attempt(
-            lambda: clean(conceal("".join(tb.format_exception(error))), TRACEBACK_LIMIT),
+            lambda: clean(conceal(format_error(error)), TRACEBACK_LIMIT),
             "(its traceback raised {})",
         ),
     )

@@ -16,6 +16,7 @@ from pgqueue.job import Status
 from pgqueue.operations.claims import Finished, Recorded
 from pgqueue.operations.maintenance import Rescued
 from pgqueue.returned import ended as until_ended
+from pgqueue.user_frames import exc_info_of
 from pgqueue.worker.exits import IN_JOB
 from pgqueue.worker.outage import Seldom
 from pgqueue.worker.threads import DaemonThreads, in_thread
@@ -124,7 +125,7 @@ class Hooking:
                 "the hook %s raised for job %d",
                 _name(function),
                 ended.job_id,
-                exc_info=error,
+                exc_info=exc_info_of(error),
             )
             clear_tracebacks(error)
 

@@ -23,6 +23,7 @@ from pgqueue.drivers import read_only
 from pgqueue.job import ClaimedJob
 from pgqueue.operations import Operation, maintenance, workflows
 from pgqueue.operations.quarantine import TOGETHER
+from pgqueue.user_frames import exc_info_of
 from pgqueue.worker.admission import POOLED, admit
 from pgqueue.worker.database import Database, DatabaseAway, DatabaseTrouble
 from pgqueue.worker.exchange import Exchange
@@ -444,4 +445,4 @@ async def _within(seconds: float, act: Callable[[], Awaitable[object]], what: st
         log.error("%s could not be closed within %.0f s: left as they are", what, seconds)
         task.cancel()
     elif not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s could not be closed", what, exc_info=error)
+        log.error("%s could not be closed", what, exc_info=exc_info_of(error))
