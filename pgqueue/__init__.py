@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StepNotFound,
         StepNotStored,
         TaskError,
+        WorkflowClosed,
         WorkflowNotFound,
     )
     from pgqueue.hooks import Ended
@@ -94,6 +95,7 @@ __all__ = [
     "Unique",
     "Worker",
     "Workflow",
+    "WorkflowClosed",
     "WorkflowNotFound",
     "given",
 ]
@@ -146,6 +148,7 @@ _MODULES = {
     "Unique": "pgqueue.unique",
     "Worker": "pgqueue.worker",
     "Workflow": "pgqueue.workflow",
+    "WorkflowClosed": "pgqueue.errors",
     "WorkflowNotFound": "pgqueue.errors",
     "given": "pgqueue.codec",
 }

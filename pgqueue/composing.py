@@ -10,12 +10,13 @@ from typing import Any
 from pgqueue.admitting import Admits
 from pgqueue.checks import several
 from pgqueue.codec import argument_text
+from pgqueue.context import Context
 from pgqueue.errors import ConfigError
 from pgqueue.instead import Instead
 from pgqueue.job import NewJob
 from pgqueue.operations import Operation, steps, workflows
 from pgqueue.operations.workflows import Added, Member
-from pgqueue.workflow import Workflow
+from pgqueue.workflow import RunningWorkflow, Workflow
 
 
 class Composes(Admits):
@@ -32,6 +33,16 @@ class Composes(Admits):
     def workflow(self, name: str = "") -> Workflow:
         """An empty workflow: ``add`` jobs to it, then ``enqueue`` it."""
         return Workflow(self, name)
+
+    def workflow_of(self, context: Context) -> RunningWorkflow:
+        """The workflow of a running job, to add jobs to it: ``app.workflow_of(ctx).add(...)``.
+
+        Raises:
+            ConfigError: the job is in no workflow.
+        """
+        if not context.in_queue:
+            raise ConfigError("no workflow grows without a queue: use QueueTester.drain()")
+        return RunningWorkflow(self, context)
 
     def chain(self, *jobs: NewJob, name: str = "") -> Workflow:
         """Jobs one after the other; when one fails, those after it are cancelled."""
@@ -131,6 +142,25 @@ class Composes(Admits):
             admitted = await self._aadmit(jobs, on, _entering(members))
             return await self._way(on).arun(self._enqueued(members, admitted, name), on)
 
+    def add_members(self, members: Sequence[Member], by: Context, on: object) -> Added:
+        jobs = [member.job for member in members]
+        with self._around(jobs):
+            admitted = self._admit(jobs, on, _entering(members))
+            return self._way(on).run(self._joining(members, admitted, by), on)
+
+    async def aadd_members(self, members: Sequence[Member], by: Context, on: object) -> Added:
+        jobs = [member.job for member in members]
+        with self._around(jobs):
+            admitted = await self._aadmit(jobs, on, _entering(members))
+            return await self._way(on).arun(self._joining(members, admitted, by), on)
+
+    def _joining(
+        self, members: Sequence[Member], jobs: Sequence[NewJob], by: Context
+    ) -> Operation[Added]:
+        completed = [replace(each, job=job) for each, job in zip(members, jobs, strict=True)]
+        notify = self._may_notify(_entering(members))
+        return workflows.add(completed, job_id=by.id, claim_id=by.claim_id, notify=notify)
+
     def _enqueued(
         self, members: Sequence[Member], jobs: Sequence[NewJob], name: str
     ) -> Operation[Added]:
@@ -141,4 +171,4 @@ class Composes(Admits):
 
 def _entering(members: Sequence[Member]) -> list[NewJob]:
     """The jobs that wait for no other."""
-    return [member.job for member in members if not member.after]
+    return [member.job for member in members if not member.waits]

@@ -39,6 +39,8 @@ NOWHERE = UUID(int=0)
 class Context(Durable):
     """Given to a handler whose first parameter is annotated ``Context``."""
 
+    in_queue = True  # its job has a row
+
     def __init__(
         self,
         job: ClaimedJob,

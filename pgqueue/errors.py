@@ -104,6 +104,10 @@ class StepNotStored(StepError):
     """A step was done, and what it returned cannot be stored; it is not done again unless it is forgotten."""
 
 
+class WorkflowClosed(PgQueueError):
+    """No job can be added: the one that adds it, or its workflow, is cancelled. Its transaction must roll back."""
+
+
 class StepNotFound(PgQueueError, LookupError):
     """The job has no stored step of this name."""
 

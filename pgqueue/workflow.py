@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, Protocol, get_args
 
-from pgqueue.checks import several, shown, storable_text
-from pgqueue.errors import ConfigError
+from pgqueue.checks import check_id, several, shown, storable_text
+from pgqueue.context import Context
+from pgqueue.errors import ConfigError, StepChanged
 from pgqueue.job import NewJob
 from pgqueue.operations.workflows import Added, Member
 from pgqueue.reference import Referring, ResultOf, names_in
@@ -39,19 +40,31 @@ class Node:
     """A job of a workflow before it is enqueued."""
 
     def __init__(
-        self, workflow: Workflow, job: NewJob, name: str | None, if_failed: IfFailed
+        self, workflow: Workflow, job: NewJob | None, name: str | None, if_failed: IfFailed
     ) -> None:
         self.workflow, self.job, self.name, self.if_failed = workflow, job, name, if_failed
+        self.id: int | None = None  # once it is there
         self.parents: dict[Node, None] = {}
 
     def __repr__(self) -> str:
-        return f"<Node {self.name or self.job.task}>"
+        return f"<Node {self.said}>"
+
+    @property
+    def said(self) -> str:
+        """What to call it in a sentence."""
+        return self.name or (f"job {self.id}" if self.job is None else self.job.task)
 
     @property
     def result(self) -> Any:
         """What it will have returned, as an argument of a job after it; None if it failed."""
         if self.name is None:
-            self.name = self.workflow._named_anew(self)
+            if self.job is None:
+                raise ConfigError(
+                    f"the result of job {self.id} is taken by its name: give the job one when it is added, and take"
+                    ' named("...").result'
+                )
+            self.name = self.workflow._named_anew(self.job.task)
+            self.workflow._named[self.name] = self
         return ResultOf(self.name, self.workflow)
 
     def then(self, job: NewJob, *, name: str | None = None, if_failed: IfFailed = "cancel") -> Node:
@@ -81,6 +94,10 @@ class Sends(Protocol):
     def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added: ...
 
     async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Added: ...
+
+    def add_members(self, members: Sequence[Member], by: Context, on: object) -> Added: ...
+
+    async def aadd_members(self, members: Sequence[Member], by: Context, on: object) -> Added: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +193,12 @@ class Workflow:
                     " workflow: add both jobs to one"
                 )
 
-    def _named_anew(self, node: Node) -> str:
-        base = node.job.task.rpartition(".")[2][:180] or "job"
+    def _named_anew(self, task: str) -> str:
+        base = task.rpartition(".")[2][:150] or "job"
         number = self._counts.get(base, 0) + 1
         while (name := base if number == 1 else f"{base}-{number}") in self._named:
             number += 1
         self._counts[base] = number
-        self._named[name] = node
         return name
 
     def members(self) -> tuple[list[Node], list[Member]]:
@@ -202,19 +218,32 @@ class Workflow:
                 )
         order = self._nodes
         place = {node: number for number, node in enumerate(order, 1)}
-        if any(place[parent] > place[node] for node in order for parent in node.parents):
+        if any(place.get(parent, 0) > place[node] for node in order for parent in node.parents):
             order = self._sorted()
             place = {node: number for number, node in enumerate(order, 1)}
         return order, [
-            Member(node.job, node.name, [place[p] for p in node.parents], node.if_failed)
-            for node in order
+            self._member(node, node.job, place) for node in order if node.job is not None
         ]
 
+    @staticmethod
+    def _member(node: Node, job: NewJob, place: Mapping[Node, int]) -> Member:
+        there = [parent for parent in node.parents if parent not in place]
+        return Member(
+            job,
+            node.name,
+            [place[parent] for parent in node.parents if parent in place],
+            node.if_failed,
+            [parent.id for parent in there if parent.id is not None],
+            [parent.name for parent in there if parent.id is None and parent.name is not None],
+        )
+
     def _sorted(self) -> list[Node]:
+        new = set(self._nodes)
         try:
-            return list(TopologicalSorter({n: n.parents for n in self._nodes}).static_order())
+            graph = TopologicalSorter({n: n.parents.keys() & new for n in self._nodes})
+            return list(graph.static_order())
         except CycleError as error:
-            names = " -> ".join(n.name or n.job.task for n in error.args[1])
+            names = " -> ".join(n.said for n in error.args[1])
             raise ConfigError(f"jobs that wait for each other in a circle: {names}") from None
 
     def enqueue(self, *, on: object = None) -> EnqueuedWorkflow:
@@ -236,6 +265,100 @@ class Workflow:
         ids = dict(zip(order, added.job_ids, strict=True))
         sender: Any = self._app
         handles: dict[Node, Handle[Any]] = {
-            node: Handle(ids[node], node.job.task, "inserted", sender) for node in self._nodes
+            node: Handle(ids[node], node.job.task, "inserted", sender)
+            for node in self._nodes
+            if node.job is not None
         }
         return EnqueuedWorkflow(added.id, self.name, handles)
+
+
+class RunningWorkflow(Workflow):
+    """The workflow of a running job, for the jobs that it adds: they belong to it, and it ends when they have ended, too.
+
+    ``add`` them, after jobs of the workflow if they are to wait for them, then ``enqueue``: all or none.
+    """
+
+    def __init__(self, app: Sends, context: Context) -> None:
+        super().__init__(app)
+        if context.workflow_id is None:
+            raise ConfigError(
+                f"job {context.id} is in no workflow: enqueue it in one, or enqueue a workflow of its own"
+            )
+        self.id = context.workflow_id
+        self._context = context
+        self._there: dict[int, Node] = {}
+
+    @property
+    def this(self) -> Node:
+        """The running job itself, for ``after=``."""
+        return self.job(self._context.id)
+
+    def job(self, job: int | Handle[Any]) -> Node:
+        """A job of the workflow, by its id or handle, for ``after=``."""
+        job_id = check_id(job.id if isinstance(job, Handle) else job)
+        if job_id not in self._there:
+            self._there[job_id] = node = Node(self, None, None, "cancel")
+            node.id = job_id
+        return self._there[job_id]
+
+    def named(self, name: str) -> Node:
+        """A job of the workflow, by its name: for ``after=``, and for its ``result``."""
+        if not isinstance(name, str) or not 1 <= len(storable_text(name, "name")) <= 200:
+            raise ConfigError(f"the name of a job has 1 to 200 characters, got {shown(name)}")
+        if name not in self._named:
+            self._named[name] = Node(self, None, name, "cancel")
+        return self._named[name]
+
+    def _named_anew(self, task: str) -> str:
+        # Others may add jobs of this task as well.
+        return super()._named_anew(f"{task[:150]} of {self._context.id}")
+
+    def enqueue(self, *, name: str = "add jobs", on: object = None) -> EnqueuedWorkflow:
+        """Add these jobs to the workflow, all or none, and once: in a step of the running job.
+
+        Args:
+            name: of the step; a second one in a run needs a name of its own.
+            on: the connection of ``ctx.transaction()`` or of a ``transaction_step``, in whose transaction they are
+                added instead: no step of their own.
+
+        Raises:
+            ConfigError: there are none, they wait for each other in a circle or for a job of another workflow, or a
+                name is taken.
+            WorkflowClosed: the running job, or its workflow, is cancelled.
+            ClaimLost: the job is no longer this worker's.
+            StepChanged: the step of this name added another number of jobs.
+        """
+        order, members = self.members()
+        if on is not None:
+            return self._joined(order, self._app.add_members(members, self._context, on))
+
+        def add(connection: object) -> list[int]:
+            return self._app.add_members(members, self._context, connection).job_ids
+
+        return self._again(name, order, self._context.transaction_step(name, add))
+
+    async def aenqueue(self, *, name: str = "add jobs", on: object = None) -> EnqueuedWorkflow:
+        """The same, awaited."""
+        order, members = self.members()
+        if on is not None:
+            return self._joined(order, await self._app.aadd_members(members, self._context, on))
+
+        async def add(connection: object) -> list[int]:
+            return (await self._app.aadd_members(members, self._context, connection)).job_ids
+
+        return self._again(name, order, await self._context.transaction_step(name, add))
+
+    def _again(self, name: str, order: list[Node], job_ids: list[int]) -> EnqueuedWorkflow:
+        if len(job_ids) != len(order):
+            raise StepChanged(
+                f"step {name!r} of job {self._context.id} added {len(job_ids)} jobs, and adds {len(order)} in this run:"
+                " take what varies from steps, or give what is new another name"
+            )
+        return self._joined(order, Added(self.id, job_ids))
+
+    def _joined(self, order: list[Node], added: Added) -> EnqueuedWorkflow:
+        made = self._made(order, added)
+        for node, job_id in zip(order, added.job_ids, strict=True):
+            node.id = job_id
+        self._nodes = []
+        return made

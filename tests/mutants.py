@@ -57,8 +57,8 @@ FIRST = {
     "pgqueue/sql/testing.sql": ["tests/kit/test_others.py"],
     "pgqueue/sql/quarantine.sql": ["tests/poison/test_quarantine.py", "tests/poison/test_suspects.py"],
     **dict.fromkeys(("add_schedule", "resume_schedule", "scheduled_jobs"), SCHEDULES),
-    **dict.fromkeys(("await_event", "check_step", "forget_steps", "wake_waiting"), STEPS),
-    **dict.fromkeys(("enqueue_workflow", "settle", "retry_members", "retry_workflow"), WORKFLOWS),
+    **dict.fromkeys(("await_event", "check_step", "fail_step", "forget_steps", "progressed", "save_step", "wake_waiting"), STEPS),
+    **dict.fromkeys(("enqueue_workflow", "put_members", "add_to_workflow", "cancel_workflow", "settle", "retry_members", "retry_workflow"), WORKFLOWS),
     **dict.fromkeys(("claim_limited", "held_key", "hold_again", "key_of", "key_text", "own_key", "retry_keyed", "tokens", "worst"), LIMITS),
     **dict.fromkeys(("place_job", "enqueue", "room"), PLACING),
     "refuse_name": ["tests/schema/test_names.py"],
@@ -277,7 +277,14 @@ MUTANTS = [
         ("where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled'))", "where false"),
         ("and not exists (select from pgqueue.workflow_jobs s", "and exists (select from pgqueue.workflow_jobs s"))],
     *[Mutant(SCHEMA, "worst", old, new) for old, new in (("j.id is null or ", ""), (" and m.stays is null", ""))],
-    *[Mutant(SCHEMA, "enqueue_workflow", old, new) for old, new in (
+    *[Mutant(SCHEMA, "add_to_workflow", old, new) for old, new in (
+        ("perform pgqueue.check_claim(add_to_workflow.job_id, add_to_workflow.claim_id);", ""), ("if adder.cancel_requested then", "if false then"),
+        ("while cardinality(look) > 0 loop", "while false loop"))],
+    *[Mutant(SCHEMA, "put_members", old, new) for old, new in (
+        ("where m.job_id = a and m.workflow_id = into_workflow)) then", "where m.job_id = a)) then"), (", (select max(a) from unnest(g.members) a))", ")"))],
+    *[Mutant(SCHEMA, "settle", old, new) for old, new in (("m.job_id > greatest(w.watched, w.last_job_id)", "false"),)],
+    *[Mutant(SCHEMA, "cancel_workflow", old, new) for old, new in (("exit when now_cancelled = 0;", "cancelled := now_cancelled; exit;"),)],
+    *[Mutant(SCHEMA, "put_members", old, new) for old, new in (
         ("g.if_failed = 'only' and coalesce(cardinality(g.after), 0) = 0", "false"), ("(select count(*) from jsonb_object_keys(r.value)) = 1", "true"),
         ("jsonb_typeof(r.value -> '$result') = 'string'", "true"))],
     Mutant(SCHEMA, "retry_workflow", " and m.stays is null", ""),

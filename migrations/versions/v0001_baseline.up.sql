@@ -1409,12 +1409,14 @@ create table pgqueue.workflows (
     id          bigint generated always as identity primary key,
     name        text not null default '' constraint workflows_name check (length(name) <= 200),
     watched     bigint,
+    last_job_id bigint,
     status      text constraint workflows_status check (status in ('succeeded', 'dead', 'cancelled')),
     created_at  timestamptz not null default clock_timestamp(),
     finished_at timestamptz
 ) with (fillfactor = 70);
 comment on table pgqueue.workflows is 'Jobs that wait for each other';
 comment on column pgqueue.workflows.watched is 'A job of it that has not ended, as far as was looked';
+comment on column pgqueue.workflows.last_job_id is 'The last of the jobs that it was enqueued with; later ones were added by its jobs';
 comment on column pgqueue.workflows.status is 'Null until all its jobs have ended; then the worst of their ends';
 create index workflows_watched on pgqueue.workflows (watched) where watched is not null;
 create index workflows_finished on pgqueue.workflows (status, finished_at) where finished_at is not null;
@@ -1451,9 +1453,20 @@ create table pgqueue.dependencies (
 comment on table pgqueue.dependencies is 'Which job of a workflow waits for which';
 create index dependencies_parent on pgqueue.dependencies (parent_id);
 
-create function pgqueue.enqueue_workflow(jobs jsonb, name text default '', notify boolean default true)
+-- Of the jobs of a workflow that exist: only those of this workflow are waited for.
+create function pgqueue.named_members(of_workflow bigint, names text[]) returns bigint[]
+    language sql stable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select array(select m.job_id from pgqueue.workflow_jobs m
+                  where of_workflow is not null and names <> '{}' and m.workflow_id = of_workflow and m.name = any (names)
+                  order by m.job_id)
+$$;
+comment on function pgqueue.named_members is 'The jobs of a workflow that have these names';
+
+create function pgqueue.put_members(into_workflow bigint, by_job bigint, jobs jsonb, name text, notify boolean)
     returns table (workflow_id bigint, ordinal bigint, job_id bigint)
-    language plpgsql volatile security definer
+    language plpgsql volatile
     set search_path = pg_catalog, pg_temp
     set enable_hashjoin = on set enable_seqscan = on set jit = off
 as $$
@@ -1462,13 +1475,18 @@ declare
     n bigint;
     ids bigint[];
     wrong text;
-    new_id bigint;
+    new_id bigint := into_workflow;
+    by_schedule text;
+    by_tick timestamptz;
 begin
     jobs := pgqueue.with_defaults(jobs);
+    if by_job is not null then
+        select j.schedule, j.tick into by_schedule, by_tick from pgqueue.jobs j where j.id = by_job;
+    end if;
     n := case when jsonb_typeof(jobs) = 'array' then jsonb_array_length(jobs) end;
     wrong := case
         when coalesce(n, 0) = 0 then 'a workflow needs a JSON array of one job or more'
-        when enqueue_workflow.name is null or length(enqueue_workflow.name) > 200 then 'the name of a workflow has at most 200 characters'
+        when put_members.name is null or length(put_members.name) > 200 then 'the name of a workflow has at most 200 characters'
     end;
     if wrong is null then
         select format('job %s: %s', w.n, w.wrong) into wrong
@@ -1482,7 +1500,27 @@ begin
                              format('if_failed must be cancel, continue, hold or only, got %L', g.if_failed)
                          when exists (select from unnest(g.after) a where a is null or a not between 1 and g.n - 1) then
                              'after must name jobs before it, by their places from 1 on: so there are no cycles'
-                         when g.if_failed = 'only' and coalesce(cardinality(g.after), 0) = 0 then
+                         when into_workflow is null and coalesce(cardinality(g.after_jobs), 0) + coalesce(cardinality(g.after_names), 0) > 0 then
+                             'after_jobs and after_names are for jobs that are added to a workflow: there are none yet'
+                         when exists (select from unnest(g.after_jobs) a
+                                       where not exists (select from pgqueue.workflow_jobs m
+                                                          where m.job_id = a and m.workflow_id = into_workflow)) then
+                             format('after_jobs has job %s, which is not in workflow %s',
+                                    (select min(a) from unnest(g.after_jobs) a
+                                      where not exists (select from pgqueue.workflow_jobs m
+                                                         where m.job_id = a and m.workflow_id = into_workflow)), into_workflow)
+                         when exists (select from unnest(g.after_names) a
+                                       where not exists (select from pgqueue.workflow_jobs m
+                                                          where m.workflow_id = into_workflow and m.name = a)) then
+                             format('after_names has %L, which is no job of workflow %s',
+                                    (select min(a) from unnest(g.after_names) a
+                                      where not exists (select from pgqueue.workflow_jobs m
+                                                         where m.workflow_id = into_workflow and m.name = a)), into_workflow)
+                         when into_workflow is not null and exists (select from pgqueue.workflow_jobs m
+                                                                     where m.workflow_id = into_workflow and m.name = g.name) then
+                             format('workflow %s has a job named %L already', into_workflow, g.name)
+                         when g.if_failed = 'only' and coalesce(cardinality(g.after), 0) = 0
+                              and coalesce(cardinality(g.after_jobs), 0) = 0 and coalesce(cardinality(g.after_names), 0) = 0 then
                              'if_failed only needs jobs to wait for, in after: without any it would never run'
                          when g.name is not null and count(*) over (partition by g.name) > 1 then
                              format('two jobs are named %L', g.name)
@@ -1495,45 +1533,58 @@ begin
                                   where jsonb_typeof(r.value -> '$result') = 'string'
                                     and (select count(*) from jsonb_object_keys(r.value)) = 1
                                  except
-                                 select jobs -> (a - 1)::integer ->> 'name' from unnest(g.after) a) missing(name)
+                                 select jobs -> (a - 1)::integer ->> 'name' from unnest(g.after) a
+                                 except
+                                 select a from unnest(g.after_names) a
+                                 except
+                                 select m.name from pgqueue.workflow_jobs m where m.job_id = any (g.after_jobs)) missing(name)
                          having count(*) > 0) end) as wrong
                   from (select e.ordinality as n, r.*
                           from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
                          cross join lateral jsonb_to_record(e.job) as r(
                                task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
                                run_at timestamptz, delay float8, expires float8, limit_key text, unique_key text,
-                               name text, if_failed text, after bigint[])) g) w
+                               name text, if_failed text, after bigint[], after_jobs bigint[], after_names text[])) g) w
          where w.wrong is not null order by w.n limit 1;
     end if;
     if wrong is not null then
-        raise exception using message = wrong, errcode = '22023';
+        raise exception using message = wrong, errcode = case when into_workflow is null then '22023' else 'PQ006' end;
     end if;
     ids := array(select nextval('pgqueue.jobs_id_seq') from generate_series(1, n));
-    insert into pgqueue.workflows (name, watched) values (enqueue_workflow.name, ids[n]) returning id into new_id;
+    if into_workflow is null then
+        insert into pgqueue.workflows (name, watched, last_job_id) values (put_members.name, ids[n], ids[n]) returning id into new_id;
+    end if;
     with given as materialized (
-        select e.ordinality as n, ids[e.ordinality] as id, r.*, coalesce(cardinality(r.after), 0) > 0 as waits
+        select e.ordinality as n, ids[e.ordinality] as id, r.*,
+               coalesce(cardinality(r.after), 0) + coalesce(cardinality(r.after_jobs), 0) + coalesce(cardinality(r.after_names), 0) > 0
+                   as waits,
+               case when into_workflow is not null then
+                   array_cat(coalesce(r.after_jobs, '{}'), pgqueue.named_members(into_workflow, coalesce(r.after_names, '{}'))) end as members
           from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
          cross join lateral jsonb_to_record(e.job) as r(
                task text, args jsonb, queue text, priority integer, max_retries integer, backoff jsonb,
-               run_at timestamptz, delay float8, expires float8, limit_key text, name text, if_failed text, after bigint[])
+               run_at timestamptz, delay float8, expires float8, limit_key text, name text, if_failed text, after bigint[],
+               after_jobs bigint[], after_names text[])
     ), added as (
         insert into pgqueue.jobs (id, task, args, queue, priority, max_retries, backoff, run_at, expires_at, limit_key,
-                                  workflow_id, status)
+                                  workflow_id, schedule, tick, status)
         overriding system value
         select g.id, g.task, coalesce(g.args, '{}'), coalesce(g.queue, 'default'), coalesce(g.priority, 0),
                coalesce(g.max_retries, 10), g.backoff, t.run_at, t.run_at + make_interval(secs => g.expires),
-               pgqueue.key_of(g.task, g.limit_key), new_id, case when g.waits then 'blocked' else 'pending' end
+               pgqueue.key_of(g.task, g.limit_key), new_id, by_schedule, by_tick, case when g.waits then 'blocked' else 'pending' end
           from given g
          cross join lateral (select coalesce(g.run_at, clock_timestamp() + make_interval(secs => coalesce(g.delay, 0)))) t(run_at)
         returning queue, status, run_at
     ), edges as (
         insert into pgqueue.dependencies (job_id, parent_id)
         select distinct g.id, ids[a] from given g cross join unnest(g.after) a
+        union
+        select g.id, a from given g cross join unnest(g.members) a
     ), members as (
         insert into pgqueue.workflow_jobs (job_id, workflow_id, name, if_failed, delay, watched)
         select g.id, new_id, g.name, coalesce(g.if_failed, 'cancel'),
                case when g.waits and g.run_at is null then make_interval(secs => g.delay) end,
-               case when g.waits then ids[(select max(a) from unnest(g.after) a)] end
+               case when g.waits then coalesce(ids[(select max(a) from unnest(g.after) a)], (select max(a) from unnest(g.members) a)) end
           from given g
     )
     select count(pgqueue.notify(q.queue)) into n
@@ -1541,8 +1592,49 @@ begin
              where notify and a.status = 'pending' and a.run_at <= clock_timestamp()) q;
     return query select new_id, i.ordinality, i.id from unnest(ids) with ordinality as i(id, ordinality);
 end $$;
+comment on function pgqueue.put_members is 'Inserts jobs that wait for each other, into a new workflow or one that is running';
+
+create function pgqueue.enqueue_workflow(jobs jsonb, name text default '', notify boolean default true)
+    returns table (workflow_id bigint, ordinal bigint, job_id bigint)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$ select p.workflow_id, p.ordinal, p.job_id from pgqueue.put_members(null, null, jobs, name, notify) p $$;
 comment on function pgqueue.enqueue_workflow is
     'Enqueue jobs that wait for each other, all or none: each with after, the places of jobs before it in the list, from 1 on; if_failed; name';
+
+-- Its job runs, and stays locked to the end of the transaction: so the workflow does not end before, and who cancels it waits,
+-- and then sees what was added.
+create function pgqueue.add_to_workflow(job_id bigint, claim_id uuid, jobs jsonb, notify boolean default true)
+    returns table (workflow_id bigint, ordinal bigint, added_id bigint)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    adder pgqueue.jobs;
+    ids bigint[];
+    look bigint[];
+begin
+    perform pgqueue.check_claim(add_to_workflow.job_id, add_to_workflow.claim_id);
+    select j.* into adder from pgqueue.jobs j where j.id = add_to_workflow.job_id;
+    if adder.workflow_id is null then
+        raise exception 'job % is in no workflow: enqueue one of its own', adder.id using errcode = 'PQ006';
+    end if;
+    if adder.cancel_requested then
+        raise exception 'job % is cancelled, so it adds no jobs to workflow %', adder.id, adder.workflow_id using errcode = 'PQ005';
+    end if;
+    ids := array(select p.job_id from pgqueue.put_members(adder.workflow_id, adder.id, jobs, '', notify) p order by p.ordinal);
+    -- What they wait for may have ended already. Of what ends at this moment a worker tells, or finds it within some seconds.
+    look := array(select distinct d.parent_id from pgqueue.dependencies d left join pgqueue.jobs j on j.id = d.parent_id
+                   where d.job_id = any (ids) and d.parent_id <> all (ids)
+                     and (j.id is null or j.status in ('succeeded', 'dead', 'cancelled')));
+    while cardinality(look) > 0 loop
+        select s.again into look from pgqueue.settle(look, only_jobs => ids) s;
+    end loop;
+    return query select adder.workflow_id, i.ordinality, i.id from unnest(ids) with ordinality as i(id, ordinality);
+end $$;
+comment on function pgqueue.add_to_workflow is
+    'Adds jobs to the workflow of a running job, all or none, in the caller''s transaction: each with after, places in the list; after_jobs, ids, and after_names of jobs of the workflow; if_failed; name. Raises PQ001 when the claim is lost, PQ005 when it is cancelled';
 
 create function pgqueue.worst(of_workflow bigint) returns text
     language sql stable
@@ -1741,7 +1833,7 @@ begin
     with told as materialized (
         select w.id, w.watched from pgqueue.workflows w where w.watched = any (well || skipped || failed)
     ), watching as materialized (
-        select w.id, w.watched
+        select w.id, w.watched, w.last_job_id
           from told t
           join pgqueue.workflows w on w.id = t.id
          where w.watched = t.watched
@@ -1750,11 +1842,19 @@ begin
         select w.id, next.job_id as next
           from watching w
           left join lateral (
-              select m.job_id from pgqueue.workflow_jobs m
-                join pgqueue.jobs j on j.id = m.job_id
-               where m.workflow_id = w.id and m.job_id < w.watched and j.status in ('blocked', 'pending', 'running')
-               order by m.job_id desc
-               limit 1) next on true
+              -- Those that were added to it meanwhile come last.
+              select coalesce(
+                  (select m.job_id from pgqueue.workflow_jobs m
+                     join pgqueue.jobs j on j.id = m.job_id
+                    where m.workflow_id = w.id and m.job_id < w.watched and j.status in ('blocked', 'pending', 'running')
+                    order by m.job_id desc
+                    limit 1),
+                  (select m.job_id from pgqueue.workflow_jobs m
+                     join pgqueue.jobs j on j.id = m.job_id
+                    where m.workflow_id = w.id and m.job_id > greatest(w.watched, w.last_job_id)
+                      and j.status in ('blocked', 'pending', 'running')
+                    order by m.job_id desc
+                    limit 1)) as job_id) next on true
     ), moved as (
         update pgqueue.workflows w
            set watched = p.next, finished_at = case when p.next is null then clock_timestamp() end,
@@ -1770,26 +1870,37 @@ comment on function pgqueue.settle is
     'Lets what waited for these jobs go on if they have ended; returns how many are pending now, and which jobs to give to the next call, in a transaction after this: at once, or, where rows are locked, a little later; without, only_jobs: of those that wait';
 
 create function pgqueue.cancel_workflow(id bigint) returns bigint
-    language sql volatile security definer
+    language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp
 as $$
-    with chosen as materialized (
-        select j.id from pgqueue.workflow_jobs m
-          join pgqueue.jobs j on j.id = m.job_id
-         where m.workflow_id = cancel_workflow.id and j.status in ('blocked', 'pending', 'running')
-         order by j.id
-         for no key update of j
-    ), cancelled as (
-        update pgqueue.jobs j
-           set status = case when j.status = 'running' then j.status else 'cancelled' end,
-               finished_at = case when j.status = 'running' then null else clock_timestamp() end,
-               cancel_requested = true
-          from chosen c
-         where j.id = c.id
-        returning j.id
-    )
-    select count(*) from cancelled
-$$;
+declare
+    cancelled bigint := 0;
+    now_cancelled bigint;
+begin
+    -- Again, for what a running job was adding while its row was waited for. One that is asked to stop adds no more.
+    loop
+        with chosen as materialized (
+            select j.id from pgqueue.workflow_jobs m
+              join pgqueue.jobs j on j.id = m.job_id
+             where m.workflow_id = cancel_workflow.id
+               and (j.status in ('blocked', 'pending') or j.status = 'running' and (cancelled = 0 or not j.cancel_requested))
+             order by j.id
+             for no key update of j
+        ), stopped as (
+            update pgqueue.jobs j
+               set status = case when j.status = 'running' then j.status else 'cancelled' end,
+                   finished_at = case when j.status = 'running' then null else clock_timestamp() end,
+                   cancel_requested = true
+              from chosen c
+             where j.id = c.id
+            returning j.id
+        )
+        select count(*) into now_cancelled from stopped;
+        exit when now_cancelled = 0;
+        cancelled := cancelled + now_cancelled;
+    end loop;
+    return cancelled;
+end $$;
 comment on function pgqueue.cancel_workflow is 'Cancel all jobs of a workflow that have not ended, ask running ones to stop; returns how many';
 
 -- Each workflow is open again, and what was cancelled because one of these jobs failed waits for it again, and so on down the
@@ -2528,6 +2639,8 @@ comment on function pgqueue.latest_jobs is
 revoke execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval, text),
     pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
+    pgqueue.add_to_workflow(bigint, uuid, jsonb, boolean), pgqueue.put_members(bigint, bigint, jsonb, text, boolean),
+    pgqueue.named_members(bigint, text[]),
     pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text),
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.schema_id(), pgqueue.room(text), pgqueue.with_defaults(jsonb),

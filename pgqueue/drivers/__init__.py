@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from pgqueue.errors import (
     ArgumentsError,
     ClaimLost,
+    ConfigError,
     ConnectionUnusable,
     DatabaseReadOnly,
     JobNotFound,
@@ -22,6 +23,7 @@ from pgqueue.errors import (
     SchemaError,
     StepChanged,
     StepNotFound,
+    WorkflowClosed,
 )
 from pgqueue.liveness import READ_ONLY
 from pgqueue.roles import role_for
@@ -39,6 +41,8 @@ _RAISED: Mapping[str, type[PgQueueError]] = {
     "PQ002": StepChanged,
     "PQ003": JobNotFound,
     "PQ004": StepNotFound,
+    "PQ005": WorkflowClosed,
+    "PQ006": ConfigError,
 }
 
 

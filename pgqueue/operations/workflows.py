@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
+from uuid import UUID
 
 from pgqueue.checks import MOST_ID, check_id, shown, storable_text, whole_number
 from pgqueue.errors import ConfigError
@@ -27,12 +28,22 @@ class Added(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A job of a workflow not yet inserted. ``after``: places of jobs before it, from 1 on."""
+    """A job of a workflow not yet inserted. ``after``: places of jobs before it, from 1 on.
+
+    ``after_jobs``, ``after_names``: the ids and names of jobs of the workflow that it waits for, too, if it is running.
+    """
 
     job: NewJob
     name: str | None
     after: Sequence[int]
     if_failed: str
+    after_jobs: Sequence[int] = ()
+    after_names: Sequence[str] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Does it wait for any other?"""
+        return bool(self.after or self.after_jobs or self.after_names)
 
     def as_json(self) -> str:
         return as_json(
@@ -43,18 +54,32 @@ class Member:
                 "if_failed": self.if_failed,
                 "expires": self.job.expires,
                 "limit_key": self.job.limit_key,
+                **({"after_jobs": self.after_jobs} if self.after_jobs else {}),
+                **({"after_names": self.after_names} if self.after_names else {}),
             },
         )
 
 
 def enqueue(members: Sequence[Member], *, name: str, notify: bool) -> Operation[Added]:
     """Insert jobs that wait for each other, all or none."""
-    text = "[" + ",".join(member.as_json() for member in members) + "]"
-    return Operation(
-        "enqueue_workflow",
-        {"jobs": text, "name": name, "notify": notify},
-        lambda rows: Added(rows[0][0], [row[1] for row in rows]),
-    )
+    values = {"jobs": _text(members), "name": name, "notify": notify}
+    return Operation("enqueue_workflow", values, _added)
+
+
+def add(
+    members: Sequence[Member], *, job_id: int, claim_id: UUID, notify: bool
+) -> Operation[Added]:
+    """Add jobs to the workflow of a running job, all or none. Raises ClaimLost, WorkflowClosed, ConfigError."""
+    values = {"id": job_id, "claim_id": str(claim_id), "jobs": _text(members), "notify": notify}
+    return Operation("add_to_workflow", values, _added)
+
+
+def _text(members: Sequence[Member]) -> str:
+    return "[" + ",".join(member.as_json() for member in members) + "]"
+
+
+def _added(rows: Sequence[Row]) -> Added:
+    return Added(rows[0][0], [row[1] for row in rows])
 
 
 class Settled(NamedTuple):

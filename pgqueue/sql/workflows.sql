@@ -9,6 +9,12 @@ select w.workflow_id, w.job_id
   from pgqueue.enqueue_workflow(:jobs::text::jsonb, :name::text, :notify::boolean) w
  order by w.ordinal;
 
+-- name: add_to_workflow
+-- Add jobs to the workflow of a running job; the workflow's id and theirs, in order.
+select w.workflow_id, w.added_id
+  from pgqueue.add_to_workflow(:id::bigint, (:claim_id::text)::uuid, :jobs::text::jsonb, :notify::boolean) w
+ order by w.ordinal;
+
 -- name: settle
 -- These jobs have ended: let those that waited for them go on.
 select s.released, s.again, s.locked from pgqueue.settle(:ids::bigint[], :not_ids::bigint[], :only_ids::bigint[]) s;

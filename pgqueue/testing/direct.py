@@ -24,6 +24,8 @@ NOTHING: Mapping[type, Any] = MappingProxyType({})
 class DirectContext(Context):
     """Its transaction is one; there is no row to complete, and no step is stored: each is called."""
 
+    in_queue = False
+
     def complete(self, connection: object) -> None:
         self.completed = True
 

@@ -370,6 +370,10 @@ UNIQUE = [
          one(lambda j: _enqueued(j, "finished", "ignore")), make=_keyed, waits=True, sizes=(1, 10)),
 ]  # fmt: skip
 WORKFLOWS = [
+    Case("add to a workflow", "add_to_workflow", "running",
+         lambda j: [replace(workflows.add([workflows.Member(NewJob("t", "{}", "q"), None, [], "cancel")], job_id=held.id,
+                                          claim_id=held.claim_id, notify=False), decode=lambda rows: None) for held in _held(j)],
+         make=_in_workflow, waits=True, sizes=(1,)),
     Case("settle", "settle", "blocked", _settled, make=_with_parents),
     *[Case(f"cancel a workflow of {state} ones", "cancel_workflow", state,
            one(lambda j: workflows.cancel(j.extra["workflow"])), make=_in_workflow, waits=True)

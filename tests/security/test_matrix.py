@@ -44,7 +44,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "review_schedules": WORKER, "changed_schedules": WORKER, "keep_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
-    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "step_names": WORKER | OPERATOR, "save_step": WORKER, "fail_step": WORKER, "start_sleep": WORKER, "await_event": WORKER,
+    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "step_names": WORKER | OPERATOR, "save_step": WORKER, "fail_step": WORKER, "add_to_workflow": WORKER, "start_sleep": WORKER, "await_event": WORKER,
     "emit": WORKER | {"emitter", "operator"}, "send": WORKER | {"emitter", "operator"}, "deliver_events": WORKER, "mark_delivered": WORKER, "prune_events": WORKER, "old_events": WORKER | OPERATOR,
     "jobs_to_wake": WORKER | OPERATOR, "waiting_jobs": WORKER | OPERATOR, "old_members": WORKER, "lapsed_jobs": WORKER | OPERATOR,
     "late_jobs": WORKER | OPERATOR, "old_jobs": WORKER | OPERATOR,
@@ -107,8 +107,8 @@ def test_what_a_role_may_do(roles: Roles, role: str) -> None:
     with roles.connect("admin") as admin:
         job = admin.execute(
             "insert into pgqueue.jobs (task, status, attempt, claim_id, worker_id, claimed_at,"
-            " lease_expires_at, queue, unique_key, unique_until)"
-            " values ('t', 'running', 1, %s, %s, now(), now(), 'q', gen_random_uuid()::text, 'finished')"
+            " lease_expires_at, queue, unique_key, unique_until, workflow_id)"
+            " values ('t', 'running', 1, %s, %s, now(), now(), 'q', gen_random_uuid()::text, 'finished', 1)"
             " returning id", [ID, ID]).fetchone()  # fmt: skip
         admin.execute(
             "insert into pgqueue.jobs (task, queue, unique_key, unique_until)"
