@@ -11,9 +11,11 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Thread
 from typing import Any
 
 import asyncpg
+import psycopg
 
 from pgqueue import App, Context
 from pgqueue.connect import connect_async
@@ -21,6 +23,7 @@ from pgqueue.job import NewJob
 
 WRITE_TIMEOUT = 5.0
 RETRY_AFTER = 0.1
+INSERT = "insert into chaos.ledger values (%s, %s, %s, %s, %s, %s, %s)"
 COLUMNS = ("number", "event", "job", "attempt", "claim_id", "pid", "at")
 
 app = App()
@@ -141,11 +144,24 @@ async def slow(ctx: Context, number: int, seconds: float) -> None:
 def thread(ctx: Context, number: int) -> None:
     """A plain function, in a thread."""
     with app.connections.sync() as conn:
-        for event in ("start", "done"):
-            conn.execute(
-                "insert into chaos.ledger values (%s, %s, %s, %s, %s, %s, %s)",
-                line(ctx, number, event),
-            )
+        conn.execute(INSERT, line(ctx, number, "start"))
+        try:
+            conn.execute(INSERT, line(ctx, number, "done"))
+        except BaseException:
+            unsure = line(ctx, number, "unsure")
+            Thread(target=write_until_committed, args=(unsure,), daemon=True).start()
+            raise
+
+
+def write_until_committed(row: tuple[Any, ...]) -> None:
+    """In a thread of its own: write a line on new connections, again and again."""
+    while True:
+        try:
+            with psycopg.connect(app.dsn, autocommit=True, connect_timeout=5) as conn:
+                conn.execute(INSERT, row)
+            return
+        except psycopg.Error:
+            time.sleep(RETRY_AFTER)
 
 
 @app.task(name="reporting", max_retries=1000, backoff="0.2s")
