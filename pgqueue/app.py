@@ -24,7 +24,7 @@ from pgqueue.errors import ConfigError, TaskError
 from pgqueue.gateway import Gateway
 from pgqueue.hooks import Hooks
 from pgqueue.instead import Instead
-from pgqueue.job import Added, JobRow, NewJob, check_jobs
+from pgqueue.job import Added, JobRow, NewJob, check_jobs, check_name
 from pgqueue.keys import Keys
 from pgqueue.limiter import NotifyLimiter
 from pgqueue.operations.limits import Declared
@@ -33,6 +33,7 @@ from pgqueue.redact import Redaction
 from pgqueue.sql import check_schema
 from pgqueue.task import (
     Handle,
+    NamedTask,
     Task,
     TaskDecorator,
     handles,
@@ -265,6 +266,16 @@ class App(Composes, Declares, Awaits, Hooks):
         self._job_classes.add(type(job), decorated=False)
         return Dispatch(job, self)
 
+    def named(self, name: str) -> NamedTask:
+        """A task by its name, for code that does not import it: ``app.named("shop.send").enqueue(order=7)``.
+
+        Any name will do, also of a task that no worker has yet. If this app has the task, it is as if that was used.
+
+        Raises:
+            ConfigError: no task can have this name.
+        """
+        return NamedTask(check_name(name), self)
+
     def enqueue_many(self, jobs: Iterable[NewJob], *, on: object = None) -> list[Handle[Any]]:
         """Insert jobs made by ``task.call(...)``, all or none; handles in the same order.
 
@@ -311,7 +322,7 @@ class App(Composes, Declares, Awaits, Hooks):
     def _may_notify(self, jobs: Sequence[NewJob]) -> bool:
         if not self._notify:
             return False
-        queues = {job.queue for job in jobs}
+        queues = {job.queue or f"of task {job.task}" for job in jobs}
         return self._limiter.allows(queues, time.monotonic())
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import inspect
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from keyword import iskeyword
 from typing import Any
 
 import msgspec
@@ -324,6 +325,35 @@ def _refuse_sealed(plain: dict[str, Any]) -> None:
             raise ArgumentsError(
                 f"{name}: a dict of only {FIELD!r} is how encrypted values are stored"
             )
+
+
+def encode_untyped(task: str, arguments: Mapping[str, Any]) -> str:
+    """JSON text of arguments of a task whose code is not here; they may refer to results of other jobs.
+
+    Raises:
+        ArgumentsError: they cannot be stored; whether they fit the task, its worker will find out.
+    """
+    marks: dict[str, ResultOf] = {}
+    try:
+        for name in arguments:
+            if not name.isidentifier() or iskeyword(name):
+                raise ArgumentsError(f"{name[:60]!r} cannot be the name of a parameter")
+        plain = msgspec.to_builtins(dict(arguments), enc_hook=_marking(marks), str_keys=True)
+        refuse(plain)
+        _refuse_sealed(plain)
+        text = json_of(written(plain, marks) if marks else plain)
+        check_text(text)
+    except RecursionError:
+        raise ArgumentsError(
+            f"arguments of {task}: nested deeper than 64, or in a circle"
+        ) from None
+    except UnicodeEncodeError:
+        raise ArgumentsError(
+            f"arguments of {task}: text with a lone surrogate cannot be stored"
+        ) from None
+    except Exception as error:  # also of the caller's own classes
+        raise _refused(task, error, arguments) from None
+    return referring(text, list(marks.values())) if marks else text
 
 
 def argument_text(value: Any, what: str = "edited arguments") -> str:

@@ -92,6 +92,8 @@ class Definition:
             TaskError: as ``check`` does.
         """
         gate, options = self.options.gate, self.options.declared()
+        if self.signature.encrypted:
+            options["encrypted"] = sorted(self.signature.encrypted)
         limits = {} if gate is None else gate.declared(self.signature)
         return limits | ({"options": options} if options else {})
 

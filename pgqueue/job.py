@@ -64,7 +64,8 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
 class NewJob:
     """A job not yet inserted. ``args`` is JSON text; ``delay`` and ``expires`` are in seconds.
 
-    A ``priority``, ``max_retries``, ``backoff`` or ``expires`` of None is its queue's, or else the usual.
+    A ``priority``, ``max_retries``, ``backoff`` or ``expires`` of None is its queue's, or else the usual. ``by_name``:
+    its task's code is not here, so the database fills in what workers have declared of it, also an empty ``queue``.
     """
 
     task: str
@@ -78,6 +79,7 @@ class NewJob:
     expires: float | None = None
     key: UniqueKey | None = None
     limit_key: str | None = None
+    by_name: bool = False
 
     @property
     def priority_or_usual(self) -> int:
@@ -103,7 +105,12 @@ class NewJob:
     @property
     def plain(self) -> bool:
         """Can it be inserted without a look at what is there?"""
-        return self.key is None and self.expires is None and self.limit_key is None
+        return (
+            self.key is None
+            and self.expires is None
+            and self.limit_key is None
+            and not self.by_name
+        )
 
 
 class UniqueKey(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,7 @@ from pgqueue.retry import Backoff, BackoffLike, backoff_from
 from pgqueue.unique import OnConflict, Unique, UniqueLike, Until, check_key, unique_from
 
 T = TypeVar("T")
+UNCHOSEN = ""  # the queue of a job by name: the one that its task declares
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,13 @@ class Options:
     key: str | None = None
     gate: Gate | None = None
 
-    def new_job(self, task: str, args: str, signature: Signature | None = None) -> NewJob:
+    def new_job(
+        self, task: str, args: str, signature: Signature | None = None, *, by_name: bool = False
+    ) -> NewJob:
         """The job of a call, whose arguments are JSON text already.
+
+        Args:
+            by_name: what was not chosen is what workers have declared of the task.
 
         Raises:
             TaskError: its unique key cannot be made of its arguments.
@@ -59,6 +65,14 @@ class Options:
             self.expires,
             None if self.unique is None else self._key(self.unique, task, args, signature),
             None if self.gate is None else _limit_key(self.gate, task, args, signature),
+            by_name,
+        )
+
+    def over(self, declared: Options) -> Options:
+        """What was chosen here, and else what is declared."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            declared, **{n: value for n, value in chosen.items() if value not in (None, UNCHOSEN)}
         )
 
     def declared(self) -> dict[str, Any]:
@@ -69,6 +83,8 @@ class Options:
             "max_retries": self.max_retries,
             "backoff": None if self.backoff is None else self.backoff.as_json(),
             "expires": self.expires,
+            # That its key is made by its code, which who enqueues by name has not.
+            "unique": None if self.unique is None else True,
         }
         return {name: value for name, value in chosen.items() if value is not None}
 

@@ -205,6 +205,11 @@ def checked_job(job: NewJob) -> NewJob:
             "the job of a schedule is what task.call(...) or app.dispatch(job).call() returns, got"
             f" {type(job).__name__}"
         )
+    if job.by_name:
+        raise ConfigError(
+            f"a schedule of {job.task} by its name: declare it where the task is imported, or add it with"
+            " `pgqueue cron add` or pgqueue.schedule() in SQL"
+        )
     return job
 
 

@@ -14,13 +14,14 @@ from typing import (
     overload,
 )
 
+from pgqueue.codec import encode_untyped
 from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ConnectionUnusable, ResultMissing
+from pgqueue.errors import ArgumentsError, ConnectionUnusable, ResultMissing
 from pgqueue.job import Added, NewJob, Placed
 from pgqueue.keys import Keys
-from pgqueue.options import Options, Verbs
+from pgqueue.options import UNCHOSEN, Options, Verbs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +80,8 @@ class Sender(Protocol):
 
     @property
     def keys(self) -> Keys | None: ...
+
+    def definition(self, name: str) -> Definition | None: ...
 
     def send_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added]: ...
 
@@ -168,6 +171,73 @@ class Task(Request[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+
+class NamedTask(Verbs["NamedTask"]):
+    """A task by its name, for code that does not import the task. Immutable.
+
+    What was not chosen with the ``with_*`` verbs is what the workers have declared of the task.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        app: Sender,
+        options: Options = Options(queue=UNCHOSEN),
+        connection: object = None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self._app = app
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<NamedTask {self.name}>"
+
+    def _changed(self, options: Options) -> NamedTask:
+        return NamedTask(self.name, self._app, options, self._connection)
+
+    def on(self, connection: object) -> NamedTask:
+        """Enqueue on the caller's connection, in its transaction, as ``Task.on`` does."""
+        return NamedTask(self.name, self._app, self.options, given(connection))
+
+    def call(self, /, *args: Any, **arguments: Any) -> NewJob:
+        """A job for ``enqueue_many`` or a workflow; nothing is sent yet.
+
+        Args:
+            arguments: by the names of the task's parameters.
+
+        Raises:
+            ArgumentsError: they cannot be stored as JSON, or were not given by name.
+            ConfigError: ``with_unique`` was given no key.
+        """
+        if args:
+            raise ArgumentsError(
+                f"arguments of {self.name}: give them by the names of its parameters, which are not known here"
+            )
+        if (known := self._app.definition(self.name)) is not None:
+            return Request[Any, Any](known, self._app, self.options.over(known.options)).call(
+                **arguments
+            )
+        text = encode_untyped(self.name, arguments)
+        return self.options.new_job(self.name, text, by_name=True)
+
+    def enqueue(self, /, *args: Any, **arguments: Any) -> Handle[Any]:
+        """Insert the job; it runs once the transaction has committed, and waits while no worker has the task.
+
+        Raises:
+            ArgumentsError: the arguments cannot be stored as JSON, or were not given by name.
+            ConfigError: the workers have declared that the task is unique or encrypts one of these arguments, which only
+                its code can do. It fails in the database, and the transaction of ``on()`` with it.
+            QueueFull: its queue has no room for it.
+        """
+        job = self.call(*args, **arguments)
+        return handle(job, self._app.send_jobs([job], self._connection)[0], self._app)
+
+    async def aenqueue(self, /, *args: Any, **arguments: Any) -> Handle[Any]:
+        """The same, awaited, for async connections."""
+        job = self.call(*args, **arguments)
+        return handle(job, (await self._app.asend_jobs([job], self._connection))[0], self._app)
 
 
 class TaskDecorator:

@@ -62,7 +62,7 @@ FIRST = {
     **dict.fromkeys(("claim_limited", "held_key", "hold_again", "key_of", "key_text", "own_key", "retry_keyed", "tokens", "worst"), LIMITS),
     **dict.fromkeys(("place_job", "enqueue", "room"), PLACING),
     "refuse_name": ["tests/schema/test_names.py"],
-    "with_defaults": ["tests/deploys"],
+    "with_defaults": ["tests/deploys", "tests/enqueue"],
 }  # fmt: skip
 SETTINGS = {"fsync": "off", "max_connections": "200", "shared_buffers": "256MB"}
 OWN = " and j.claim_id = t.claim_id"
@@ -348,6 +348,9 @@ MUTANTS = [
     Mutant(SCHEMA, "room", " and j.status = 'pending'", ""),
     Mutant(SCHEMA, "enqueue", "added.placed = 'inserted' and full_of", "full_of"),
     Mutant(SCHEMA, "with_defaults", "e.job ->> 'priority' is null", "true"),
+    *[Mutant(SCHEMA, "with_defaults", old, new) for old, new in (
+        ("s.argument is not null or ", ""), (" or t.options ->> 'unique' = 'true' and e.job ->> 'unique_key' is null", ""))],
+    Mutant(SCHEMA, "enqueue_jobs", "n.number > pgqueue.room(q.name)", "false"),
     *[Mutant("pgqueue/sql/workflows.sql", "old", old, new) for old, new in (
         ("and j.status in ('blocked', 'pending', 'running')", "and false"), ("w.status = :status::text and ", ""),
         (" for update of w skip locked", " for update of w"))],

@@ -331,7 +331,7 @@ comment on column pgqueue.tasks.keyed is 'Its jobs run under limits, so each has
 comment on column pgqueue.tasks.per is 'The argument whose value is the key; null: all its jobs have the key *';
 comment on column pgqueue.tasks.per_default is 'The value where a job does not give that argument';
 comment on column pgqueue.tasks.options is
-    'What its code declares for jobs that do not say: queue, priority, max_retries, backoff, expires in seconds';
+    'What its code declares for jobs that do not say: queue, priority, max_retries, backoff, expires in seconds; and for those enqueued by name whether it is unique, and which arguments are encrypted';
 comment on column pgqueue.tasks.declared is 'The limits that the code declares; a change of one is written, what was set by hand stays';
 create index tasks_apart on pgqueue.tasks (name) where paused_at is not null or keyed;
 
@@ -420,9 +420,30 @@ create function pgqueue.with_defaults(jobs jsonb) returns jsonb
     language plpgsql stable
     set search_path = pg_catalog, pg_temp
 as $$
+declare
+    wrong text;
 begin
+    if jsonb_path_exists(jobs, '$[*] ? (@.by_name == true)') then
+        select case when s.argument is null then
+                   format('%s is declared unique, and its key is made by its code: give a key, with_unique(key)', t.name)
+               else format('%s encrypts its argument %s, which only code that has the task can do: enqueue it where the task is imported',
+                           t.name, s.argument) end
+          into wrong
+          from jsonb_array_elements(jobs) with ordinality as e(job, ordinality)
+          join pgqueue.tasks t on t.name = e.job ->> 'task'
+          left join lateral (
+               select a.argument from jsonb_array_elements_text(t.options -> 'encrypted') a(argument)
+                where e.job #> array['args', a.argument] is not null order by a.argument limit 1) s on true
+         where e.job ->> 'by_name' = 'true'
+           and (s.argument is not null or t.options ->> 'unique' = 'true' and e.job ->> 'unique_key' is null)
+         order by e.ordinality
+         limit 1;
+        if wrong is not null then
+            raise exception using message = wrong, errcode = 'PQ006';
+        end if;
+    end if;
     if jsonb_typeof(jobs) is distinct from 'array'
-       or not exists (select from pgqueue.tasks t where t.options is not null or t.keyed)
+       or not exists (select from pgqueue.tasks t where t.options - array['unique', 'encrypted'] <> '{}' or t.keyed)
           and not exists (select from pgqueue.queues q
                            where q.priority is not null or q.max_retries is not null or q.backoff is not null or q.expires is not null) then
         return jobs;
@@ -714,6 +735,20 @@ declare
     holder text;
 begin
     jobs := pgqueue.with_defaults(jobs);
+    if jsonb_path_exists(jobs, '$[*] ? (@.by_name == true)') then
+        -- Who enqueues by name cannot know the queue, and so not look for room in it before.
+        return query
+            select n.number, q.max_pending::bigint, 'full ' || q.name
+              from (select coalesce(e.job ->> 'queue', 'default') as queue, count(*) as number
+                      from jsonb_array_elements(jobs) e(job) where e.job ->> 'by_name' = 'true' group by 1) n
+              join pgqueue.queues q on q.name = n.queue
+             where q.max_pending is not null and n.number > pgqueue.room(q.name)
+             order by q.name
+             limit 1;
+        if found then
+            return;
+        end if;
+    end if;
     if jsonb_path_exists(jobs, '$[*] ? (@.on_conflict == "raise")') then
         begin
             return query select a.ordinal, a.id, a.placed from pgqueue.add_jobs(jobs, notify) a;
@@ -728,7 +763,7 @@ begin
     end if;
 end $$;
 comment on function pgqueue.enqueue_jobs is
-    'Enqueue jobs, all or none; a conflict that is to raise gives one row, refused, with the id of the job that holds the key';
+    'Enqueue jobs, all or none; a conflict that is to raise gives one row, refused, with the id of the job that holds the key; jobs by name without room one row, full and the queue, with their number and max_pending';
 
 -- What is done to single jobs.
 

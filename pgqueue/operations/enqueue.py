@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pgqueue.errors import JobExists
+from pgqueue.errors import JobExists, QueueFull
 from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation, Row
+
+FULL = "full "
 
 
 def enqueue(jobs: Sequence[NewJob], *, notify: bool = True) -> Operation[list[Added]]:
@@ -43,9 +45,10 @@ def _enqueue_one(job: NewJob) -> Operation[list[Added]]:
 
 
 def _enqueue_keyed(jobs: Sequence[NewJob], notify: bool) -> Operation[list[Added]]:
-    """Jobs of which some have a unique key or expire.
+    """Jobs of which some have a unique key, expire, or are enqueued by name.
 
-    Decoding raises JobExists when another job holds a key and that was to raise.
+    Decoding raises JobExists when another job holds a key and that was to raise, and QueueFull when jobs by name do not
+    fit into their queue.
     """
     text = "[" + ",".join(as_json(job, _keyed(job)) for job in jobs) + "]"
 
@@ -53,6 +56,8 @@ def _enqueue_keyed(jobs: Sequence[NewJob], notify: bool) -> Operation[list[Added
         if rows[0][2] == "refused":
             taken = [job.task for job in jobs if job.key and job.key.on_conflict == "raise"]
             raise JobExists(taken[0], rows[0][1])
+        if rows[0][2].startswith(FULL):
+            raise QueueFull(rows[0][2].removeprefix(FULL), rows[0][1], rows[0][0])
         return [Added(row[1], row[2]) for row in rows]
 
     return Operation("enqueue_jobs", {"jobs": text, "notify": notify}, added)
@@ -74,16 +79,19 @@ def _keyed(job: NewJob) -> dict[str, Any]:
 def as_json(job: NewJob, more: Mapping[str, Any] = MappingProxyType({})) -> str:
     """A job as JSON text, as the functions of the schema take it."""
     # The arguments are JSON text already: parsing them again would cost time and digits.
+    by_name = job.by_name
     head = {
         "task": job.task,
-        "queue": job.queue,
-        "priority": job.priority_or_usual,
-        "max_retries": job.retries_or_usual,
+        "queue": job.queue or None,
+        "priority": job.priority if by_name else job.priority_or_usual,
+        "max_retries": job.max_retries if by_name else job.retries_or_usual,
         "backoff": job.backoff,
         "run_at": None if job.run_at is None else job.run_at.isoformat(),
         "delay": job.delay,
         **more,
     }
+    if by_name:
+        head["by_name"] = True
     # Not every database knows the escapes of what is not ASCII: its encoding has to.
     return json.dumps(head, ensure_ascii=False)[:-1] + ', "args": ' + job.args + "}"
 

@@ -70,6 +70,11 @@ def sql_workflow(app: App, conn: Connection, t: AnyTask) -> None:
     conn.execute('select pgqueue.enqueue_workflow(\'[{"task": "t"}]\')')
 
 
+def by_name(app: App, conn: Connection, t: AnyTask) -> None:
+    with App(app.dsn) as producer:
+        producer.named("t").enqueue()
+
+
 def workflow(app: App, conn: Connection, t: AnyTask) -> None:
     flow = app.workflow("w")
     flow.add(t.call())
@@ -114,6 +119,7 @@ WAYS = [
     sql,
     sql_with_args,
     sql_many,
+    by_name,
     sql_workflow,
     workflow,
     run_now,
@@ -138,7 +144,7 @@ def test_a_job_has_what_its_task_declares(
 
 
 @pytest.mark.parametrize(
-    "way", [sql, sql_many, sql_workflow, tick, run_now], ids=lambda way: way.__name__
+    "way", [sql, sql_many, by_name, sql_workflow, tick, run_now], ids=lambda way: way.__name__
 )
 def test_what_is_said_of_a_queue_comes_after_what_the_task_declares(
     app: App, conn: Connection, way: Callable[[App, Connection, AnyTask], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, assert_type
+from typing import Annotated, Any, assert_type
 
 from pgqueue import (
     App,
@@ -92,7 +92,8 @@ def correct() -> None:
     urgent = plain.with_queue("urgent").on(object())
     assert_type(urgent.enqueue("a"), Handle[str])
     assert_type(plain.with_max_retries(5).enqueue("a"), Handle[str])
-    app.enqueue_many([plain.call("a"), with_options.call(3)])
+    app.enqueue_many([plain.call("a"), with_options.call(3), app.named("t").call(a=1)])
+    assert_type(app.named("t").on(object()).with_priority(3).enqueue(a=1), Handle[Any])
     app.dispatch(Invoice(42)).with_max_retries(5).with_backoff(60).enqueue()
     login.enqueue("ada", "hunter2", pin=4711)
     app.dispatch(Login("hunter2")).enqueue()
