@@ -8,11 +8,11 @@ from typing import Any, TypeVar, cast
 
 from pgqueue.checks import MOST_ID, NO_ID, check_id, shown
 from pgqueue.definition import Definition
-from pgqueue.errors import ConfigError, JobNotFound
+from pgqueue.errors import ConfigError, JobNotFound, ResultMissing
 from pgqueue.gateway import Gateway
 from pgqueue.instead import Instead
-from pgqueue.job import check_name
-from pgqueue.operations.jobs import End
+from pgqueue.job import Status, check_name
+from pgqueue.operations.jobs import End, ends
 from pgqueue.results import value_of
 from pgqueue.task import Handle, Sender, Task
 from pgqueue.waiting import AsyncWaiting, SyncWaiting
@@ -67,6 +67,35 @@ class Awaits:
         end = await self._awaiting_here().wait(_possible(handle.id), timeout)
         return self._value(handle, end)
 
+    def peek_at(self, handle: Handle[Any], default: Any) -> Any:
+        return self._peeked(handle, self._end_of(handle), default)
+
+    async def apeek_at(self, handle: Handle[Any], default: Any) -> Any:
+        return self._peeked(handle, await self._aend_of(handle), default)
+
+    def status_of(self, handle: Handle[Any]) -> Status:
+        return _status(handle, self._end_of(handle))
+
+    async def astatus_of(self, handle: Handle[Any]) -> Status:
+        return _status(handle, await self._aend_of(handle))
+
+    def _end_of(self, handle: Handle[Any]) -> End | None:
+        """Where the job stands now; None if there is no such row."""
+        if self.instead is not None and (end := self.instead.end_of(handle.id)) is not None:
+            return end
+        return self._way(None).run(ends([_possible(handle.id)]), None).get(handle.id)
+
+    async def _aend_of(self, handle: Handle[Any]) -> End | None:
+        if self.instead is not None and (end := await self.instead.aend_of(handle.id)) is not None:
+            return end
+        found = await self._way(None).arun(ends([_possible(handle.id)]), None)
+        return found.get(handle.id)
+
+    def _peeked(self, handle: Handle[Any], end: End | None, default: Any) -> Any:
+        if end is None:
+            raise ResultMissing(_nowhere(handle.id))
+        return self._value(handle, end) if end.over else default
+
     def _awaiting_here(self) -> AsyncWaiting:
         loop = asyncio.get_running_loop()
         if (waiting := self._awaiting.get(loop)) is None:
@@ -78,6 +107,19 @@ class Awaits:
     def _value(self, handle: Handle[Any], end: End) -> Any:
         known = self.definition(handle.task)
         return value_of(end, handle.task, Any if known is None else known.returns)
+
+
+def _status(handle: Handle[Any], end: End | None) -> Status:
+    if end is None:
+        raise JobNotFound(_nowhere(handle.id))
+    return end.status
+
+
+def _nowhere(job_id: int) -> str:
+    return (
+        f"job {job_id} is not there: it was pruned, cleared, or deleted on success (keep_succeeded), or the transaction"
+        " that enqueued it has not committed"
+    )
 
 
 def _possible(job_id: int) -> int:

@@ -19,12 +19,13 @@ from pgqueue.context import Context
 from pgqueue.definition import Definition
 from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ArgumentsError, ConnectionUnusable, ResultMissing
-from pgqueue.job import Added, NewJob, Placed
+from pgqueue.job import Added, NewJob, Placed, Status
 from pgqueue.keys import Keys
 from pgqueue.options import UNCHOSEN, Options, Verbs
 
 P = ParamSpec("P")
 R = TypeVar("R")
+D = TypeVar("D")
 
 
 # Not frozen: that makes the handles of a bulk enqueue four times as dear.
@@ -69,6 +70,44 @@ class Handle(Generic[R]):
         result: R = await sender.aresult_of(self, limit)
         return result
 
+    @overload
+    def peek(self) -> R | None: ...
+    @overload
+    def peek(self, default: D) -> R | D: ...
+    def peek(self, default: Any = None) -> Any:
+        """What the job returned, or ``default`` if it has not ended; it never waits.
+
+        Raises:
+            JobFailed: it is dead or cancelled.
+            JobNotFound: no job can have this id.
+            ResultMissing: its task keeps no results, or the row is gone or not committed.
+        """
+        sender, _ = self._waits(None)
+        return sender.peek_at(self, default)
+
+    @overload
+    async def apeek(self) -> R | None: ...
+    @overload
+    async def apeek(self, default: D) -> R | D: ...
+    async def apeek(self, default: Any = None) -> Any:
+        """The same, awaited."""
+        sender, _ = self._waits(None)
+        return await sender.apeek_at(self, default)
+
+    def status(self) -> Status:
+        """Where the job stands: a str as well, such as ``"pending"``.
+
+        Raises:
+            JobNotFound: the row is gone, or its transaction has not committed.
+        """
+        sender, _ = self._waits(None)
+        return sender.status_of(self)
+
+    async def astatus(self) -> Status:
+        """The same, awaited."""
+        sender, _ = self._waits(None)
+        return await sender.astatus_of(self)
+
     def _waits(self, timeout: Duration | None) -> tuple[Sender, float | None]:
         if self.sender is None or self.id is None:
             raise ResultMissing("this handle has no app, or its job cannot be seen from here")
@@ -90,6 +129,14 @@ class Sender(Protocol):
     def result_of(self, handle: Handle[Any], timeout: float | None) -> Any: ...
 
     async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any: ...
+
+    def peek_at(self, handle: Handle[Any], default: Any) -> Any: ...
+
+    async def apeek_at(self, handle: Handle[Any], default: Any) -> Any: ...
+
+    def status_of(self, handle: Handle[Any]) -> Status: ...
+
+    async def astatus_of(self, handle: Handle[Any]) -> Status: ...
 
 
 class Request(Verbs["Request[P, R]"], Generic[P, R]):

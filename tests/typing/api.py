@@ -14,6 +14,7 @@ from pgqueue import (
     Keys,
     Schedule,
     Secret,
+    Status,
     Task,
     Worker,
 )
@@ -92,6 +93,9 @@ def correct() -> None:
     urgent = plain.with_queue("urgent").on(object())
     assert_type(urgent.enqueue("a"), Handle[str])
     assert_type(plain.with_max_retries(5).enqueue("a"), Handle[str])
+    assert_type(plain.enqueue("a").status(), Status)
+    assert_type(plain.enqueue("a").peek(), str | None)
+    assert_type(plain.enqueue("a").peek(3), str | int)
     app.enqueue_many([plain.call("a"), with_options.call(3), app.named("t").call(a=1)])
     assert_type(app.named("t").on(object()).with_priority(3).enqueue(a=1), Handle[Any])
     app.dispatch(Invoice(42)).with_max_retries(5).with_backoff(60).enqueue()
