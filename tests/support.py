@@ -67,6 +67,16 @@ def set_schema_version(conn: psycopg.Connection, version: int, serves: int) -> N
     )
 
 
+def insert(conn: psycopg.Connection[Any], count: int, **columns: str) -> list[int]:
+    """Insert jobs of the task t; each column is an SQL expression of i. Returns their ids."""
+    names = ", ".join(["task", *columns])
+    values = ", ".join(["'t'", *columns.values()])
+    rows = conn.execute(
+        f"insert into pgqueue.jobs ({names}) select {values} from generate_series(1, {count}) i returning id".encode()
+    )
+    return sorted(row[0] for row in rows.fetchall())
+
+
 def statuses(conn: psycopg.Connection) -> dict[int, str]:
     """The status of every job by id."""
     return dict(conn.execute("select id, status from pgqueue.jobs order by id").fetchall())  # type: ignore[arg-type]

@@ -343,6 +343,19 @@ def add_schedules(conn: psycopg.Connection, count: int) -> None:
     )
 
 
+def firings_of_all_due(conn: psycopg.Connection) -> list[Firing]:
+    """Make all schedules due; the firings of the first."""
+    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[2, 1]")
+    row = conn.execute(
+        "select array_agg(name), max(last_tick), now() from pgqueue.schedules"
+    ).fetchone()
+    assert row is not None
+    names, seen, now = row
+    conn.execute("update pgqueue.schedules set last_tick = %s", [seen])
+    day = now + timedelta(days=1)
+    return [Firing(name, seen, 2, [now], now, day) for name in sorted(names)[:LIMIT]]
+
+
 @pytest.mark.parametrize("count", [0, 1000])
 async def test_a_look_at_schedules_is_two_probes(
     dsn: str, conn: psycopg.Connection, count: int
@@ -357,16 +370,7 @@ async def test_a_look_at_schedules_is_two_probes(
 async def test_a_firing_costs_what_it_fires(dsn: str, conn: psycopg.Connection) -> None:
     all_finished(conn)
     add_schedules(conn, 1000)
-    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[2, 1]")
-    row = conn.execute(
-        "select array_agg(name), max(last_tick), now() from pgqueue.schedules"
-    ).fetchone()
-    assert row is not None
-    names, seen, now = row
-    conn.execute("update pgqueue.schedules set last_tick = %s", [seen])
-    firings = [
-        Firing(name, seen, 2, [now], now, now + timedelta(days=1)) for name in sorted(names)[:LIMIT]
-    ]
+    firings = firings_of_all_due(conn)
     plan = await explain(dsn, schedules.fire(firings))
     assert plan["Actual Rows"] == LIMIT
     assert buffers(plan) < 60 * LIMIT
@@ -381,15 +385,7 @@ async def test_overlap_costs_one_probe_a_schedule(
     kind = FINISHED if ended else FUTURE
     fill(conn, 200_000, **kind, schedule="'s' || i % 2000")
     add_schedules(conn, 2000)
-    conn.execute("update pgqueue.schedules set next_tick = now(), recent_job_ids = array[2, 1]")
-    row = conn.execute(
-        "select array_agg(name), max(last_tick), now() from pgqueue.schedules"
-    ).fetchone()
-    assert row is not None
-    names, seen, now = row
-    conn.execute("update pgqueue.schedules set last_tick = %s", [seen])
-    day = now + timedelta(days=1)
-    firings = [Firing(name, seen, 2, [now], now, day) for name in sorted(names)[:LIMIT]]
+    firings = firings_of_all_due(conn)
     for _ in range(2):
         plan = await explain(dsn, schedules.fire(firings))
         assert plan["Actual Rows"] == LIMIT

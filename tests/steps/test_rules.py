@@ -102,24 +102,14 @@ def test_every_row_has_a_case() -> None:
     }
 
 
-@pytest.mark.parametrize("row", STORED)
-async def test_what_is_stored(app: App, conn: Conn, row: str) -> None:
-    await CASES["stored"][row](app, conn)
+TABLES = {"stored": STORED, "beside": BESIDE, "emitted": EMITTED, "retried": RETRIED}
 
 
-@pytest.mark.parametrize("row", BESIDE)
-async def test_steps_at_once(app: App, conn: Conn, row: str) -> None:
-    await CASES["beside"][row](app, conn)
-
-
-@pytest.mark.parametrize("row", EMITTED)
-async def test_when_an_event_counts(app: App, conn: Conn, row: str) -> None:
-    await CASES["emitted"][row](app, conn)
-
-
-@pytest.mark.parametrize("row", RETRIED)
-async def test_what_a_retry_does(app: App, conn: Conn, row: str) -> None:
-    await CASES["retried"][row](app, conn)
+@pytest.mark.parametrize(
+    ("table", "row"), [(table, row) for table, rows in TABLES.items() for row in rows]
+)
+async def test_a_row_of_a_table(app: App, conn: Conn, table: str, row: str) -> None:
+    await CASES[table][row](app, conn)
 
 
 async def test_the_table_of_kinds(app: App, conn: Conn) -> None:

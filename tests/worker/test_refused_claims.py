@@ -21,7 +21,7 @@ from pgqueue.worker.database import Database, DatabaseAway, StatementRefused
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.trail import FRONT
 from pgqueue.worker.unstartable import Unstartable
-from tests.support import eventually_async, statuses, working
+from tests.support import eventually_async, insert, statuses, working
 
 Connection = psycopg.Connection[Any]
 
@@ -55,15 +55,6 @@ def forbidden(conn: Connection, *ids: int, code: str = "P0001") -> Iterator[Call
     conn.execute("insert into public.forbidden select unnest(%s::bigint[])", (list(ids),))
     yield lambda: conn.execute("delete from public.forbidden")
     conn.execute("delete from public.forbidden")
-
-
-def insert(conn: Connection, count: int, **columns: str) -> list[int]:
-    names = ", ".join(["task", *columns])
-    values = ", ".join(["'t'", *columns.values()])
-    rows = conn.execute(
-        f"insert into pgqueue.jobs ({names}) select {values} from generate_series(1, {count}) i returning id".encode()
-    )
-    return sorted(row[0] for row in rows.fetchall())
 
 
 def pending(conn: Connection) -> list[int]:

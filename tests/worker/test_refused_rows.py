@@ -19,7 +19,7 @@ from pgqueue.worker import heartbeat, maintenance, parts, settler
 from pgqueue.worker.database import Database, StatementRefused
 from pgqueue.worker.maintenance import Pruner
 from pgqueue.worker.run import Run
-from tests.support import eventually_async, statuses, working
+from tests.support import eventually_async, insert, statuses, working
 
 Connection = psycopg.Connection[Any]
 
@@ -55,15 +55,6 @@ def forbidden(
     conn.execute("insert into public.forbidden select unnest(%s::bigint[])", (list(ids),))
     yield
     conn.execute("delete from public.forbidden")
-
-
-def insert(conn: Connection, count: int, **columns: str) -> list[int]:
-    names = ", ".join(["task", *columns])
-    values = ", ".join(["'t'", *columns.values()])
-    rows = conn.execute(
-        f"insert into pgqueue.jobs ({names}) select {values} from generate_series(1, {count}) i returning id".encode()
-    )
-    return sorted(row[0] for row in rows.fetchall())
 
 
 OLD = {
