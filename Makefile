@@ -50,8 +50,8 @@ bench-smoke: .venv/ready ## Drain rate of one worker beside bare SQL
 mutants: .venv/ready ## Take each guard out of the SQL in turn: some test must fail
 	@$(BIN)/python -m tests.mutants
 
-fuzz: .venv/ready ## The state machine and the fuzz tests with 20,000 examples each (hours)
-	@TESTS_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py tests/fuzz --timeout 0
+fuzz: .venv/ready ## The state machines and the fuzz tests with 20,000 examples each (hours)
+	@TESTS_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py tests/model/test_flowing.py tests/fuzz --timeout 0
 
 fuzz-atheris: .venv/ready ## Coverage-guided fuzzing of what reads text, FUZZ_SECONDS (60); Linux
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt atheris

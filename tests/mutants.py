@@ -276,7 +276,8 @@ MUTANTS = [
         ("set status = null, finished_at = null, watched", "set watched"),
         ("where d.job_id = j.id and (p.id is null or p.status in ('dead', 'cancelled'))", "where false"),
         ("and not exists (select from pgqueue.workflow_jobs s", "and exists (select from pgqueue.workflow_jobs s"))],
-    *[Mutant(SCHEMA, "worst", old, new) for old, new in (("j.id is null or ", ""), (" and m.stays is null", ""))],
+    *[Mutant(SCHEMA, "worst", old, new) for old, new in (
+        ("j.id is null or ", ""), (" and m.stays is null", ""), ("bool_or(j.status = 'dead')", "bool_and(j.status = 'dead')"))],
     *[Mutant(SCHEMA, "add_to_workflow", old, new) for old, new in (
         ("perform pgqueue.check_claim(add_to_workflow.job_id, add_to_workflow.claim_id);", ""), ("if adder.cancel_requested then", "if false then"),
         ("while cardinality(look) > 0 loop", "while false loop"))],
@@ -404,7 +405,7 @@ def failed_of(tests: list[str], root: Path, dsn: str) -> str | None:
     """The first of these tests that fails on the code of a folder, if one does."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-rfE", "--timeout", "60", *tests],
-        cwd=root, env={**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(root)},
+        cwd=root, env={**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(root), "TESTS_UNSHRUNK": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode == 0:
