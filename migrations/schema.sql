@@ -1867,6 +1867,58 @@ begin
                         where m.watched = e.id and (m.if_failed = 'continue' or e.id = any (well || skipped))
                           and m.job_id not in (select unnest(without)));
     end if;
+    -- Jobs that are suspended at a wait for one of the ended: the next that has not, or they go on. One that runs still may be
+    -- about to suspend: it is looked at again. Steps are created further down.
+    if exists (select from pgqueue.steps s where s.watched = any (well || skipped || failed)) then
+        with watching as materialized (
+            select s.job_id, s.name, s.events, s.watched, s.waiting_run
+              from pgqueue.steps s
+             where s.watched = any (well || skipped || failed)
+               and not exists (select from pgqueue.jobs r where r.id = s.job_id and r.status = 'running')
+               and s.job_id not in (select unnest(without)) and (only_jobs is null or s.job_id = any (only_jobs))
+             limit most
+             for no key update of s skip locked
+        ), passed as materialized (
+            select w.job_id, w.name, w.waiting_run, next.id as next
+              from watching w
+              left join lateral (
+                  select j.id from unnest(w.events) e(id)
+                    join pgqueue.jobs j on j.id = e.id::bigint
+                   where e.id::bigint < w.watched and j.status in ('blocked', 'pending', 'running')
+                   order by j.id desc
+                   limit 1) next on true
+        ), chosen as materialized (
+            select j.id from pgqueue.jobs j
+             where j.id in (select p.job_id from passed p where p.next is null)
+               and j.status = 'pending' and j.run_at > clock_timestamp() and j.suspended_run = j.claimed_at
+               and exists (select from passed p where p.job_id = j.id and p.next is null and p.waiting_run = j.claimed_at)
+             order by j.id
+             for no key update of j skip locked
+        ), moved as (
+            update pgqueue.steps s set watched = p.next
+              from passed p
+             where s.job_id = p.job_id and s.name = p.name
+               -- One whose row is locked is woken later.
+               and (p.next is not null or p.job_id in (select c.id from chosen c)
+                    or not exists (select from pgqueue.jobs j
+                                    where j.id = p.job_id and j.status = 'pending' and j.run_at > clock_timestamp()
+                                      and j.suspended_run = j.claimed_at and p.waiting_run = j.claimed_at))
+        ), changed as (
+            update pgqueue.jobs j set run_at = clock_timestamp() from chosen c where j.id = c.id returning j.id, j.queue
+        ), woken as (
+            select count(pgqueue.notify(q.queue)) as n from (select distinct c.queue from changed c) q
+        )
+        select count(c.id),
+               array(select distinct p.next from passed p where p.next is not null)
+               || case when (select count(*) from watching) = most then ended else '{}' end
+          into freed, more
+          from woken left join changed c on true;
+        released := released + freed;
+        again := again || more;
+        select locked || coalesce(array_agg(distinct s.watched), '{}') into locked
+          from pgqueue.steps s
+         where s.watched = any (well || skipped || failed) and s.job_id not in (select unnest(without));
+    end if;
     -- Workflows that watched one of the ended: the next that has not, or they have ended.
     with told as materialized (
         select w.id, w.watched from pgqueue.workflows w where w.watched = any (well || skipped || failed)
@@ -2081,12 +2133,13 @@ comment on function pgqueue.retry_workflow is
 create table pgqueue.steps (
     job_id      bigint not null,
     name        text not null constraint steps_name check (length(name) between 1 and 200),
-    kind        text not null constraint steps_kind check (kind in ('step', 'sleep', 'event', 'message')),
+    kind        text not null constraint steps_kind check (kind in ('step', 'sleep', 'event', 'message', 'job')),
     events      text[],
     event       text,
     event_id    bigint,
     wakes_at    timestamptz,
     waiting_run timestamptz,
+    watched     bigint,
     result      jsonb,
     error       text,
     failures    integer not null default 0,
@@ -2095,15 +2148,19 @@ create table pgqueue.steps (
     primary key (job_id, name)
 );
 comment on table pgqueue.steps is 'What jobs have done already, and what they sleep or wait for; pruned with their job';
-comment on column pgqueue.steps.events is 'The names of the events, or of messages, of which it waits or waited for the first';
+comment on column pgqueue.steps.events is
+    'The names of the events, or of messages, of which it waits or waited for the first; of a wait for jobs the ids of all of them';
 comment on column pgqueue.steps.event is 'The name of the one that came; null after a timeout';
 comment on column pgqueue.steps.event_id is 'The one that came; null after a timeout';
 comment on column pgqueue.steps.wakes_at is 'When its sleep, or its wait, is over; or a step that failed is called again';
 comment on column pgqueue.steps.waiting_run is 'jobs.claimed_at of the last run that came to this wait and found nothing';
+comment on column pgqueue.steps.watched is
+    'Of a wait for jobs: one that had not ended; when it has, the next is looked for, and the job is woken when there is none';
 comment on column pgqueue.steps.error is
     'Why what it returned could not be stored; it was done, and is not done again. Of a step that is not finished: how it failed last';
 comment on column pgqueue.steps.failures is 'How often a step that is not finished has failed, and is called again';
 create index steps_waiting on pgqueue.steps using gin (events) where finished_at is null;
+create index steps_watched on pgqueue.steps (watched) where watched is not null;
 
 create table pgqueue.events (
     id           bigint generated always as identity primary key,
@@ -2143,6 +2200,7 @@ create function pgqueue.step_kind(kind text, events text[]) returns text
 as $$
     select case kind when 'event' then 'a wait for event ' || array_to_string(events, ' or ')
                      when 'message' then 'a wait for message ' || array_to_string(events, ' or ')
+                     when 'job' then 'a wait for job ' || array_to_string(events[1:20], ', ') || case when cardinality(events) > 20 then ' ...' else '' end
                      else 'a ' || kind end
 $$;
 comment on function pgqueue.step_kind is 'What a step is, in words';
@@ -2297,6 +2355,58 @@ begin
 end $$;
 comment on function pgqueue.await_event is
     'Waits for the first event of some names, or the first message to this job, since it was enqueued that it has not had; seconds left until the timeout, 0 when it is over';
+
+-- Called twice as well: the end of a job that commits before the second look is found by it, and one after it finds the step.
+-- That a job failed, or is gone, is not stored, as of a step that failed: it may have been retried when the next run looks.
+create function pgqueue.await_jobs(
+    job_id bigint, claim_id uuid, name text, jobs bigint[], timeout float8,
+    out ends jsonb, out seconds_left float8
+)
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    step pgqueue.steps;
+    open bigint;
+    well boolean;
+begin
+    perform pgqueue.check_claim(await_jobs.job_id, await_jobs.claim_id);
+    insert into pgqueue.steps (job_id, name, kind, events, wakes_at)
+    values (await_jobs.job_id, await_jobs.name, 'job', await_jobs.jobs::text[], clock_timestamp() + make_interval(secs => timeout))
+    on conflict do nothing;
+    step := pgqueue.check_step(await_jobs.job_id, await_jobs.name, 'job', await_jobs.jobs::text[]);
+    seconds_left := 0;
+    if step.finished_at is null then
+        select max(j.id) filter (where j.status in ('blocked', 'pending', 'running')),
+               coalesce(bool_and(j.status = 'succeeded' and j.result is not null), false),
+               jsonb_agg(jsonb_build_object('id', e.id, 'status', coalesce(j.status, 'gone'), 'kept', j.result is not null, 'result', j.result)
+                         order by e.place)
+          into open, well, ends
+          from unnest(await_jobs.jobs) with ordinality e(id, place)
+          left join pgqueue.jobs j on j.id = e.id;
+        if open is null and well then
+            update pgqueue.steps s set result = ends, finished_at = clock_timestamp(), watched = null
+             where s.job_id = await_jobs.job_id and s.name = await_jobs.name;
+        elsif open is null then
+            delete from pgqueue.steps s where s.job_id = await_jobs.job_id and s.name = await_jobs.name;
+        elsif step.wakes_at <= clock_timestamp() then
+            update pgqueue.steps s set finished_at = clock_timestamp(), watched = null
+             where s.job_id = await_jobs.job_id and s.name = await_jobs.name;
+            ends := null;
+        else
+            update pgqueue.steps s set watched = open, waiting_run = j.claimed_at
+              from pgqueue.jobs j
+             where s.job_id = await_jobs.job_id and s.name = await_jobs.name and j.id = await_jobs.job_id;
+            seconds_left := greatest(extract(epoch from step.wakes_at - clock_timestamp()), 0.001);
+            ends := null;
+        end if;
+    else
+        ends := step.result;
+    end if;
+end $$;
+comment on function pgqueue.await_jobs is
+    'Waits for other jobs to end; what they ended as once all have, and the seconds left until the timeout, 0 when it is over';
 
 -- Only what the job's last run ended at is waited for: not what an earlier version of the code waited for, nor what
 -- stood beside a failure, whose backoff holds.
@@ -2692,6 +2802,7 @@ revoke execute on function
     pgqueue.check_claim(bigint, uuid), pgqueue.save_step(bigint, uuid, text, jsonb, text, float8),
     pgqueue.fail_step(bigint, uuid, text, integer, jsonb, text, float8), pgqueue.check_step(bigint, text, text, text[]),
     pgqueue.start_sleep(bigint, uuid, text, float8, timestamptz), pgqueue.await_event(bigint, uuid, text, text[], float8, boolean),
+    pgqueue.await_jobs(bigint, uuid, text, bigint[], float8),
     pgqueue.wake_waiting(bigint[], bigint[], bigint[]), pgqueue.emit(text, jsonb), pgqueue.send(bigint, text, jsonb),
     pgqueue.put_event(bigint, text, jsonb, text), pgqueue.deliver_events(integer, bigint[], bigint[]),
     pgqueue.forget_steps(bigint, text), pgqueue.retry_job(bigint, jsonb, text),

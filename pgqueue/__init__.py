@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StepNotFound,
         StepNotStored,
         TaskError,
+        WaitInHandler,
         WorkflowClosed,
         WorkflowNotFound,
     )
@@ -93,6 +94,7 @@ __all__ = [
     "Task",
     "TaskError",
     "Unique",
+    "WaitInHandler",
     "Worker",
     "Workflow",
     "WorkflowClosed",
@@ -146,6 +148,7 @@ _MODULES = {
     "Task": "pgqueue.task",
     "TaskError": "pgqueue.errors",
     "Unique": "pgqueue.unique",
+    "WaitInHandler": "pgqueue.errors",
     "Worker": "pgqueue.worker",
     "Workflow": "pgqueue.workflow",
     "WorkflowClosed": "pgqueue.errors",

@@ -58,14 +58,14 @@ class Awaits:
 
     def result_of(self, handle: Handle[Any], timeout: float | None) -> Any:
         if self.instead is not None and (end := self.instead.end_of(handle.id)) is not None:
-            return self._value(handle, end)
-        return self._value(handle, self._waiting.wait(_possible(handle.id), timeout))
+            return self.value_of(handle, end)
+        return self.value_of(handle, self._waiting.wait(_possible(handle.id), timeout))
 
     async def aresult_of(self, handle: Handle[Any], timeout: float | None) -> Any:
         if self.instead is not None and (end := await self.instead.aend_of(handle.id)) is not None:
-            return self._value(handle, end)
+            return self.value_of(handle, end)
         end = await self._awaiting_here().wait(_possible(handle.id), timeout)
-        return self._value(handle, end)
+        return self.value_of(handle, end)
 
     def peek_at(self, handle: Handle[Any], default: Any) -> Any:
         return self._peeked(handle, self._end_of(handle), default)
@@ -94,7 +94,7 @@ class Awaits:
     def _peeked(self, handle: Handle[Any], end: End | None, default: Any) -> Any:
         if end is None:
             raise ResultMissing(_nowhere(handle.id))
-        return self._value(handle, end) if end.over else default
+        return self.value_of(handle, end) if end.over else default
 
     def _awaiting_here(self) -> AsyncWaiting:
         loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ class Awaits:
             waiting = self._awaiting[loop] = AsyncWaiting(lambda op: self._way(None).arun(op, None))
         return waiting
 
-    def _value(self, handle: Handle[Any], end: End) -> Any:
+    def value_of(self, handle: Handle[Any], end: End) -> Any:
         known = self.definition(handle.task)
         return value_of(end, handle.task, Any if known is None else known.returns)
 

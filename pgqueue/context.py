@@ -12,6 +12,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from contextvars import ContextVar
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -29,6 +30,16 @@ from pgqueue.steps import Durable, check_step_time
 if TYPE_CHECKING:
     import asyncpg
     import psycopg
+
+
+# Of the handler that runs in this thread or task, also in what it starts by asyncio.
+_RUNNING: ContextVar[Context | None] = ContextVar("pgqueue_running", default=None)
+
+
+def running_context() -> Context | None:
+    """The context of the handler that calls this; None outside of handlers, and in what has outlived its own."""
+    context = _RUNNING.get()
+    return None if context is None or context.over else context
 
 
 S = TypeVar("S")
@@ -59,6 +70,7 @@ class Context(Durable):
         self._schema = schema
         self._connect = connect
         self._aconnect = aconnect
+        self.over = False  # the handler has ended
         self._stopped = False  # not an Event, which would cost a tenth of an async job
         self.completed = False  # so it said in a transaction
         self.committed = False  # which has been committed, as far as we have an answer
@@ -136,6 +148,10 @@ class Context(Durable):
             )
         found: T = self._resources[kind]
         return found
+
+    def enter(self) -> None:
+        """Its handler begins here, in a thread, a task or a process that is its own."""
+        _RUNNING.set(self)
 
     def stop(self) -> None:
         """Ask the handler to stop; it hears of it at its next ``check()``."""
@@ -243,10 +259,12 @@ def called(context: Context, call: Callable[[], Any]) -> tuple[Any, BaseExceptio
     value: Any = None
     raised: BaseException | None = None
     context.main = threading.get_ident()
+    context.enter()
     try:
         value = call()
     except BaseException as error:
         raised = error
+    context.over = True
     return (
         (value, raised)
         if context.running_steps is None
@@ -258,10 +276,12 @@ async def awaited(context: Context, value: Any) -> tuple[Any, BaseException | No
     """What an awaitable of a handler came to, once the steps that it has in hand are stored."""
     raised: BaseException | None = None
     context.main = asyncio.current_task()
+    context.enter()
     try:
         value = await ended(value)
     except BaseException as error:
         value, raised = None, error
+    context.over = True
     return (
         (value, raised)
         if context.running_steps is None

@@ -15,7 +15,8 @@ PgQueueError
 ├── ClaimLost           the job is no longer this worker's
 ├── StepError           a step cannot go on; the job is dead at once
 │   ├── StepChanged     the code has another kind of step by this name than what is stored
-│   └── StepNotStored   it was done, and what it returned cannot be stored
+│   ├── StepNotStored   it was done, and what it returned cannot be stored
+│   └── WaitInHandler   a handler waits for another job, and would keep its slot
 ├── StepNotFound        the job has no step of this name
 ├── JobNotFound         no job has this id
 ├── JobFailed           the job whose result was asked for is dead or cancelled
@@ -106,6 +107,17 @@ class StepNotStored(StepError):
 
 class WorkflowClosed(PgQueueError):
     """No job can be added: the one that adds it, or its workflow, is cancelled. Its transaction must roll back."""
+
+
+class WaitInHandler(StepError):
+    """A handler waits with ``handle.result()`` for another job: once all slots do, none is left to run the others."""
+
+    def __init__(self, job_id: int, waits_for: int) -> None:
+        super().__init__(
+            f"the handler of job {job_id} waits for job {waits_for} with handle.result(), and would keep its slot: once all"
+            " do, no slot is left to run what they wait for. Use ctx.result_of(handle) or ctx.gather(handle, ...), which"
+            " give the slot back meanwhile; handle.result(0) looks once"
+        )
 
 
 class StepNotFound(PgQueueError, LookupError):

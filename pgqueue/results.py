@@ -57,3 +57,9 @@ def value_of(end: End, task: str, kind: Any) -> Any:
         return result_value(end.result, kind)
     except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
         raise ResultMissing(f"the result of job {end.id} does not fit {task}: {error}") from None
+
+
+def gone(job_id: int) -> ResultMissing:
+    return ResultMissing(
+        f"job {job_id} is gone: it was pruned, cleared, or deleted on success (keep_succeeded)"
+    )

@@ -18,11 +18,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from pgqueue.annotations import hint_of
+from pgqueue.checks import shown
 from pgqueue.control import Control, leaves_of
 from pgqueue.drivers import (
     async_driver,
@@ -43,11 +44,12 @@ from pgqueue.errors import (
     StepNotStored,
 )
 from pgqueue.interruptible import interruptible
-from pgqueue.job import ClaimedJob, check_max_retries, check_run_at
+from pgqueue.job import ClaimedJob, Status, check_max_retries, check_run_at
 from pgqueue.operations import Operation, steps
+from pgqueue.operations.jobs import End
 from pgqueue.operations.steps import Awaited, Stored
 from pgqueue.outcome import describe, worth_a_retry
-from pgqueue.results import result_text, result_value
+from pgqueue.results import gone, result_text, result_value
 from pgqueue.retry import Backoff, BackoffLike, RetryOn, backoff_from, errors_of
 from pgqueue.running_steps import RunningSteps, inside_step
 from pgqueue.sql import load
@@ -67,6 +69,15 @@ class Event(NamedTuple):
 
     name: str
     payload: Any
+
+
+class AnyHandle(Protocol):
+    """The handle of a job, as ``enqueue()`` and ``app.handle(id, task)`` give it."""
+
+    id: int
+
+    def value_of(self, end: End) -> Any:
+        """What the job returned, if it ended so."""
 
 
 class _Ends(NamedTuple):
@@ -128,6 +139,7 @@ class Durable:
         self.running_steps: RunningSteps | None = None
         self._stored: dict[str, Stored] | None = None
         self._met: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self.progressed = False  # a step was done in this run
 
     @property
@@ -598,6 +610,92 @@ class Durable:
         """
         return self._wait([message], timeout, name, several=False, sent=True)
 
+    def result_of(
+        self, handle: AnyHandle, timeout: Duration | None = None, *, name: str | None = None
+    ) -> Any:
+        """Wait for another job to end, and return what it returned; meanwhile this job holds no worker.
+
+        The result is stored as that of a step. Enqueue the other job in a step, so that a later run of this one comes
+        with the same job: ``app.handle(await ctx.step("enqueue", enqueue), task)``.
+
+        Args:
+            handle: of a job whose task has ``result=True``.
+            timeout: the longest to wait; None and the most: 365 days.
+            name: of the wait, once in a run; default ``result``, of the second in a run ``result 2``, and so on.
+
+        Raises:
+            JobFailed: it is dead or cancelled. This is not stored: the next run looks again.
+            ResultMissing: its task keeps no results, or it is gone. The next run looks again.
+            TimeoutError: it did not end in time.
+            StepChanged: what is stored by this name is no wait, or one for other jobs.
+        """
+        return self._join([handle], timeout, self._numbered("result", name), several=False)
+
+    def gather(
+        self, *handles: AnyHandle, timeout: Duration | None = None, name: str | None = None
+    ) -> Any:
+        """Wait for other jobs to end, and return a list of what they returned, in this order; as ``result_of``.
+
+        Args:
+            handles: of jobs whose tasks have ``result=True``.
+            timeout: the longest to wait for all; None and the most: 365 days.
+            name: of the wait, once in a run; default ``gather``, of the second in a run ``gather 2``, and so on.
+
+        Raises:
+            JobFailed: one is dead or cancelled; raised when all have ended.
+            ResultMissing: the task of one keeps no results, or it is gone.
+            TimeoutError: they did not end in time.
+            StepChanged: what is stored by this name is no wait, or one for other jobs.
+        """
+        return self._join(list(handles), timeout, self._numbered("gather", name), several=True)
+
+    def _numbered(self, what: str, name: str | None) -> str:
+        """A name of its own for each wait of a run that is given none."""
+        if name is not None:
+            return name
+        number = self._numbers[what] = self._numbers.get(what, 0) + 1
+        return what if number == 1 else f"{what} {number}"
+
+    def _join(
+        self, handles: list[AnyHandle], timeout: Duration | None, name: str, *, several: bool
+    ) -> Any:
+        for handle in handles:
+            if not hasattr(handle, "value_of"):
+                raise ConfigError(
+                    f"to wait for a job takes its handle, as enqueue() and app.handle(id, task) give it, got {shown(handle)}"
+                )
+            if handle.id == self._job.id:
+                raise ConfigError(f"job {handle.id} would wait for itself")
+        self._meet(name, suspends=True)
+        limit = LONGEST if timeout is None else seconds(timeout, name="timeout")
+        job_ids = list(dict.fromkeys(handle.id for handle in handles))
+        operation = steps.await_jobs(self._job, name, job_ids, limit)
+
+        def read(found: steps.Ends) -> Any:
+            ends = _ends_of(found, job_ids)
+            values = [handle.value_of(ends[handle.id]) for handle in handles]
+            return values if several else values[0]
+
+        if _in_loop():
+            return self._ajoin(operation, read)
+        found = self._do(operation)
+        found = found if found.left == 0 else self._do(operation)
+        if found.left > 0:
+            raise self._get_running_steps().suspend_here(found.left)
+        self._get_running_steps().passed()
+        return read(found)
+
+    async def _ajoin(
+        self, operation: Operation[steps.Ends], read: Callable[[steps.Ends], Any]
+    ) -> Any:
+        self._get_running_steps().enter()
+        found = await self._ado(operation)
+        found = found if found.left == 0 else await self._ado(operation)
+        if found.left > 0:
+            raise await self._get_running_steps().suspend(found.left)
+        self._get_running_steps().passed()
+        return read(found)
+
     def _wait(
         self,
         events: list[str],
@@ -755,6 +853,33 @@ def _payload(found: Awaited, *, what: str, several: bool) -> Any:
         raise TimeoutError(f"{what} did not come in time")
     payload = None if found.payload is None else result_value(found.payload, Any)
     return Event(found.event or "", payload) if several else payload
+
+
+class _JobEnd(msgspec.Struct):
+    """What a job ended as, as ``pgqueue.await_jobs`` says it."""
+
+    id: int
+    status: str
+    kept: bool
+    result: msgspec.Raw
+
+
+def _ends_of(found: steps.Ends, job_ids: Sequence[int]) -> dict[int, End]:
+    """What jobs ended as, by id.
+
+    Raises:
+        TimeoutError: they have not.
+        ResultMissing: one is gone.
+    """
+    if found.ends is None and job_ids:
+        raise TimeoutError(f"jobs {', '.join(map(str, job_ids[:20]))} have not all ended in time")
+    ends = {}
+    for each in msgspec.json.decode(found.ends or "[]", type=list[_JobEnd]):
+        if each.status == "gone":
+            raise gone(each.id)
+        result = bytes(each.result).decode() if each.kept else None
+        ends[each.id] = End(each.id, Status(each.status), result)
+    return ends
 
 
 def _in_loop() -> bool:

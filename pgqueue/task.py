@@ -15,12 +15,13 @@ from typing import (
 )
 
 from pgqueue.codec import encode_untyped
-from pgqueue.context import Context
+from pgqueue.context import Context, running_context
 from pgqueue.definition import Definition
 from pgqueue.durations import Duration, seconds
-from pgqueue.errors import ArgumentsError, ConnectionUnusable, ResultMissing
+from pgqueue.errors import ArgumentsError, ConnectionUnusable, ResultMissing, WaitInHandler
 from pgqueue.job import Added, NewJob, Placed, Status
 from pgqueue.keys import Keys
+from pgqueue.operations.jobs import End
 from pgqueue.options import UNCHOSEN, Options, Verbs
 
 P = ParamSpec("P")
@@ -57,6 +58,7 @@ class Handle(Generic[R]):
         Raises:
             JobFailed: it is dead or cancelled.
             JobNotFound: no job can have this id.
+            WaitInHandler: a handler calls it with another timeout than 0: use ``ctx.result_of(handle)``.
             ResultMissing: its task keeps no results, or the row is gone.
             TimeoutError: it has not ended in time.
         """
@@ -82,7 +84,7 @@ class Handle(Generic[R]):
             JobNotFound: no job can have this id.
             ResultMissing: its task keeps no results, or the row is gone or not committed.
         """
-        sender, _ = self._waits(None)
+        sender, _ = self._waits(0)
         return sender.peek_at(self, default)
 
     @overload
@@ -91,7 +93,7 @@ class Handle(Generic[R]):
     async def apeek(self, default: D) -> R | D: ...
     async def apeek(self, default: Any = None) -> Any:
         """The same, awaited."""
-        sender, _ = self._waits(None)
+        sender, _ = self._waits(0)
         return await sender.apeek_at(self, default)
 
     def status(self) -> Status:
@@ -100,18 +102,33 @@ class Handle(Generic[R]):
         Raises:
             JobNotFound: the row is gone, or its transaction has not committed.
         """
-        sender, _ = self._waits(None)
+        sender, _ = self._waits(0)
         return sender.status_of(self)
 
     async def astatus(self) -> Status:
         """The same, awaited."""
-        sender, _ = self._waits(None)
+        sender, _ = self._waits(0)
         return await sender.astatus_of(self)
 
     def _waits(self, timeout: Duration | None) -> tuple[Sender, float | None]:
         if self.sender is None or self.id is None:
             raise ResultMissing("this handle has no app, or its job cannot be seen from here")
-        return self.sender, None if timeout is None else seconds(timeout, name="timeout")
+        limit = None if timeout is None else seconds(timeout, name="timeout")
+        if limit != 0 and (context := running_context()) is not None:
+            raise WaitInHandler(context.id, self.id)
+        return self.sender, limit
+
+    def value_of(self, end: End) -> R:
+        """What a job that ended so returned: of ``result()`` and ``ctx.result_of()``.
+
+        Raises:
+            JobFailed: it is dead or cancelled.
+            ResultMissing: its task keeps no results.
+        """
+        if self.sender is None:
+            raise ResultMissing("this handle has no app")
+        value: R = self.sender.value_of(self, end)
+        return value
 
 
 class Sender(Protocol):
@@ -137,6 +154,8 @@ class Sender(Protocol):
     def status_of(self, handle: Handle[Any]) -> Status: ...
 
     async def astatus_of(self, handle: Handle[Any]) -> Status: ...
+
+    def value_of(self, handle: Handle[Any], end: End) -> Any: ...
 
 
 class Request(Verbs["Request[P, R]"], Generic[P, R]):

@@ -9,9 +9,9 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from pgqueue.errors import ResultMissing
 from pgqueue.operations import Operation
 from pgqueue.operations.jobs import End, ends
+from pgqueue.results import gone
 
 Ends = dict[int, End]
 SHORTEST, LONGEST = 0.01, 1.0
@@ -101,12 +101,6 @@ def late(job_id: int, timeout: float | None) -> TimeoutError:
         f"job {job_id} has not ended"
         if not timeout
         else f"job {job_id} has not ended within {timeout:g} s"
-    )
-
-
-def gone(job_id: int) -> ResultMissing:
-    return ResultMissing(
-        f"job {job_id} is gone: it was pruned, cleared, or deleted on success (keep_succeeded)"
     )
 
 

@@ -57,7 +57,7 @@ FIRST = {
     "pgqueue/sql/testing.sql": ["tests/kit/test_others.py"],
     "pgqueue/sql/quarantine.sql": ["tests/poison/test_quarantine.py", "tests/poison/test_suspects.py"],
     **dict.fromkeys(("add_schedule", "resume_schedule", "scheduled_jobs"), SCHEDULES),
-    **dict.fromkeys(("await_event", "check_step", "fail_step", "forget_steps", "progressed", "save_step", "wake_waiting"), STEPS),
+    **dict.fromkeys(("await_event", "await_jobs", "check_step", "fail_step", "forget_steps", "progressed", "save_step", "wake_waiting"), STEPS),
     **dict.fromkeys(("enqueue_workflow", "put_members", "add_to_workflow", "cancel_workflow", "settle", "retry_members", "retry_workflow"), WORKFLOWS),
     **dict.fromkeys(("claim_limited", "held_key", "hold_again", "key_of", "key_text", "own_key", "retry_keyed", "tokens", "worst"), LIMITS),
     **dict.fromkeys(("place_job", "enqueue", "room"), PLACING),
@@ -302,6 +302,11 @@ MUTANTS = [
         ("e.job_id is null and not sent", "not sent"), ("e.job_id = await_event.job_id and sent", "sent"),
         ("else\n            update pgqueue.steps s set waiting_run = run.claimed_at", "elsif false then\n            update pgqueue.steps s set waiting_run = run.claimed_at"),
         ("and not exists (select from pgqueue.steps o where o.job_id = await_event.job_id and o.event_id = e.id)", ""))],
+    *[Mutant(SCHEMA, "await_jobs", old, new) for old, new in (
+        ("if open is null and well then", "if well or open is null then"), ("elsif step.wakes_at <= clock_timestamp() then", "elsif false then"),
+        ("set watched = open, waiting_run", "set waiting_run"))],
+    *[Mutant(SCHEMA, "settle", old, new) for old, new in (
+        ("and not exists (select from pgqueue.jobs r where r.id = s.job_id and r.status = 'running')", ""),)],
     *[Mutant(SCHEMA, "wake_waiting", old, new) for old, new in (
         ("j.status = 'pending' and ", ""), (" and j.suspended_run = j.claimed_at", ""), ("s.waiting_run = w.claimed_at and ", ""),
         (" and e.created_at >= w.created_at", ""), (" and (e.job_id is null or e.job_id = s.job_id)", ""),

@@ -14,5 +14,5 @@ drop function
     pgqueue.resume_schedule, pgqueue.run_schedule, pgqueue.enqueue_workflow, pgqueue.add_to_workflow, pgqueue.put_members, pgqueue.named_members,
     pgqueue.worst, pgqueue.settle,
     pgqueue.cancel_workflow, pgqueue.retry_members, pgqueue.retry_workflow, pgqueue.check_claim, pgqueue.save_step, pgqueue.fail_step,
-    pgqueue.start_sleep, pgqueue.await_event, pgqueue.wake_waiting, pgqueue.emit, pgqueue.send, pgqueue.put_event,
+    pgqueue.start_sleep, pgqueue.await_event, pgqueue.await_jobs, pgqueue.wake_waiting, pgqueue.emit, pgqueue.send, pgqueue.put_event,
     pgqueue.deliver_events, pgqueue.step_kind, pgqueue.forget_steps, pgqueue.retry_job;

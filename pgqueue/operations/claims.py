@@ -40,10 +40,11 @@ class Finished(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """The status a job has now, and in how many seconds it is due if that is pending."""
+    """The status a job has now, and in how many seconds it is due if that is pending; whether a job waits for it."""
 
     status: Status
     wait: float
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,18 +251,22 @@ def complete(done: Sequence[Finished], *, delete: bool) -> Operation[list[int]]:
     return Operation(statement, _ended(done), ids, patient=False)
 
 
-def complete_with(done: Sequence[Finished]) -> Operation[list[int]]:
-    """Record success of jobs with a result or a log; returns as ``complete`` does."""
+def complete_with(done: Sequence[Finished]) -> Operation[dict[int, bool]]:
+    """Record success of jobs with a result or a log: the ids that were still this worker's, and whether a job waits for each."""
     values = _ended(done) | _kept(done) | {"errors": [f.outcome.error for f in done]}
-    return Operation("complete_with", values, ids)
+    return Operation("complete_with", values, _awaited)
 
 
-def add_results(done: Sequence[Finished]) -> Operation[list[int]]:
-    """The results and logs of jobs that completed in transactions of their handlers."""
+def add_results(done: Sequence[Finished]) -> Operation[dict[int, bool]]:
+    """The results and logs of jobs that completed in transactions of their handlers; returns as ``complete_with`` does."""
     values = _ended(done) | _kept(done) | _attempts(done)
     # What a handler raised after it had completed its job is no error of the job.
     values["errors"] = [None if f.outcome.error_type else f.outcome.error for f in done]
-    return Operation("add_results", values, ids)
+    return Operation("add_results", values, _awaited)
+
+
+def _awaited(rows: Sequence[Row]) -> dict[int, bool]:
+    return {row[0]: row[1] for row in rows}
 
 
 def recorded(ended: Sequence[Finished]) -> Operation[dict[int, WhatBecame]]:
@@ -309,7 +314,7 @@ def fail(ended: Sequence[Finished]) -> Operation[dict[int, Recorded]]:
         "ended": [f.by_itself for f in ended],
     }
     return Operation(
-        "fail", values, lambda rows: {r[0]: Recorded(Status(r[1]), r[2]) for r in rows}
+        "fail", values, lambda rows: {r[0]: Recorded(Status(r[1]), r[2], r[3]) for r in rows}
     )
 
 

@@ -53,7 +53,8 @@ def changed(job_id: int, name: str, found: Stored, wanted: str) -> str:
     """What ``pgqueue.check_step`` says as well."""
     kind = f"a {found.kind}"
     if found.events is not None:
-        kind = f"a wait for {found.kind} {' or '.join(found.events)}"
+        between = ", " if found.kind == "job" else " or "
+        kind = f"a wait for {found.kind} {between.join(found.events)}"
     return (
         f"step {name!r} of job {job_id} is stored as {kind}, and is {wanted} in this code: give what is new"
         f" another name, or do it anew: pgqueue retry {job_id} --from-step {name!r}"
@@ -62,9 +63,9 @@ def changed(job_id: int, name: str, found: Stored, wanted: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """A step of a job. ``kind``: step, sleep, event (a wait for one), message (a wait for one).
+    """A step of a job. ``kind``: step, sleep, event (a wait for one), message (a wait for one), job (a wait for jobs).
 
-    ``waits_for``: the names of events or messages; ``event``: the one that came. ``error``: it was done, and why what
+    ``waits_for``: the names of events or messages, or the ids of jobs; ``event``: the one that came. ``error``: it was done, and why what
     it returned could not be stored. A step that failed and has retries left has no ``finished_at``; it has failed
     ``failures`` times, with ``error`` the last time, and is called again from ``wakes_at`` on.
     """
@@ -179,6 +180,25 @@ def wait(
         "sent": sent,
     }
     return Operation("await_event", values, lambda rows: Awaited(*rows[0]))
+
+
+class Ends(NamedTuple):
+    """What jobs ended as, as JSON text, once all have; and the seconds left until the timeout."""
+
+    ends: str | None
+    left: float
+
+
+def await_jobs(
+    job: ClaimedJob, name: str, job_ids: Sequence[int], timeout: float
+) -> Operation[Ends]:
+    """Look whether these jobs have ended, and let the end of the last wake this one if not. Raises ClaimLost."""
+    values = {
+        **_held(job, name),
+        "awaited": [check_id(job_id) for job_id in dict.fromkeys(job_ids)],
+        "timeout": timeout,
+    }
+    return Operation("await_jobs", values, lambda rows: Ends(*rows[0]))
 
 
 def emit(name: str, payload: str) -> Operation[int]:

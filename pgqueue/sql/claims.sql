@@ -375,4 +375,5 @@ update pgqueue.jobs j
   from own
  where j.id = own.id
 returning j.id, j.status,
-          greatest(extract(epoch from pgqueue.readable(j.run_at) - clock_timestamp()), 0)::float8 as wait;
+          greatest(extract(epoch from pgqueue.readable(j.run_at) - clock_timestamp()), 0)::float8 as wait,
+          exists (select from pgqueue.steps s where s.watched = j.id);

@@ -116,6 +116,9 @@ with recursive ended(queue) as (
             and j.status in ('succeeded', 'dead', 'cancelled')
             and j.finished_at < name.before
             and j.workflow_id is null
+            -- What another job waits for, with others that have not ended, it is to have.
+            and not exists (select from pgqueue.steps s
+                             where s.events @> array[j.id::text] and s.kind = 'job' and s.finished_at is null and s.watched is not null)
 -- include: chosen
           order by j.finished_at
           limit :limit::integer

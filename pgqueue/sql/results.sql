@@ -21,7 +21,7 @@ update pgqueue.jobs j
        result = own.result::jsonb
   from own
  where j.id = own.id
-returning j.id;
+returning j.id, exists (select from pgqueue.steps s where s.watched = j.id);
 
 -- name: recorded
 -- What became of attempts whose handlers completed them in transactions of their own, or of which no answer came: 'held'
@@ -48,7 +48,8 @@ with done as materialized (
     insert into pgqueue.attempts (job_id, attempt, outcome, started_at, run_seconds, log)
     select d.id, d.attempt, 'succeeded', d.claimed_at, d.run_seconds, d.log from done d where d.log is not null
 )
-update pgqueue.jobs j set result = d.result::jsonb, last_error = d.error from done d where j.id = d.id returning j.id;
+update pgqueue.jobs j set result = d.result::jsonb, last_error = d.error from done d where j.id = d.id
+returning j.id, exists (select from pgqueue.steps s where s.watched = j.id);
 
 -- name: note_progress
 -- How far running jobs are. Rows locked by others are left for the next time.

@@ -7,7 +7,8 @@ select s.name, s.kind, s.finished_at is not null, s.result::text, s.error, s.eve
 -- name: list_steps
 -- What a job has done, sleeps or waits for, the latest thousand, in the order in which it began.
 select s.name, s.kind,
-       case when pg_column_size(s.events) > 8192 then '[too many to show]' else left(array_to_string(s.events, ' or '), 200) end,
+       case when pg_column_size(s.events) > 8192 then '[too many to show]'
+            else left(array_to_string(s.events, case s.kind when 'job' then ', ' else ' or ' end), 200) end,
        left(s.event, 200), s.event_id, pgqueue.readable(s.wakes_at), pgqueue.readable(s.started_at), pgqueue.readable(s.finished_at),
        left(s.error, 1000), s.failures
   from (select l.* from pgqueue.steps l where l.job_id = :id::bigint order by l.started_at desc, l.name limit 1000) s
@@ -34,6 +35,11 @@ select pgqueue.start_sleep(:id::bigint, (:claim_id::text)::uuid, :name::text, :s
 -- Whether the event came, which one, its payload, the seconds left.
 select w.arrived, w.event, w.payload::text, w.seconds_left
   from pgqueue.await_event(:id::bigint, (:claim_id::text)::uuid, :name::text, :events::text[], :timeout::float8, :sent::boolean) w;
+
+-- name: await_jobs
+-- What jobs ended as once all have; and the seconds left.
+select w.ends::text, w.seconds_left
+  from pgqueue.await_jobs(:id::bigint, (:claim_id::text)::uuid, :name::text, :awaited::bigint[], :timeout::float8) w;
 
 -- name: emit
 -- Emit an event; its id.

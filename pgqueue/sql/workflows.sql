@@ -24,6 +24,9 @@ select s.released, s.again, s.locked from pgqueue.settle(:ids::bigint[], :not_id
 select d.job_id from pgqueue.dependencies d
   join pgqueue.jobs j on j.id = d.job_id
  where d.parent_id = any (:ids::bigint[]) and j.status = 'blocked' and j.id not in (select unnest(:not_ids::bigint[]))
+union
+select s.job_id from pgqueue.steps s
+ where s.watched = any (:ids::bigint[]) and s.job_id not in (select unnest(:not_ids::bigint[]))
  limit 1000;
 
 -- name: unsettled
@@ -31,10 +34,12 @@ select d.job_id from pgqueue.dependencies d
 -- that nobody told of.
 with recursive watched(id) as (
     select least((select m.watched from pgqueue.workflow_jobs m where m.watched > :after::bigint order by m.watched limit 1),
-                 (select f.watched from pgqueue.workflows f where f.watched > :after::bigint order by f.watched limit 1))
+                 (select f.watched from pgqueue.workflows f where f.watched > :after::bigint order by f.watched limit 1),
+                 (select s.watched from pgqueue.steps s where s.watched > :after::bigint order by s.watched limit 1))
     union all
     select least((select m.watched from pgqueue.workflow_jobs m where m.watched > w.id order by m.watched limit 1),
-                 (select f.watched from pgqueue.workflows f where f.watched > w.id order by f.watched limit 1))
+                 (select f.watched from pgqueue.workflows f where f.watched > w.id order by f.watched limit 1),
+                 (select s.watched from pgqueue.steps s where s.watched > w.id order by s.watched limit 1))
       from watched w where w.id is not null
 ), few as (
     select w.id from watched w where w.id is not null limit :limit::integer

@@ -65,6 +65,19 @@ class DirectContext(Context):
     ) -> Any:
         raise ConfigError("there are no messages without a queue: use QueueTester.drain()")
 
+    def _join(
+        self, handles: list[Any], timeout: Duration | None, name: str, *, several: bool
+    ) -> Any:
+        self._meet(name)
+        if asyncio._get_running_loop() is not None:
+            return self._joined(handles, several)
+        values = [handle.result(0) for handle in handles]
+        return values if several else values[0]
+
+    async def _joined(self, handles: list[Any], several: bool) -> Any:
+        values = [await handle.aresult(0) for handle in handles]
+        return values if several else values[0]
+
     def _transaction_step(
         self,
         policy: StepPolicy,

@@ -86,6 +86,7 @@ class Handlers:
         except (DatabaseTrouble, KeyMissing, ArgumentsError, asyncio.CancelledError) as error:
             return self._unread(run, error)
         context = run.context = self._make_context(job)
+        context.enter()
         timeout = self._timeout(definition, job)
         if timeout:
             self._deadlines.add(run, timeout)
@@ -93,6 +94,7 @@ class Handlers:
             call = self._call_around if self._around else self._call
             value, raised = await call(run, definition, context, arguments, job)
         finally:
+            context.over = True
             if timeout:
                 self._deadlines.remove(run)
         outcome: Outcome | None

@@ -206,6 +206,7 @@ class Recorder:
         """Record plain successes whose rows nobody has locked; postpone the others."""
         done = await self._database.run(claims.complete_with(finished))
         await self._succeeded(await self._without_locked(finished, set(done)), set(done))
+        self._settle(each for each, awaited in done.items() if awaited)
 
     async def _write_refused(self, finished: Finished, error: StatementRefused) -> None:
         """Record the same outcome without what may have been refused, or postpone it."""
@@ -280,6 +281,7 @@ class Recorder:
         locked: set[int] = set()
         if adding := [f for f in finished if f.id in done and _adds(f.outcome)]:
             added = await self._database.run(claims.add_results(adding))
+            self._settle(each for each, awaited in added.items() if awaited)
             others = await self._without_locked(adding, set(added), as_held="succeeded")
             left = {f.id for f in others}
             locked = {f.id for f in adding if f.id not in left}
@@ -293,6 +295,7 @@ class Recorder:
 
     def _failed(self, finished: list[Finished], ended: Mapping[int, Recorded]) -> None:
         self._ended(finished)
+        self._settle(each for each, recorded in ended.items() if recorded.awaited)
         for each in finished:
             recorded = ended.get(each.id)
             if recorded and each.job and _is_news(each, recorded):

@@ -310,6 +310,8 @@ RECORDING = [
          lambda j: [steps.sleep(held, "s", 3600) for held in _held(j)], waits=True, sizes=(1,)),
     Case("wait for an event", "await_event", "running",
          lambda j: [steps.wait(held, "s", [j.queue], 3600) for held in _held(j)], waits=True, sizes=(1,)),
+    Case("wait for a job", "await_jobs", "running",
+         lambda j: [steps.await_jobs(held, "s", [2**62], 3600) for held in _held(j)], waits=True, sizes=(1,)),
 ]  # fmt: skip
 LEASES = [
     Case("heartbeat", "heartbeat", "running", one(lambda j: claims.heartbeat(_pairs(j), worker_id=j.worker, lease=36000)), anew=True),

@@ -44,7 +44,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "review_schedules": WORKER, "changed_schedules": WORKER, "keep_schedules": WORKER,
     "list_schedules": READERS, "list_runs": READERS, "add_schedule": OPERATOR, "remove_schedule": OPERATOR,
     "pause_schedule": OPERATOR, "resume_schedule": OPERATOR, "run_schedule": OPERATOR,
-    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "step_names": WORKER | OPERATOR, "save_step": WORKER, "fail_step": WORKER, "add_to_workflow": WORKER, "start_sleep": WORKER, "await_event": WORKER,
+    "get_steps": WORKER | OPERATOR, "list_steps": WORKER | OPERATOR, "step_names": WORKER | OPERATOR, "save_step": WORKER, "fail_step": WORKER, "add_to_workflow": WORKER, "start_sleep": WORKER, "await_jobs": WORKER, "await_event": WORKER,
     "emit": WORKER | {"emitter", "operator"}, "send": WORKER | {"emitter", "operator"}, "deliver_events": WORKER, "mark_delivered": WORKER, "prune_events": WORKER, "old_events": WORKER | OPERATOR,
     "jobs_to_wake": WORKER | OPERATOR, "waiting_jobs": WORKER | OPERATOR, "old_members": WORKER, "lapsed_jobs": WORKER | OPERATOR,
     "late_jobs": WORKER | OPERATOR, "old_jobs": WORKER | OPERATOR,
@@ -80,7 +80,7 @@ VALUES: dict[str, Any] = {
     "schedules": '[{"name": "s", "expression": "@daily", "tz": "UTC", "task": "t", "args": {}, "queue": "q",'
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "statuses": ["dead"], "without": ["x"], "not_ids": [1], "only_ids": [1], "own": ["x"], "declares": ["x"], "declarations": ["x"], "patience": 10.0,
-    "result": "1", "events": ["e"], "sent": False, "moment": None, "from_step": None, "timeout": 1.0, "payload": "{}", "parents": 9, "most_args": 9, "most_page": 9, "most_error": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
+    "result": "1", "events": ["e"], "awaited": [1], "sent": False, "moment": None, "from_step": None, "timeout": 1.0, "payload": "{}", "parents": 9, "most_args": 9, "most_page": 9, "most_error": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
     "names": ["s"], "seen": ["2000-01-01"], "last_job_ids": [None], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "starting": True, "settings": '{"task": {}, "queue": {"q": {"max_pending": 9}}}', "declared": '[{"name": "q", "max_pending": 9}]', "limits": None, "expires": 60.0, "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip

@@ -34,3 +34,22 @@ def retried(ctx: Context, number: int) -> None:
 
     options = ctx.with_options(max_retries=2, backoff=0, timeout=0.5)
     assert options.step("s", step) == number
+
+
+@app.task(run="process", name="double", result=True)
+def double(number: int) -> int:
+    return number * 2
+
+
+@app.task(run="process", name="waits", max_retries=5)
+def waits() -> int:
+    return double.enqueue(1).result("1h")
+
+
+@app.task(run="process", name="parent", result=True)
+def parent(ctx: Context) -> list[int]:
+    def enqueue() -> list[int]:
+        return [double.enqueue(number).id for number in (1, 2)]
+
+    handles = [app.handle(each, double) for each in ctx.step("children", enqueue)]
+    return ctx.gather(*handles)

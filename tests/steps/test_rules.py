@@ -129,17 +129,19 @@ async def test_the_table_of_kinds(app: App, conn: Conn) -> None:
             "`ctx.sleep_until(time)`": lambda: ctx.sleep_until(now + timedelta(1), name="3"),
             '`ctx.wait_for_event("a")`': lambda: ctx.wait_for_event("a", name="4"),
             '`ctx.receive("a")`': lambda: ctx.receive("a", name="5"),
+            "`ctx.result_of(handle)`, `ctx.gather(...)`": lambda: ctx.gather(later, name="6"),
         }
         rows = table("verb", "kind in `pgqueue.steps`", "stored", "when")
         await asyncio.gather(*(verbs.pop(row[0])() for row in rows))
         assert not verbs
 
+    later = task.with_delay("1d").enqueue()
     task.enqueue()
     await drain(app)
     found = conn.execute("select kind, result from pgqueue.steps order by name").fetchall()
     rows = table("verb", "kind in `pgqueue.steps`", "stored", "when")
     assert [kind for kind, _ in found] == [row[1].strip("`") for row in rows]
-    assert [result for _, result in found] == [7, 7, None, None, None, None]
+    assert [result for _, result in found] == [7, 7, None, None, None, None, None]
 
 
 class Sample:

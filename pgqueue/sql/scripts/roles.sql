@@ -119,6 +119,7 @@ grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb, text, float8),
     pgqueue.fail_step(bigint, uuid, text, integer, jsonb, text, float8), pgqueue.add_to_workflow(bigint, uuid, jsonb, boolean),
     pgqueue.start_sleep(bigint, uuid, text, float8, timestamptz), pgqueue.await_event(bigint, uuid, text, text[], float8, boolean),
+    pgqueue.await_jobs(bigint, uuid, text, bigint[], float8),
     pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
 grant execute on function pgqueue.claim_limited(text, integer, uuid, uuid, float8, boolean, text[], bigint[], bigint[], bigint[], boolean), pgqueue.own_key(text, jsonb),
     pgqueue.scheduled_jobs(text[]) to pgqueue_worker;
