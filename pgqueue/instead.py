@@ -9,7 +9,7 @@ from pgqueue.gateway import Gateway
 from pgqueue.job import Added, NewJob
 from pgqueue.operations.jobs import End
 from pgqueue.operations.workflows import Added as Entered
-from pgqueue.operations.workflows import Member
+from pgqueue.operations.workflows import Deadline, Member
 
 
 class Instead(Protocol):
@@ -27,10 +27,12 @@ class Instead(Protocol):
 
     async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None: ...
 
-    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered | None: ...
+    def send_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Entered | None: ...
 
     async def asend_workflow(
-        self, members: Sequence[Member], name: str, on: object
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
     ) -> Entered | None: ...
 
     def end_of(self, job_id: int) -> End | None:

@@ -246,16 +246,16 @@ def check_priority(value: int) -> int:
     return whole_number(value, "priority", least=-32768, most=32767)
 
 
-def check_run_at(value: datetime) -> datetime:
+def check_run_at(value: datetime, name: str = "run_at") -> datetime:
     """Return the time, or raise ConfigError unless it has a time zone and is from 1900 to 9000."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise ConfigError(
-            f"run_at must be a datetime with a time zone, got {shown(value)}; for example"
+            f"{name} must be a datetime with a time zone, got {shown(value)}; for example"
             " datetime.now(timezone.utc) + timedelta(hours=1)"
         )
     if not EARLIEST <= value <= LATEST:
         raise ConfigError(
-            f"run_at must be from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, got {value.isoformat()}"
+            f"{name} must be from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, got {value.isoformat()}"
         )
     return value
 

@@ -29,7 +29,7 @@ ROLE_OF: Mapping[str, str] = {
         ("claim", "sweep", "look_ahead", "look_behind", "claim_these", "last_places", "last_id", "complete", "complete_and_delete", "trade", "trade_and_delete", "fail",
          "release", "unstarted", "hold_again", "heartbeat", "queues_at_work", "claim_limited", "look_limited", "prune_buckets", "suspect_due", "claim_suspects", "look_at_suspects", "test_claim", "test_jobs", "end_isolation", "declare_limits", "key_jobs", "jobs_to_key", "limits_by_hand", "complete_with", "add_results", "note_progress",
          "get_steps", "save_step", "fail_step", "add_to_workflow", "start_sleep", "await_event", "await_jobs", "deliver_events", "jobs_to_wake", "mark_delivered", "prune_events", "old_events", "settle", "waiting_jobs", "unsettled", "workflow_results",
-         "prune_workflows", "old_members",
+         "prune_workflows", "old_members", "expire_workflows", "overdue_members",
          "complete_job", "recorded", "rescue", "lapsed_jobs", "expire", "late_jobs", "prune", "old_jobs", "worker_seen", "worker_gone", "worker_lacks", "schema_id",
          "look_at_schedules", "fire_schedules", "declare_schedules", "changed_schedules", "review_schedules",
          "keep_schedules"),

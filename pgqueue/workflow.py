@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, Protocol, get_args
 
 from pgqueue.checks import check_id, several, shown, storable_text
 from pgqueue.context import Context
+from pgqueue.durations import Duration, seconds
 from pgqueue.errors import ConfigError, StepChanged
-from pgqueue.job import NewJob
-from pgqueue.operations.workflows import Added, Member
+from pgqueue.job import NewJob, check_run_at
+from pgqueue.operations.workflows import Added, Deadline, Member
 from pgqueue.reference import Referring, ResultOf, names_in
 from pgqueue.task import Handle
 
@@ -88,12 +90,27 @@ class Node:
             self.parents[other] = None
 
 
+def deadline_of(value: datetime | Duration | None) -> Deadline:
+    """A time, or seconds from when the workflow is enqueued.
+
+    Raises:
+        ConfigError: a time without a time zone, or a duration that is negative or over 365 days.
+    """
+    if isinstance(value, datetime):
+        return check_run_at(value, "deadline")
+    return None if value is None else seconds(value, name="deadline")
+
+
 class Sends(Protocol):
     """What a workflow needs of its app."""
 
-    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Added: ...
+    def send_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Added: ...
 
-    async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Added: ...
+    async def asend_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Added: ...
 
     def add_members(self, members: Sequence[Member], by: Context, on: object) -> Added: ...
 
@@ -124,10 +141,13 @@ class Workflow:
     also in the caller's transaction.
     """
 
-    def __init__(self, app: Sends, name: str = "") -> None:
+    def __init__(
+        self, app: Sends, name: str = "", *, deadline: datetime | Duration | None = None
+    ) -> None:
         if not isinstance(name, str) or len(name) > 200 or not (name.isprintable() or not name):
             raise ConfigError("the name of a workflow has at most 200 printable characters")
         self.name = name
+        self.deadline: Deadline = deadline_of(deadline)
         self._app = app
         self._nodes: list[Node] = []
         self._named: dict[str, Node] = {}
@@ -254,12 +274,14 @@ class Workflow:
                 failed and waits for none.
         """
         order, members = self.members()
-        return self._made(order, self._app.send_workflow(members, self.name, on))
+        return self._made(order, self._app.send_workflow(members, self.name, on, self.deadline))
 
     async def aenqueue(self, *, on: object = None) -> EnqueuedWorkflow:
         """The same, awaited."""
         order, members = self.members()
-        return self._made(order, await self._app.asend_workflow(members, self.name, on))
+        return self._made(
+            order, await self._app.asend_workflow(members, self.name, on, self.deadline)
+        )
 
     def _made(self, order: list[Node], added: Added) -> EnqueuedWorkflow:
         ids = dict(zip(order, added.job_ids, strict=True))

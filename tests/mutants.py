@@ -58,7 +58,7 @@ FIRST = {
     "pgqueue/sql/quarantine.sql": ["tests/poison/test_quarantine.py", "tests/poison/test_suspects.py"],
     **dict.fromkeys(("add_schedule", "resume_schedule", "scheduled_jobs"), SCHEDULES),
     **dict.fromkeys(("await_event", "await_jobs", "check_step", "fail_step", "forget_steps", "progressed", "save_step", "wake_waiting"), STEPS),
-    **dict.fromkeys(("enqueue_workflow", "put_members", "add_to_workflow", "cancel_workflow", "settle", "retry_members", "retry_workflow"), WORKFLOWS),
+    **dict.fromkeys(("enqueue_workflow", "put_members", "add_to_workflow", "cancel_workflow", "settle", "retry_members", "retry_workflow", "expire_workflows"), WORKFLOWS),
     **dict.fromkeys(("claim_limited", "held_key", "hold_again", "key_of", "key_text", "own_key", "retry_keyed", "tokens", "worst"), LIMITS),
     **dict.fromkeys(("place_job", "enqueue", "room"), PLACING),
     "refuse_name": ["tests/schema/test_names.py"],
@@ -278,6 +278,15 @@ MUTANTS = [
         ("and not exists (select from pgqueue.workflow_jobs s", "and exists (select from pgqueue.workflow_jobs s"))],
     *[Mutant(SCHEMA, "worst", old, new) for old, new in (
         ("j.id is null or ", ""), (" and m.stays is null", ""), ("bool_or(j.status = 'dead')", "bool_and(j.status = 'dead')"))],
+    *[Mutant(SCHEMA, "expire_workflows", old, new) for old, new in (
+        ("where w.deadline_at < now() and", "where"), (" and w.finished_at is null", ""), (" and m.job_id < o.below", ""),
+        ("order by m.job_id desc", "order by m.job_id"), ("for no key update of j skip locked", "for no key update of j"),
+        (" and not j.cancel_requested", ""))],
+    *[Mutant(SCHEMA, "expire_workflows", old, new) for old, new in (
+        ("when c.status = 'running' then j.status else 'cancelled'", "when false then j.status else 'cancelled'"),
+        ("and j.id not in (select c.id from chosen c)", ""), ("coalesce(w.expired_at, case when exists (select from chosen c where c.workflow_id = w.id) then clock_timestamp() end)", "clock_timestamp()"))],
+    *[Mutant(SCHEMA, statement, "deadline_at = case when w.deadline_at > clock_timestamp() then w.deadline_at end, expired_at = null",
+             "expired_at = null") for statement in ("retry_members", "retry_workflow")],
     *[Mutant(SCHEMA, "add_to_workflow", old, new) for old, new in (
         ("perform pgqueue.check_claim(add_to_workflow.job_id, add_to_workflow.claim_id);", ""), ("if adder.cancel_requested then", "if false then"),
         ("while cardinality(look) > 0 loop", "while false loop"))],

@@ -11,7 +11,7 @@ drop function
     pgqueue.with_defaults, pgqueue.wrong_with, pgqueue.add_job, pgqueue.enqueue, pgqueue.add_jobs,
     pgqueue.enqueue_jobs, pgqueue.complete_job, pgqueue.retry_keyed, pgqueue.hold_again, pgqueue.tokens, pgqueue.any_due, pgqueue.lowest_due, pgqueue.claim_limited,
     pgqueue.schedule_changed, pgqueue.add_schedule, pgqueue.remove_schedule, pgqueue.pause_schedule,
-    pgqueue.resume_schedule, pgqueue.run_schedule, pgqueue.enqueue_workflow, pgqueue.add_to_workflow, pgqueue.put_members, pgqueue.named_members,
+    pgqueue.resume_schedule, pgqueue.run_schedule, pgqueue.enqueue_workflow, pgqueue.add_to_workflow, pgqueue.put_members, pgqueue.named_members, pgqueue.expire_workflows,
     pgqueue.worst, pgqueue.settle,
     pgqueue.cancel_workflow, pgqueue.retry_members, pgqueue.retry_workflow, pgqueue.check_claim, pgqueue.save_step, pgqueue.fail_step,
     pgqueue.start_sleep, pgqueue.await_event, pgqueue.await_jobs, pgqueue.wake_waiting, pgqueue.emit, pgqueue.send, pgqueue.put_event,

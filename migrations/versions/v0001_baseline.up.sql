@@ -1445,14 +1445,24 @@ create table pgqueue.workflows (
     name        text not null default '' constraint workflows_name check (length(name) <= 200),
     watched     bigint,
     last_job_id bigint,
-    status      text constraint workflows_status check (status in ('succeeded', 'dead', 'cancelled')),
+    status      text constraint workflows_status check (status in ('succeeded', 'dead', 'cancelled', 'expired')),
     created_at  timestamptz not null default clock_timestamp(),
-    finished_at timestamptz
+    finished_at timestamptz,
+    deadline_at timestamptz,
+    expired_at  timestamptz,
+    stopped_at  timestamptz,
+    stopped_from bigint
 ) with (fillfactor = 70);
 comment on table pgqueue.workflows is 'Jobs that wait for each other';
 comment on column pgqueue.workflows.watched is 'A job of it that has not ended, as far as was looked';
 comment on column pgqueue.workflows.last_job_id is 'The last of the jobs that it was enqueued with; later ones were added by its jobs';
-comment on column pgqueue.workflows.status is 'Null until all its jobs have ended; then the worst of their ends';
+comment on column pgqueue.workflows.status is 'Null until all its jobs have ended; then the worst of their ends, or expired';
+comment on column pgqueue.workflows.deadline_at is 'When its jobs that have not ended are cancelled, or asked to stop; null: never';
+comment on column pgqueue.workflows.expired_at is 'When its deadline first cancelled, or stopped, a job of it';
+comment on column pgqueue.workflows.stopped_at is 'When none was left to cancel or to stop';
+comment on column pgqueue.workflows.stopped_from is 'Its jobs from here on are dealt with, in the first round through them';
+create index workflows_deadline on pgqueue.workflows (deadline_at)
+    where deadline_at is not null and stopped_at is null and finished_at is null;
 create index workflows_watched on pgqueue.workflows (watched) where watched is not null;
 create index workflows_finished on pgqueue.workflows (status, finished_at) where finished_at is not null;
 
@@ -1499,7 +1509,7 @@ as $$
 $$;
 comment on function pgqueue.named_members is 'The jobs of a workflow that have these names';
 
-create function pgqueue.put_members(into_workflow bigint, by_job bigint, jobs jsonb, name text, notify boolean)
+create function pgqueue.put_members(into_workflow bigint, by_job bigint, jobs jsonb, name text, notify boolean, deadline timestamptz)
     returns table (workflow_id bigint, ordinal bigint, job_id bigint)
     language plpgsql volatile
     set search_path = pg_catalog, pg_temp
@@ -1522,6 +1532,8 @@ begin
     wrong := case
         when coalesce(n, 0) = 0 then 'a workflow needs a JSON array of one job or more'
         when put_members.name is null or length(put_members.name) > 200 then 'the name of a workflow has at most 200 characters'
+        when deadline not between timestamptz '1900-01-01 00:00:00+00' and timestamptz '9000-01-01 00:00:00+00' then
+            'deadline must be from 1900-01-01 to 9000-01-01, got ' || deadline::text
     end;
     if wrong is null then
         select format('job %s: %s', w.n, w.wrong) into wrong
@@ -1587,7 +1599,8 @@ begin
     end if;
     ids := array(select nextval('pgqueue.jobs_id_seq') from generate_series(1, n));
     if into_workflow is null then
-        insert into pgqueue.workflows (name, watched, last_job_id) values (put_members.name, ids[n], ids[n]) returning id into new_id;
+        insert into pgqueue.workflows (name, watched, last_job_id, deadline_at)
+        values (put_members.name, ids[n], ids[n], deadline) returning id into new_id;
     end if;
     with given as materialized (
         select e.ordinality as n, ids[e.ordinality] as id, r.*,
@@ -1629,13 +1642,15 @@ begin
 end $$;
 comment on function pgqueue.put_members is 'Inserts jobs that wait for each other, into a new workflow or one that is running';
 
-create function pgqueue.enqueue_workflow(jobs jsonb, name text default '', notify boolean default true)
+create function pgqueue.enqueue_workflow(
+    jobs jsonb, name text default '', notify boolean default true, deadline timestamptz default null
+)
     returns table (workflow_id bigint, ordinal bigint, job_id bigint)
     language sql volatile security definer
     set search_path = pg_catalog, pg_temp
-as $$ select p.workflow_id, p.ordinal, p.job_id from pgqueue.put_members(null, null, jobs, name, notify) p $$;
+as $$ select p.workflow_id, p.ordinal, p.job_id from pgqueue.put_members(null, null, jobs, name, notify, deadline) p $$;
 comment on function pgqueue.enqueue_workflow is
-    'Enqueue jobs that wait for each other, all or none: each with after, the places of jobs before it in the list, from 1 on; if_failed; name';
+    'Enqueue jobs that wait for each other, all or none: each with after, the places of jobs before it in the list, from 1 on; if_failed; name. Past the deadline what has not ended is cancelled';
 
 -- Its job runs, and stays locked to the end of the transaction: so the workflow does not end before, and who cancels it waits,
 -- and then sees what was added.
@@ -1658,7 +1673,7 @@ begin
     if adder.cancel_requested then
         raise exception 'job % is cancelled, so it adds no jobs to workflow %', adder.id, adder.workflow_id using errcode = 'PQ005';
     end if;
-    ids := array(select p.job_id from pgqueue.put_members(adder.workflow_id, adder.id, jobs, '', notify) p order by p.ordinal);
+    ids := array(select p.job_id from pgqueue.put_members(adder.workflow_id, adder.id, jobs, '', notify, null) p order by p.ordinal);
     -- What they wait for may have ended already. Of what ends at this moment a worker tells, or finds it within some seconds.
     look := array(select distinct d.parent_id from pgqueue.dependencies d left join pgqueue.jobs j on j.id = d.parent_id
                    where d.job_id = any (ids) and d.parent_id <> all (ids)
@@ -1945,7 +1960,7 @@ begin
     ), moved as (
         update pgqueue.workflows w
            set watched = p.next, finished_at = case when p.next is null then clock_timestamp() end,
-               status = case when p.next is null then pgqueue.worst(w.id) end
+               status = case when p.next is null then case when w.expired_at is null then pgqueue.worst(w.id) else 'expired' end end
           from passed p
          where w.id = p.id
     )
@@ -1989,6 +2004,66 @@ begin
     return cancelled;
 end $$;
 comment on function pgqueue.cancel_workflow is 'Cancel all jobs of a workflow that have not ended, ask running ones to stop; returns how many';
+
+-- Workflows whose deadline has passed, and of their jobs those that have not ended and were not asked to stop, from the last
+-- one on: so none begins because another was cancelled.
+create function pgqueue.expire_workflows(most integer, without bigint[] default '{}', only_jobs bigint[] default null)
+    returns table (job_id bigint, cancelled boolean)
+    language sql volatile security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+    with overdue as materialized (
+        select w.id, w.deadline_at, coalesce(w.stopped_from, 9223372036854775807) as below from pgqueue.workflows w
+         where w.deadline_at < now() and w.deadline_at is not null and w.stopped_at is null and w.finished_at is null
+         order by w.deadline_at
+         limit 100
+         for no key update of w skip locked
+    ), chosen as materialized (
+        select found.*
+          from overdue o
+         cross join lateral (
+             select j.id, j.status, o.id as workflow_id, o.deadline_at
+               from pgqueue.workflow_jobs m
+               join pgqueue.jobs j on j.id = m.job_id
+              where m.workflow_id = o.id and m.job_id < o.below
+                and (j.status in ('blocked', 'pending') or j.status = 'running' and not j.cancel_requested)
+                and j.id not in (select unnest(without)) and (only_jobs is null or j.id = any (only_jobs))
+              order by m.job_id desc
+              limit most
+              for no key update of j skip locked) found
+         limit most
+    ), stopped as (
+        update pgqueue.jobs j
+           set status = case when c.status = 'running' then j.status else 'cancelled' end,
+               finished_at = case when c.status = 'running' then null else clock_timestamp() end,
+               cancel_requested = true,
+               last_error = case when c.status = 'running' then j.last_error else
+                   left(concat_ws('; before: ', format('DeadlinePassed: workflow %s was to end by %s', c.workflow_id, c.deadline_at), j.last_error),
+                        1000) end
+          from chosen c
+         where j.id = c.id
+        returning j.id, j.status
+    ), marked as (
+        update pgqueue.workflows w
+           set expired_at = coalesce(w.expired_at, case when exists (select from chosen c where c.workflow_id = w.id) then clock_timestamp() end),
+               -- When the batch was cut it goes on from here; when it was not, this was the last one, unless rows were locked.
+               stopped_from = case when (select count(*) from chosen) >= most
+                                   then coalesce((select min(c.id) from chosen c where c.workflow_id = w.id), w.stopped_from) end,
+               stopped_at = case when w.stopped_from is null and (select count(*) from chosen) < most
+                                      and (select j.id from pgqueue.workflow_jobs m
+                                             join pgqueue.jobs j on j.id = m.job_id
+                                            where m.workflow_id = w.id
+                                              and (j.status in ('blocked', 'pending') or j.status = 'running' and not j.cancel_requested)
+                                              and j.id not in (select c.id from chosen c)
+                                            limit 1) is null then clock_timestamp() end
+          from overdue o
+         where w.id = o.id
+    )
+    select s.id, s.status = 'cancelled' from stopped s
+$$;
+comment on function pgqueue.expire_workflows is
+    'Cancels a batch of the jobs of workflows that have passed their deadline, and asks running ones to stop; returns which, and whether each is cancelled';
 
 -- Each workflow is open again, and what was cancelled because one of these jobs failed waits for it again, and so on down the
 -- graph. Whoever changes whether a job has failed has the row of its workflow first, and so waits for nobody who waits for
@@ -2075,7 +2150,10 @@ begin
     end loop;
     -- A workflow watches from its last job that has not ended on.
     update pgqueue.workflows w
-       set status = null, finished_at = null, watched = greatest(w.watched, o.last)
+       set status = null, finished_at = null, watched = greatest(w.watched, o.last),
+           -- A deadline that has passed holds no more: it would cancel what was retried.
+           deadline_at = case when w.deadline_at > clock_timestamp() then w.deadline_at end, expired_at = null, stopped_at = null,
+           stopped_from = null
       from (select m.workflow_id, max(m.job_id) as last from pgqueue.workflow_jobs m where m.job_id = any (back) group by 1) o
      where w.id = o.workflow_id;
 end $$;
@@ -2116,6 +2194,8 @@ begin
       into chosen, look from woken;
     update pgqueue.workflows w
        set finished_at = null, status = null,
+           deadline_at = case when w.deadline_at > clock_timestamp() then w.deadline_at end, expired_at = null, stopped_at = null,
+           stopped_from = null,
            watched = (select max(m.job_id) from pgqueue.workflow_jobs m where m.workflow_id = w.id)
      where w.id = retry_workflow.id and chosen > 0;
     while cardinality(look) > 0 loop
@@ -2662,7 +2742,7 @@ comment on view pgqueue.schedule_runs is 'The latest 50 runs of each schedule, a
 
 create view pgqueue.workflow_list as
 select w.id, w.name, coalesce(w.status, 'running') as status, w.created_at, w.finished_at,
-       n.jobs, n.blocked, n.pending, n.running, n.succeeded, n.dead, n.cancelled
+       n.jobs, n.blocked, n.pending, n.running, n.succeeded, n.dead, n.cancelled, w.deadline_at, w.expired_at
   from pgqueue.workflows w
  cross join lateral (
      select count(*) as jobs,
@@ -2783,9 +2863,9 @@ comment on function pgqueue.latest_jobs is
 
 revoke execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval, text, interval, text),
-    pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean),
-    pgqueue.add_to_workflow(bigint, uuid, jsonb, boolean), pgqueue.put_members(bigint, bigint, jsonb, text, boolean),
-    pgqueue.named_members(bigint, text[]),
+    pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean, timestamptz),
+    pgqueue.add_to_workflow(bigint, uuid, jsonb, boolean), pgqueue.put_members(bigint, bigint, jsonb, text, boolean, timestamptz),
+    pgqueue.named_members(bigint, text[]), pgqueue.expire_workflows(integer, bigint[], bigint[]),
     pgqueue.add_job(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, text, text, interval, text, interval, text),
     pgqueue.add_jobs(jsonb, boolean), pgqueue.place_job(pgqueue.jobs, text), pgqueue.insert_job(pgqueue.jobs),
     pgqueue.schema_id(), pgqueue.room(text), pgqueue.with_defaults(jsonb),

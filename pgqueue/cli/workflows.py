@@ -10,7 +10,7 @@ from pgqueue.cli.options import ID, json_option, on_database, yes_option
 from pgqueue.cli.output import ago, count, print_json, print_table, printable
 from pgqueue.cli.terminal import ask, say
 from pgqueue.errors import ConfigError
-from pgqueue.operations.workflows import MOST_PARENTS, STATES, MemberRow
+from pgqueue.operations.workflows import MOST_PARENTS, STATES, MemberRow, WorkflowRow
 
 SHOWN, NAMED = 200, 3
 
@@ -70,6 +70,7 @@ def workflow_command(
         return
     say(
         f"workflow {workflow.id} {printable(workflow.name)}: {workflow.status}, {workflow.jobs} jobs"
+        + _deadline(workflow)
     )
     print_table(
         ["#id", "name", "task", "#status", "waits for", "last error"],
@@ -80,6 +81,14 @@ def workflow_command(
     )
     if workflow.jobs > len(jobs):
         say(f"and {workflow.jobs - len(jobs)} more: --json shows 10,000")
+
+
+def _deadline(workflow: WorkflowRow) -> str:
+    if workflow.expired_at is not None and workflow.deadline_at is not None:
+        return (
+            f"; its deadline passed {ago(workflow.deadline_at)}, what had not ended was cancelled"
+        )
+    return "" if workflow.deadline_at is None else f"; deadline {ago(workflow.deadline_at)}"
 
 
 def _some(number: int) -> str:

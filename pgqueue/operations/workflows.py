@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, TypeAlias, Unpack
 from uuid import UUID
 
 from pgqueue.checks import MOST_ID, check_id, shown, storable_text, whole_number
@@ -15,7 +15,9 @@ from pgqueue.job import NewJob, Status
 from pgqueue.operations import Chosen, Operation, Row, chosen, ids
 from pgqueue.operations.enqueue import as_json
 
-STATES = ("running", "succeeded", "dead", "cancelled")
+STATES = ("running", "succeeded", "dead", "cancelled", "expired")
+EXPIRED = "expired"
+Deadline: TypeAlias = datetime | float | None  # a time, or seconds from when it is enqueued
 MOST_PARENTS = 1000  # that are listed of a job
 
 
@@ -60,9 +62,17 @@ class Member:
         )
 
 
-def enqueue(members: Sequence[Member], *, name: str, notify: bool) -> Operation[Added]:
+def enqueue(
+    members: Sequence[Member], *, name: str, notify: bool, deadline: Deadline = None
+) -> Operation[Added]:
     """Insert jobs that wait for each other, all or none."""
-    values = {"jobs": _text(members), "name": name, "notify": notify}
+    values = {
+        "jobs": _text(members),
+        "name": name,
+        "notify": notify,
+        "deadline_at": deadline if isinstance(deadline, datetime) else None,
+        "deadline_in": None if isinstance(deadline, datetime) else deadline,
+    }
     return Operation("enqueue_workflow", values, _added)
 
 
@@ -136,7 +146,10 @@ def results(workflow_id: int | None, names: Sequence[str]) -> Operation[dict[str
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRow:
-    """A workflow and how many of its jobs have which status. ``status`` is running until all have ended."""
+    """A workflow and how many of its jobs have which status. ``status`` is running until all have ended.
+
+    ``deadline_at``: when its jobs that have not ended are cancelled; ``expired_at``: when the first was, for that.
+    """
 
     id: int
     name: str
@@ -150,6 +163,8 @@ class WorkflowRow:
     succeeded: int
     dead: int
     cancelled: int
+    deadline_at: datetime | None
+    expired_at: datetime | None
 
 
 def find(
@@ -215,20 +230,44 @@ def retry(workflow_id: int) -> Operation[int]:
     return Operation("retry_workflow", values, lambda rows: int(rows[0][0]))
 
 
+class Expired(NamedTuple):
+    """The jobs that were cancelled, how many were asked to stop, and whether there may be more to do."""
+
+    cancelled: list[int]
+    stopped: int
+    more: bool
+
+
+def expire(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[Expired]:
+    """Cancel a batch of jobs of workflows that have passed their deadline; running ones are asked to stop."""
+
+    def decode(rows: Sequence[Row]) -> Expired:
+        done = [row[0] for row in rows if row[1]]
+        stopped = len(rows) - len(done)
+        return Expired(done, stopped, len(done) + stopped >= limit)
+
+    return Operation("expire_workflows", {"limit": limit, **chosen(which)}, decode)
+
+
+def overdue(*, limit: int = 1000, **which: Unpack[Chosen]) -> Operation[list[int]]:
+    """The jobs that ``expire`` cancels or stops."""
+    return Operation("overdue_members", {"limit": limit, **chosen(which)}, ids)
+
+
 def prune(
-    status: Status, *, age: float, limit: int = 1000, **which: Unpack[Chosen]
+    status: Status | Literal["expired"], *, age: float, limit: int = 1000, **which: Unpack[Chosen]
 ) -> Operation[list[int]]:
     """Delete one batch of jobs of workflows that ended more than ``age`` seconds ago.
 
     Returns the id of the workflow of each job that was deleted, and of each workflow that had none left.
     """
-    values = {"status": status.value, "age": age, "limit": limit, **chosen(which)}
+    values = {"status": str(status), "age": age, "limit": limit, **chosen(which)}
     return Operation("prune_workflows", values, ids)
 
 
 def old(
-    status: Status, *, age: float, limit: int = 1000, **which: Unpack[Chosen]
+    status: Status | Literal["expired"], *, age: float, limit: int = 1000, **which: Unpack[Chosen]
 ) -> Operation[list[int]]:
     """The jobs that ``prune`` deletes."""
-    values = {"status": status.value, "age": age, "limit": limit, **chosen(which)}
+    values = {"status": str(status), "age": age, "limit": limit, **chosen(which)}
     return Operation("old_members", values, ids)

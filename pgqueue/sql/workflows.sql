@@ -6,7 +6,8 @@
 -- name: enqueue_workflow
 -- Insert jobs that wait for each other, all or none; the workflow's id and theirs, in order.
 select w.workflow_id, w.job_id
-  from pgqueue.enqueue_workflow(:jobs::text::jsonb, :name::text, :notify::boolean) w
+  from pgqueue.enqueue_workflow(:jobs::text::jsonb, :name::text, :notify::boolean,
+                                coalesce(:deadline_at::timestamptz, clock_timestamp() + make_interval(secs => :deadline_in::float8))) w
  order by w.ordinal;
 
 -- name: add_to_workflow
@@ -57,7 +58,8 @@ select m.name, j.result::text
 -- name: list_workflows
 -- Workflows, newest first; a null filter matches all.
 select w.id, w.name, w.status, pgqueue.readable(w.created_at), pgqueue.readable(w.finished_at),
-       w.jobs, w.blocked, w.pending, w.running, w.succeeded, w.dead, w.cancelled
+       w.jobs, w.blocked, w.pending, w.running, w.succeeded, w.dead, w.cancelled,
+       pgqueue.readable(w.deadline_at), pgqueue.readable(w.expired_at)
   from pgqueue.workflow_list w
  where (:id::bigint is null or w.id = :id::bigint)
    and (:name::text is null or w.name = :name::text)
@@ -84,6 +86,40 @@ select pgqueue.cancel_workflow(:id::bigint);
 -- name: retry_workflow
 -- Put the dead and cancelled jobs of a workflow back; how many.
 select pgqueue.retry_workflow(:id::bigint);
+
+-- part: overdue
+-- Workflows whose deadline has passed, and of their jobs those that have not ended and were not asked to stop, from the last
+-- one on: so none begins because another was cancelled.
+with overdue as materialized (
+    select w.id, w.deadline_at, coalesce(w.stopped_from, 9223372036854775807) as below from pgqueue.workflows w
+     where w.deadline_at < now() and w.deadline_at is not null and w.stopped_at is null and w.finished_at is null
+     order by w.deadline_at
+     limit 100
+     for no key update of w skip locked
+), chosen as materialized (
+    select found.*
+      from overdue o
+     cross join lateral (
+         select j.id, j.status, o.id as workflow_id, o.deadline_at
+           from pgqueue.workflow_jobs m
+           join pgqueue.jobs j on j.id = m.job_id
+          where m.workflow_id = o.id and m.job_id < o.below
+            and (j.status in ('blocked', 'pending') or j.status = 'running' and not j.cancel_requested)
+-- include: chosen
+          order by m.job_id desc
+          limit :limit::integer
+          for no key update of j skip locked) found
+     limit :limit::integer
+)
+
+-- name: expire_workflows
+-- Cancel a batch of the jobs of workflows that have passed their deadline, and ask running ones to stop.
+select e.job_id, e.cancelled from pgqueue.expire_workflows(:limit::integer, :not_ids::bigint[], :only_ids::bigint[]) e;
+
+-- name: overdue_members
+-- Those that expire_workflows stops.
+-- include: overdue
+select c.id from chosen c;
 
 -- part: old
 -- Workflows that ended longer ago than the given age, the oldest first, and as many of their jobs as fit a batch; without

@@ -15,7 +15,7 @@ from pgqueue.gateway import Gateway
 from pgqueue.job import Added, ClaimedJob, NewJob, Status
 from pgqueue.operations.jobs import End
 from pgqueue.operations.workflows import Added as Entered
-from pgqueue.operations.workflows import Member
+from pgqueue.operations.workflows import Deadline, Member
 from pgqueue.reference import filled
 from pgqueue.testing.direct import DirectContext
 from pgqueue.testing.running import acaught, caught, prepared
@@ -58,7 +58,9 @@ class Inline:
     async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> list[Added]:
         return [Added((await self._arun(self._call(job))).id) for job in jobs]
 
-    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered:
+    def send_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Entered:
         going = self._workflow(members)
         answer: End | _Failed | None = None
         while True:
@@ -72,7 +74,9 @@ class Inline:
             except Exception as error:
                 answer = _Failed(error)
 
-    async def asend_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered:
+    async def asend_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Entered:
         going = self._workflow(members)
         answer: End | _Failed | None = None
         while True:

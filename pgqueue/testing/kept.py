@@ -13,7 +13,7 @@ from pgqueue.job import Added, NewJob
 from pgqueue.operations import Operation
 from pgqueue.operations.jobs import End, ends
 from pgqueue.operations.workflows import Added as Entered
-from pgqueue.operations.workflows import Member
+from pgqueue.operations.workflows import Deadline, Member
 
 T = TypeVar("T")
 FORGOTTEN = (
@@ -84,13 +84,19 @@ class KeptSync(Kept):
     async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
         return self.send_jobs(jobs, on)
 
-    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered | None:
-        return self._app.send_workflow(members, name, self._connection) if self._joins(on) else None
+    def send_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Entered | None:
+        return (
+            self._app.send_workflow(members, name, self._connection, deadline)
+            if self._joins(on)
+            else None
+        )
 
     async def asend_workflow(
-        self, members: Sequence[Member], name: str, on: object
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
     ) -> Entered | None:
-        return self.send_workflow(members, name, on)
+        return self.send_workflow(members, name, on, deadline)
 
     def end_of(self, job_id: int) -> End:
         found = self._app._way(self._connection).run(ends([job_id]), self._connection)
@@ -130,17 +136,19 @@ class KeptAsync(Kept):
     async def asend_jobs(self, jobs: Sequence[NewJob], on: object) -> Sequence[Added] | None:
         return await self._app.asend_jobs(jobs, self._connection) if self._joins(on) else None
 
-    def send_workflow(self, members: Sequence[Member], name: str, on: object) -> Entered | None:
-        if not self._joins(on):
-            return None
-        return self.wait(self._app.asend_workflow(members, name, self._connection))
-
-    async def asend_workflow(
-        self, members: Sequence[Member], name: str, on: object
+    def send_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
     ) -> Entered | None:
         if not self._joins(on):
             return None
-        return await self._app.asend_workflow(members, name, self._connection)
+        return self.wait(self._app.asend_workflow(members, name, self._connection, deadline))
+
+    async def asend_workflow(
+        self, members: Sequence[Member], name: str, on: object, deadline: Deadline = None
+    ) -> Entered | None:
+        if not self._joins(on):
+            return None
+        return await self._app.asend_workflow(members, name, self._connection, deadline)
 
     def end_of(self, job_id: int) -> End:
         return self.wait(self.aend_of(job_id))

@@ -9,7 +9,7 @@ from pgqueue.config import Settings
 from pgqueue.job import Status
 from pgqueue.worker.database import Database
 from pgqueue.worker.hooking import Hooking
-from pgqueue.worker.maintenance import Expirer, Keyer, Pruner, Rescuer
+from pgqueue.worker.maintenance import Deadlines, Expirer, Keyer, Pruner, Rescuer
 from pgqueue.worker.queues import Queues
 from pgqueue.worker.scheduler import Scheduler
 from pgqueue.worker.service import Keeper, Service
@@ -45,6 +45,7 @@ def maintaining(
         Pruner(database=database, keep=keep, keep_events=settings.keep_events),
         Keyer(database=database, keyed=wake),
         Expirer(database=database, settle=settler.ended),
+        Deadlines(database=database, settle=settler.ended),
         Scheduler(database=database, declared=app.schedules, fired=wake),
         queues,
         settler,

@@ -127,6 +127,34 @@ class Expirer(Service):
         return 0.0 if more else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
 
 
+class Deadlines(Service):
+    """Cancels what has not ended of workflows that have passed their deadline; running jobs are asked to stop."""
+
+    name: ClassVar[str] = "deadlines"
+
+    def __init__(self, *, database: Database, settle: Callable[[Iterable[int]], None]) -> None:
+        super().__init__()
+        self._database, self._settle = database, settle
+        self._refusals = Refusals(
+            "job %d, whose workflow is over its deadline, cannot be cancelled", self.log
+        )
+
+    async def run_once(self) -> float:
+        parts = await self._refusals.run(
+            self._database,
+            partial(workflows.expire, limit=BATCH),
+            partial(workflows.overdue, limit=BATCH),
+        )
+        cancelled = [job_id for part in parts for job_id in part.cancelled]
+        stopped = sum(part.stopped for part in parts)
+        if cancelled or stopped:
+            said = "their workflows are over their deadlines: %d jobs cancelled, %d asked to stop"
+            self.log.info(said, len(cancelled), stopped)
+        self._settle(cancelled)
+        more = len(parts) != 1 or any(part.more for part in parts)
+        return 0.0 if more else EXPIRE_INTERVAL * random.uniform(0.5, 1.0)
+
+
 class Keyer(Service):
     """Gives jobs the key that their task's limits go by, where they were enqueued without: before the task had limits."""
 
@@ -199,6 +227,9 @@ class Pruner(Service):
             yield partial(self._delete, self._jobs, maintenance.prune, maintenance.old, batch)
             if age is not None:
                 yield partial(self._delete, self._jobs, workflows.prune, workflows.old, batch)
+                if status is Status.CANCELLED:
+                    batch = {**batch, "status": workflows.EXPIRED}
+                    yield partial(self._delete, self._jobs, workflows.prune, workflows.old, batch)
         yield partial(self._buckets, limit)
         if self._keep_events is not None:
             batch = {"age": self._keep_events, "limit": limit}

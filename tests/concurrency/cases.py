@@ -213,6 +213,14 @@ def _in_workflow(stage: Stage, these: Jobs) -> None:
     these.extra["workflow"] = row and row[0]
 
 
+def _past_deadline(stage: Stage, these: Jobs) -> None:
+    _in_workflow(stage, these)
+    stage.looker.execute(
+        "update pgqueue.workflows set deadline_at = now() - interval '1 h' where id = %s",
+        (these.extra["workflow"],),
+    )
+
+
 def _ended_workflow(stage: Stage, these: Jobs) -> None:
     _in_workflow(stage, these)
     stage.looker.execute(
@@ -372,6 +380,8 @@ UNIQUE = [
          one(lambda j: _enqueued(j, "finished", "ignore")), make=_keyed, waits=True, sizes=(1, 10)),
 ]  # fmt: skip
 WORKFLOWS = [
+    *[Case(f"stop {state} ones of a workflow past its deadline", "expire_workflows", state,
+           one(lambda j: replace(workflows.expire(), decode=lambda rows: None)), make=_past_deadline) for state in ("pending", "running")],
     Case("add to a workflow", "add_to_workflow", "running",
          lambda j: [replace(workflows.add([workflows.Member(NewJob("t", "{}", "q"), None, [], "cancel")], job_id=held.id,
                                           claim_id=held.claim_id, notify=False), decode=lambda rows: None) for held in _held(j)],
@@ -406,7 +416,7 @@ INSERT = {
     "run_schedule",
     "fire_schedules",
 }
-# Statements that lock rows to see which a claim would take, and change none.
-LOOKS = {"look_ahead", "look_behind", "look_limited", "look_at_suspects"}
+# Statements that lock rows to see which another would take, and change none.
+LOOKS = {"look_ahead", "look_behind", "look_limited", "look_at_suspects", "overdue_members"}
 # Statements of the testing kit, which write jobs that only its own transaction sees.
 ALONE = {"test_claim", "test_due", "test_travel"}

@@ -49,7 +49,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "jobs_to_wake": WORKER | OPERATOR, "waiting_jobs": WORKER | OPERATOR, "old_members": WORKER, "lapsed_jobs": WORKER | OPERATOR,
     "late_jobs": WORKER | OPERATOR, "old_jobs": WORKER | OPERATOR,
     "enqueue_workflow": PRODUCERS, "settle": WORKER | OPERATOR, "unsettled": WORKER | OPERATOR,
-    "workflow_results": WORKER | OPERATOR, "prune_workflows": WORKER, "list_workflows": READERS,
+    "workflow_results": WORKER | OPERATOR, "prune_workflows": WORKER, "expire_workflows": WORKER, "overdue_members": WORKER, "list_workflows": READERS,
     "list_workflow_jobs": WORKER | OPERATOR, "cancel_workflow": OPERATOR, "retry_workflow": OPERATOR,
     "queue_stats": READERS, "list_workers": READERS | WORKER,
     "notify": EVERYBODY, "notify_self": EVERYBODY | {"outsider"},
@@ -81,7 +81,7 @@ VALUES: dict[str, Any] = {
                  ' "priority": 0, "max_retries": 1, "catch_up": "all", "overlap": "skip", "declaration": "d"}]',
     "statuses": ["dead"], "without": ["x"], "not_ids": [1], "only_ids": [1], "own": ["x"], "declares": ["x"], "declarations": ["x"], "patience": 10.0,
     "result": "1", "events": ["e"], "awaited": [1], "sent": False, "moment": None, "from_step": None, "timeout": 1.0, "payload": "{}", "parents": 9, "most_args": 9, "most_page": 9, "most_error": 9, "force": True, "role": "none", "search_path": "pg_catalog", "lock_timeout": "0", "statement_timeout": "0", "name": "s", "expression": "@daily", "tz": "UTC", "catch_up": "all", "overlap": "skip",
-    "names": ["s"], "seen": ["2000-01-01"], "last_job_ids": [None], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"],
+    "names": ["s"], "seen": ["2000-01-01"], "last_job_ids": [None], "last_ticks": ["2001-01-01"], "next_ticks": ["2000-01-01"], "deadline_at": None, "deadline_in": 60.0,
     "results": ["1"], "logs": ["l"], "progresses": ["{}"], "attempts": [1], "starting": True, "settings": '{"task": {}, "queue": {"q": {"max_pending": 9}}}', "declared": '[{"name": "q", "max_pending": 9}]', "limits": None, "expires": 60.0, "changes": '{"max_pending": 9}', "max_running": 1, "rate": 1.0, "burst": 1, "seconds": 1.0, "to_queue": "q", "to_priority": 1, "tick_names": ["s"], "ticks": ["2001-01-01"],
 }  # fmt: skip
 

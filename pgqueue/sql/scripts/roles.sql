@@ -75,7 +75,7 @@ grant execute on function
     pgqueue.enqueue(text, jsonb, text, integer, timestamptz, interval, integer, jsonb, boolean, text, text, interval,
                     text, interval, text)
     to pgqueue_producer, pgqueue_sql_producer;
-grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean)
+grant execute on function pgqueue.enqueue_jobs(jsonb, boolean), pgqueue.enqueue_workflow(jsonb, text, boolean, timestamptz)
     to pgqueue_producer;
 -- The bounds and defaults of the queues that it enqueues to.
 grant select on pgqueue.queues to pgqueue_producer;
@@ -118,6 +118,7 @@ grant execute on function pgqueue.key_of(text, text) to pgqueue_worker;
 grant update (delivered_at) on pgqueue.events to pgqueue_worker;
 grant execute on function pgqueue.settle(bigint[], bigint[], bigint[]), pgqueue.save_step(bigint, uuid, text, jsonb, text, float8),
     pgqueue.fail_step(bigint, uuid, text, integer, jsonb, text, float8), pgqueue.add_to_workflow(bigint, uuid, jsonb, boolean),
+    pgqueue.expire_workflows(integer, bigint[], bigint[]),
     pgqueue.start_sleep(bigint, uuid, text, float8, timestamptz), pgqueue.await_event(bigint, uuid, text, text[], float8, boolean),
     pgqueue.await_jobs(bigint, uuid, text, bigint[], float8),
     pgqueue.deliver_events(integer, bigint[], bigint[]) to pgqueue_worker;
