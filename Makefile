@@ -51,7 +51,7 @@ mutants: .venv/ready ## Take each guard out of the SQL in turn: some test must f
 	@$(BIN)/python -m tests.mutants
 
 fuzz: .venv/ready ## The state machines and the fuzz tests with 20,000 examples each (hours)
-	@TESTS_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py tests/model/test_flowing.py tests/fuzz --timeout 0
+	@TESTS_EXAMPLES=20000 $(BIN)/python -m pytest tests/model/test_machine.py tests/model/test_flowing.py tests/model/test_limiting.py tests/fuzz --timeout 0
 
 fuzz-atheris: .venv/ready ## Coverage-guided fuzzing of what reads text, FUZZ_SECONDS (60); Linux
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt atheris

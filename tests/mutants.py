@@ -353,6 +353,7 @@ MUTANTS = [
         ("pgqueue.key_of(j.task, pgqueue.own_key(j.task, j.args))", "null"), ("when k.n = 1 then begun_with", "when false then begun_with"),
         ("t.claims % 16 = 15", "false"), ("order by array_position(chosen, t.id)", "order by t.id"),
         ("having count(*) >= weights[o.n] * turns", "having false and count(*) >= weights[o.n] * turns"),
+        (" and begun_with >= head.weight", " and false"),
         ("begun_with := 0;\n    end if;", "begun_with := begun_with;\n    end if;"))],
     *[Mutant(SCHEMA, "own_key", old, new) for old, new in ((" and t.keyed", ""), ("t.per is null", "true"), (", t.per_default", ""))],
     Mutant(SCHEMA, "key_text", "!~ '^([\"[{0-9-]|(null|true|false)?$)'", "is not null"),

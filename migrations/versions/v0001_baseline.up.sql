@@ -1042,6 +1042,10 @@ begin
            and j.run_at <= now() and (among is null or j.id = any (among))
          order by j.priority desc, j.run_at, j.id limit 1;
         continue when head.id is null or head.paused_at is not null or head.task <> all (only_tasks);
+        if visited = 1 and at_key = begun_at and begun_with >= head.weight then
+            begun_with := 0; -- its weight is less than when its turn began: that is over, and it comes last
+            continue;
+        end if;
         allowed := least(room, head.max_running - coalesce((busy ->> at_key)::integer, 0));
         if head.rate is not null then
             there := pgqueue.tokens(of_queue || '/' || at_key, head.rate, head.burst);

@@ -119,6 +119,20 @@ def test_who_has_nothing_to_do_is_passed_over_and_comes_in_again(
     assert "".join(runs([claimer], lambda chance: 7, 7)) == "bcbcbcb"
 
 
+@pytest.mark.parametrize("weight", [2, 1])
+def test_a_turn_is_over_when_its_weight_is_lowered_to_what_it_has_had(
+    app: App, conn: psycopg.Connection, weight: int
+) -> None:
+    keyed(app, fair_by="key", weights={"c": 3})
+    claimer = Claimer(app, conn)
+    enqueue(conn, 10, ["a", "b", "c", "d"])
+    assert "".join(runs([claimer], lambda chance: 1, 4)) == "abcc"
+    conn.execute(
+        "update pgqueue.tasks set weights = jsonb_build_object('c', %s::integer)", [weight]
+    )
+    assert "".join(runs([claimer], lambda chance: 3, 3)) == "dab"
+
+
 def test_more_keys_than_a_claim_looks_at(app: App, conn: psycopg.Connection) -> None:
     """A round goes over all of them before anybody has a second turn."""
     tenants = [f"k{n:04}" for n in range(1200)]
