@@ -287,6 +287,24 @@ def _waiting_for_message(stage: Stage, these: Jobs) -> None:
     _waiting_for_event(stage, these, "message")
 
 
+def _waiting_for_jobs(stage: Stage, these: Jobs) -> None:
+    """Each is suspended at a wait for one job, which has succeeded."""
+    rows = stage.looker.execute(
+        "insert into pgqueue.jobs (task, queue, status, finished_at)"
+        " select 't', 'parents', 'succeeded', now() from generate_series(1, %s) returning id",
+        (len(these.ids),),
+    )
+    these.extra["parents"] = sorted(row[0] for row in rows.fetchall())
+    stage.looker.execute(
+        "with waiting as (update pgqueue.jobs set claimed_at = created_at, suspended_run = created_at"
+        " where id = any (%(ids)s) returning id, created_at)"
+        " insert into pgqueue.steps (job_id, name, kind, events, wakes_at, waiting_run, watched)"
+        " select w.id, 'join', 'job', array[p.parent::text], now() + interval '1 day', w.created_at, p.parent from waiting w"
+        " join unnest(%(ids)s::bigint[], %(parents)s::bigint[]) as p(job, parent) on p.job = w.id",
+        {"ids": these.ids, "parents": these.extra["parents"]},
+    )
+
+
 def _with_event(stage: Stage, these: Jobs) -> None:
     _waiting_for_event(stage, these)
     stage.looker.execute(
@@ -382,11 +400,12 @@ UNIQUE = [
 WORKFLOWS = [
     *[Case(f"stop {state} ones of a workflow past its deadline", "expire_workflows", state,
            one(lambda j: replace(workflows.expire(), decode=lambda rows: None)), make=_past_deadline) for state in ("pending", "running")],
+    Case("settle", "settle", "blocked", _settled, make=_with_parents),
+    Case("settle what jobs wait for in a handler", "settle", "waiting", _settled, make=_waiting_for_jobs),
     Case("add to a workflow", "add_to_workflow", "running",
          lambda j: [replace(workflows.add([workflows.Member(NewJob("t", "{}", "q"), None, [], "cancel")], job_id=held.id,
                                           claim_id=held.claim_id, notify=False), decode=lambda rows: None) for held in _held(j)],
          make=_in_workflow, waits=True, sizes=(1,)),
-    Case("settle", "settle", "blocked", _settled, make=_with_parents),
     *[Case(f"cancel a workflow of {state} ones", "cancel_workflow", state,
            one(lambda j: workflows.cancel(j.extra["workflow"])), make=_in_workflow, waits=True)
       for state in ("pending", "running")],

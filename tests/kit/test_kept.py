@@ -210,7 +210,7 @@ def test_hooks_are_not_called(app: App, dsn: str, tasks: Any) -> None:
 async def test_results_inline(app: App, tasks: Any, conn: psycopg.Connection) -> None:
     @app.task(name="plain")
     async def plain() -> int:
-        return await double.enqueue(4).aresult()  # type: ignore[no-any-return]
+        return await double.enqueue(4).aresult(0)  # type: ignore[no-any-return]
 
     @app.task(name="double", result=True)
     async def double(n: int) -> int:

@@ -380,7 +380,7 @@ async def test_every_arrow_of_the_transition_table_and_no_other(
     walked.add((Status.RUNNING, Status((await app.aclient.job(job.id)).status)))
     for outcome in (RELEASED, Outcome("dead"), Outcome("cancelled")):
         job = await running()
-        ((status, _),) = (await database.run(claims.fail(ended(job, outcome)))).values()
+        ((status, *_),) = (await database.run(claims.fail(ended(job, outcome)))).values()
         walked.add((Status.RUNNING, status))
         if status is not Status.PENDING:
             assert await app.aclient.retry(job.id)
