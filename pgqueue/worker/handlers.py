@@ -95,6 +95,7 @@ class Handlers:
             value, raised = await call(run, definition, context, arguments, job)
         finally:
             context.over = True
+            context.main = None  # the task, whose context variables have this context: a circle for the garbage collector
             if timeout:
                 self._deadlines.remove(run)
         outcome: Outcome | None
