@@ -131,14 +131,6 @@ class Signature:
                 refuse(plain)
         except _Refers:
             return self._referring(task, self._bind(args, kwargs), keys)
-        except RecursionError:
-            raise ArgumentsError(
-                f"arguments of {task}: nested deeper than 64, or in a circle"
-            ) from None
-        except UnicodeEncodeError:
-            raise ArgumentsError(
-                f"arguments of {task}: text with a lone surrogate cannot be stored"
-            ) from None
         except Exception as error:  # also of the caller's own classes
             raise _refused(task, error, [args, kwargs]) from None
         return self._sealed(task, plain, keys) if self.encrypted else text
@@ -273,6 +265,10 @@ def _refused(task: str, error: Exception, values: Any) -> ArgumentsError:
     """Why arguments cannot be stored, without their values."""
     if isinstance(error, ArgumentsError):
         return ArgumentsError(f"arguments of {task}: {error}")
+    if isinstance(error, RecursionError):
+        return ArgumentsError(f"arguments of {task}: nested deeper than 64, or in a circle")
+    if isinstance(error, UnicodeEncodeError):
+        return ArgumentsError(f"arguments of {task}: text with a lone surrogate cannot be stored")
     reason = concealer(scalars(values))(str(error)).replace("`", "'")
     if isinstance(error, OverflowError) or "integer string conversion" in reason:
         reason = "a number of so many digits cannot be stored"
@@ -343,14 +339,6 @@ def encode_untyped(task: str, arguments: Mapping[str, Any]) -> str:
         _refuse_sealed(plain)
         text = json_of(written(plain, marks) if marks else plain)
         check_text(text)
-    except RecursionError:
-        raise ArgumentsError(
-            f"arguments of {task}: nested deeper than 64, or in a circle"
-        ) from None
-    except UnicodeEncodeError:
-        raise ArgumentsError(
-            f"arguments of {task}: text with a lone surrogate cannot be stored"
-        ) from None
     except Exception as error:  # also of the caller's own classes
         raise _refused(task, error, arguments) from None
     return referring(text, list(marks.values())) if marks else text

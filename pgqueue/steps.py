@@ -57,6 +57,7 @@ from pgqueue.text import one_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
+W = TypeVar("W", Awaited, steps.Ends)
 
 log = logging.getLogger("pgqueue.job")
 
@@ -676,25 +677,7 @@ class Durable:
             values = [handle.value_of(ends[handle.id]) for handle in handles]
             return values if several else values[0]
 
-        if _in_loop():
-            return self._ajoin(operation, read)
-        found = self._do(operation)
-        found = found if found.left == 0 else self._do(operation)
-        if found.left > 0:
-            raise self._get_running_steps().suspend_here(found.left)
-        self._get_running_steps().passed()
-        return read(found)
-
-    async def _ajoin(
-        self, operation: Operation[steps.Ends], read: Callable[[steps.Ends], Any]
-    ) -> Any:
-        self._get_running_steps().enter()
-        found = await self._ado(operation)
-        found = found if found.left == 0 else await self._ado(operation)
-        if found.left > 0:
-            raise await self._get_running_steps().suspend(found.left)
-        self._get_running_steps().passed()
-        return read(found)
+        return self._looked(operation, read)
 
     def _wait(
         self,
@@ -714,8 +697,12 @@ class Durable:
         operation = steps.wait(self._job, name, events, limit, sent=sent)
         names = " or ".join(map(repr, events))
         read = partial(_payload, what=f"{what} {names}", several=several)
+        return self._looked(operation, read)
+
+    def _looked(self, operation: Operation[W], read: Callable[[W], Any]) -> Any:
+        """Look for what is waited for; suspend the job if it has not come."""
         if _in_loop():
-            return self._await(operation, read)
+            return self._alooked(operation, read)
         # The second look sees what was committed before the first one's wait was to be seen.
         found = self._do(operation)
         found = found if found.left == 0 else self._do(operation)
@@ -724,7 +711,8 @@ class Durable:
         self._get_running_steps().passed()
         return read(found)
 
-    async def _await(self, operation: Operation[Awaited], read: Callable[[Awaited], Any]) -> Any:
+    async def _alooked(self, operation: Operation[W], read: Callable[[W], Any]) -> Any:
+        """The same, awaited."""
         self._get_running_steps().enter()
         found = await self._ado(operation)
         found = found if found.left == 0 else await self._ado(operation)

@@ -28,4 +28,4 @@ def reported(conn: psycopg.Connection[Any]) -> bool:
         time.sleep(0.05)
     pgqueue("cron", "list")
     held = bool(0 < runs == ticks == reports)
-    return verdict(held, f"the report ran {runs} times, each for a tick of its own")
+    return verdict(held, f"runs of the report: {runs}, each for a tick of its own")

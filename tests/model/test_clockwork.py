@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.clockwork import Clockwork
+from tests.model.running import run_machine
 
 
 @pytest.mark.parametrize(("catch_up", "overlap"), [("all", "allow"), ("latest", "skip")])
 def test_a_tick_gives_at_most_one_job(
     conn: psycopg.Connection, catch_up: str, overlap: str
 ) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Clockwork(conn, catch_up, overlap),
-        settings=settings(
-            max_examples=int(os.environ.get("TESTS_EXAMPLES", "60")),
-            stateful_step_count=25,
-            deadline=None,
-            derandomize="TESTS_EXAMPLES" not in os.environ,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(lambda: Clockwork(conn, catch_up, overlap), examples=60, steps=25)

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import Queue
+from tests.model.running import run_machine
 
 
 @pytest.mark.timeout(600)
 def test_the_queue_does_what_the_model_says(conn: psycopg.Connection) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Queue(conn),
-        settings=settings(
-            max_examples=int(os.environ.get("TESTS_EXAMPLES", "200")),
-            stateful_step_count=30,
-            deadline=None,
-            derandomize="TESTS_EXAMPLES" not in os.environ,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(lambda: Queue(conn), examples=200, steps=30)

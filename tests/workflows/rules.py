@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,31 @@ def cells(heading: str) -> dict[tuple[str, str], str]:
     return {
         (row[0], name): what for row in rows for name, what in zip(head[1:], row[1:], strict=True)
     }
+
+
+Try = Callable[[App, Connection], Awaitable[None]]
+
+
+class Cases:
+    """What tries each row of a table, by the first cell of the row."""
+
+    def __init__(self, heading: str) -> None:
+        self.rows = [row[0] for row in table(heading)[1]]
+        self._tries: dict[str, Try] = {}
+
+    def case(self, row: str) -> Callable[[Try], Try]:
+        def note(attempt: Try) -> Try:
+            self._tries[row] = attempt
+            return attempt
+
+        return note
+
+    @property
+    def tried(self) -> set[str]:
+        return set(self._tries)
+
+    async def run(self, row: str, app: App, conn: Connection) -> None:
+        await self._tries[row](app, conn)
 
 
 @dataclass

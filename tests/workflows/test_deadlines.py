@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,30 +14,20 @@ from pgqueue import App, ConfigError, Context, Status, WorkflowClosed
 from pgqueue.cli import main
 from pgqueue.operations import workflows
 from tests.support import drain, eventually_async, make_due, working
-from tests.workflows.rules import table
+from tests.workflows.rules import Cases
 
 Connection = psycopg.Connection[Any]
-Case = Callable[[App, Connection], Awaitable[None]]
-CASES: dict[str, Case] = {}
-ROWS = [row[0] for row in table("When a workflow passes its deadline")[1]]
+RULES = Cases("When a workflow passes its deadline")
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def case(row: str) -> Callable[[Case], Case]:
-    def note(case: Case) -> Case:
-        CASES[row] = case
-        return case
-
-    return note
-
-
 def test_every_row_has_a_case() -> None:
-    assert set(CASES) == set(ROWS)
+    assert RULES.tried == set(RULES.rows)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", RULES.rows)
 async def test_rules(app: App, conn: Connection, row: str) -> None:
-    await CASES[row](app, conn)
+    await RULES.run(row, app, conn)
 
 
 def passes(conn: Connection) -> None:
@@ -72,7 +61,7 @@ def tasks(app: App) -> tuple[Any, Any]:
     return work, waits
 
 
-@case("is blocked, or due, or waits for its time, a retry, a sleep or an event")
+@RULES.case("is blocked, or due, or waits for its time, a retry, a sleep or an event")
 async def _(app: App, conn: Connection) -> None:
     work, waits = tasks(app)
     flow = app.workflow(deadline="1h")
@@ -98,7 +87,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run).expired_at is not None
 
 
-@case("runs")
+@RULES.case("runs")
 async def _(app: App, conn: Connection) -> None:
     started: list[str] = []
 
@@ -126,7 +115,7 @@ async def _(app: App, conn: Connection) -> None:
     assert errors[:2] == ["Cancelled: cancelled while it ran"] * 2
 
 
-@case("runs, and is not stopped by that")
+@RULES.case("runs, and is not stopped by that")
 async def _(app: App, conn: Connection) -> None:
     @app.task(name="last")
     async def last() -> None:
@@ -139,7 +128,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run).status == "expired"
 
 
-@case("has ended")
+@RULES.case("has ended")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     flow = app.workflow(deadline="1h")
@@ -154,7 +143,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run).status == "expired"
 
 
-@case("is a callback of a batch, or runs for a failure")
+@RULES.case("is a callback of a batch, or runs for a failure")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     late = work.with_delay("1d").call()
@@ -169,7 +158,7 @@ async def _(app: App, conn: Connection) -> None:
     assert {job.status.value for job in app.client.workflow_jobs(run)} == {"cancelled"}
 
 
-@case("of a workflow that has ended before")
+@RULES.case("of a workflow that has ended before")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     run = app.chain(work.call(), deadline="1h").enqueue().id
@@ -180,7 +169,7 @@ async def _(app: App, conn: Connection) -> None:
     assert (row.status, row.expired_at) == ("succeeded", None)
 
 
-@case("no worker ran at the moment")
+@RULES.case("no worker ran at the moment")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     run = app.chain(work.with_delay("1d").call(), deadline=PAST).enqueue().id
@@ -189,7 +178,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run).status == "expired"
 
 
-@case("is retried by hand after it")
+@RULES.case("is retried by hand after it")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     run = app.chain(work.with_delay("1d").call(), work.call(), deadline=PAST).enqueue()
@@ -207,7 +196,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(other.id).status == "succeeded"
 
 
-@case("is retried by hand before it")
+@RULES.case("is retried by hand before it")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     run = app.chain(work.call(True), work.with_delay("1d").call(), deadline="1h").enqueue()
@@ -220,7 +209,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run.id).status == "expired"
 
 
-@case("is added by a job that runs")
+@RULES.case("is added by a job that runs")
 async def _(app: App, conn: Connection) -> None:
     work, _ = tasks(app)
     raised: list[str] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -16,29 +15,19 @@ from pgqueue.testing import QueueTester, context, inline
 from tests.processes import Workers
 from tests.support import drain, eventually, eventually_async, make_due
 from tests.workflows.process_tasks import grows
-from tests.workflows.rules import table
+from tests.workflows.rules import Cases
 
 Connection = psycopg.Connection[Any]
-Case = Callable[[App, Connection], Awaitable[None]]
-CASES: dict[str, Case] = {}
-ROWS = [row[0] for row in table("When a job adds jobs to its workflow")[1]]
-
-
-def case(row: str) -> Callable[[Case], Case]:
-    def note(case: Case) -> Case:
-        CASES[row] = case
-        return case
-
-    return note
+RULES = Cases("When a job adds jobs to its workflow")
 
 
 def test_every_row_has_a_case() -> None:
-    assert set(CASES) == set(ROWS)
+    assert RULES.tried == set(RULES.rows)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", RULES.rows)
 async def test_rules(app: App, conn: Connection, row: str) -> None:
-    await CASES[row](app, conn)
+    await RULES.run(row, app, conn)
 
 
 class Jobs:
@@ -67,7 +56,7 @@ def became(app: App, workflow: int) -> dict[str, str]:
     return {job.name or job.task: job.status.value for job in app.client.workflow_jobs(workflow)}
 
 
-@case("it waits for none")
+@RULES.case("it waits for none")
 async def _(app: App, conn: Connection) -> None:
     jobs = Jobs(app)
 
@@ -96,7 +85,7 @@ async def _(app: App, conn: Connection) -> None:
         assert app.client.workflow(run.id).status == "succeeded"
 
 
-@case("it waits for the job that adds it")
+@RULES.case("it waits for the job that adds it")
 async def _(app: App, conn: Connection) -> None:
     jobs = Jobs(app)
 
@@ -118,7 +107,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(badly).status == "dead"
 
 
-@case("it waits for jobs that have ended, or have not")
+@RULES.case("it waits for jobs that have ended, or have not")
 async def _(app: App, conn: Connection) -> None:
     jobs = Jobs(app)
 
@@ -163,7 +152,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run.id).status == "running"
 
 
-@case("it waits for others that are added")
+@RULES.case("it waits for others that are added")
 async def _(app: App, conn: Connection) -> None:
     jobs = Jobs(app)
 
@@ -183,7 +172,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run.id).status == "succeeded"
 
 
-@case("the job that adds it fails after that, and is retried")
+@RULES.case("the job that adds it fails after that, and is retried")
 async def _(app: App, conn: Connection) -> None:
     jobs, runs = Jobs(app), [0]
 
@@ -217,7 +206,7 @@ async def _(app: App, conn: Connection) -> None:
         assert app.client.workflow(run.id).jobs == 3
 
 
-@case("it is added in a transaction that is rolled back")
+@RULES.case("it is added in a transaction that is rolled back")
 async def _(app: App, conn: Connection) -> None:
     jobs, runs = Jobs(app), [0]
 
@@ -251,7 +240,7 @@ async def _(app: App, conn: Connection) -> None:
         assert app.client.workflow(run.id).jobs == 2
 
 
-@case("the workflow, or the job that adds it, was cancelled")
+@RULES.case("the workflow, or the job that adds it, was cancelled")
 async def _(app: App, conn: Connection) -> None:
     jobs, raised = Jobs(app), []
 
@@ -276,7 +265,7 @@ async def _(app: App, conn: Connection) -> None:
     assert jobs.ran == []
 
 
-@case("the job that adds it is no longer its worker's")
+@RULES.case("the job that adds it is no longer its worker's")
 async def _(app: App, conn: Connection) -> None:
     jobs = Jobs(app)
 
@@ -294,7 +283,7 @@ async def _(app: App, conn: Connection) -> None:
     assert app.client.workflow(run.id).jobs == 1
 
 
-@case("it waits for a job of another workflow, or of none")
+@RULES.case("it waits for a job of another workflow, or of none")
 async def _(app: App, conn: Connection) -> None:
     jobs, raised = Jobs(app), []
     other = app.chain(jobs.work.call("other")).enqueue().jobs[0].id
@@ -328,7 +317,7 @@ async def _(app: App, conn: Connection) -> None:
     ]
 
 
-@case("the job is in no workflow")
+@RULES.case("the job is in no workflow")
 async def _(app: App, conn: Connection) -> None:
     @app.task(name="adds", max_retries=0)
     async def adds(ctx: Context) -> None:
@@ -339,7 +328,7 @@ async def _(app: App, conn: Connection) -> None:
     assert "ConfigError: job 1 is in no workflow" in str(app.client.job(job.id).last_error)
 
 
-@case("the code adds another number of jobs in a retry")
+@RULES.case("the code adds another number of jobs in a retry")
 async def _(app: App, conn: Connection) -> None:
     jobs, runs = Jobs(app), [0]
 
