@@ -14,7 +14,7 @@ from pgqueue.instead import Instead
 from pgqueue.job import Status, check_name
 from pgqueue.operations.jobs import End, ends
 from pgqueue.results import value_of
-from pgqueue.task import Handle, Sender, Task
+from pgqueue.task import Handle, NamedTask, Sender, Task
 from pgqueue.waiting import AsyncWaiting, SyncWaiting
 
 R = TypeVar("R")
@@ -40,7 +40,7 @@ class Awaits:
     def _awaiting(self) -> dict[asyncio.AbstractEventLoop, AsyncWaiting]:
         return {}
 
-    def handle(self, job_id: int, task: Task[Any, R] | str) -> Handle[R]:
+    def handle(self, job_id: int, task: Task[Any, R] | NamedTask | str) -> Handle[R]:
         """The handle of a job by its id, for ``result()``.
 
         Raises:
@@ -51,7 +51,7 @@ class Awaits:
             check_id(job_id) == NO_ID and self.instead is None
         ):  # jobs that run inline have ids of their own
             _possible(job_id)
-        if not isinstance(task, str | Task):
+        if not isinstance(task, str | Task | NamedTask):
             raise ConfigError(f"handle takes a task or the name of one, got {shown(task)}")
         name = check_name(task) if isinstance(task, str) else task.name
         return Handle(job_id, name, "existing", cast(Sender, self))

@@ -218,7 +218,7 @@ class Durable:
         kind = _returned(function)
         if inspect.iscoroutinefunction(function):
             return self._astep(policy, name, kind, lambda: function(*args, **kwargs))
-        _no_loop("step", "an async function as a step")
+        _no_loop(f"ctx.step({name!r})", function)
         stored = self._stored_here().get(name)
         if _to_be_done(stored):
             left = self._left_here(stored)
@@ -451,7 +451,7 @@ class Durable:
         if inspect.iscoroutinefunction(function):
             call = lambda c: function(c, *args, **kwargs)  # noqa: E731
             return self._atransaction_step(policy, name, kind, call, on)
-        _no_loop("transaction_step", "an async function as a step")
+        _no_loop(f"ctx.transaction_step({name!r})", function)
 
         def done() -> Stored:
             began = time.monotonic()
@@ -554,7 +554,9 @@ class Durable:
             StepChanged: what is stored by this name is no sleep.
         """
         self._meet(name, suspends=True)
-        return self._sleep(steps.sleep_until(self._job, name, check_run_at(moment)))
+        return self._sleep(
+            steps.sleep_until(self._job, name, check_run_at(moment, "the moment of sleep_until"))
+        )
 
     def _sleep(self, operation: Operation[float]) -> Any:
         if _in_loop():
@@ -874,6 +876,10 @@ def _in_loop() -> bool:
     return asyncio._get_running_loop() is not None
 
 
-def _no_loop(verb: str, takes: str) -> None:
+def _no_loop(call: str, function: object) -> None:
     if _in_loop():
-        raise PgQueueError(f"ctx.{verb} of an async handler takes {takes}, and is awaited")
+        called = getattr(function, "__qualname__", repr(function))
+        raise PgQueueError(
+            f"{call} of an async handler takes an async function as a step, and is awaited: {called} is none (what"
+            " blocks runs in asyncio.to_thread)"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -350,6 +351,8 @@ class RunningWorkflow(Workflow):
             ClaimLost: the job is no longer this worker's.
             StepChanged: the step of this name added another number of jobs.
         """
+        if on is None and asyncio._get_running_loop() is not None:
+            raise ConfigError("in an async handler jobs are added by: await flow.aenqueue()")
         order, members = self.members()
         if on is not None:
             return self._joined(order, self._app.add_members(members, self._context, on))

@@ -2296,9 +2296,11 @@ declare
 begin
     select s.* into step from pgqueue.steps s where s.job_id = check_step.job_id and s.name = check_step.name;
     if step.kind <> check_step.kind or not (step.events @> check_step.events and step.events <@ check_step.events) then
-        raise exception 'step % of job % is stored as %, and is % in this code: give what is new another name, or do it anew: pgqueue retry % --from-step %',
+        raise exception 'step % of job % is stored as %, and is % in this code: %',
             quote_literal(name), job_id, pgqueue.step_kind(step.kind, step.events), pgqueue.step_kind(check_step.kind, check_step.events),
-            job_id, quote_literal(name)
+            case when step.kind = 'job' and check_step.kind = 'job' then
+                'enqueue the jobs that are waited for in a step that returns their ids; else each run enqueues others'
+            else format('give what is new another name, or do it anew: pgqueue retry %s --from-step %L', job_id, name) end
             using errcode = 'PQ002';
     end if;
     return step;

@@ -209,7 +209,7 @@ def emit(name: str, payload: str) -> Operation[int]:
 
 def send(job_id: int, name: str, payload: str) -> Operation[int]:
     """Send a message to a job, with a payload of JSON text; its id. Raises JobNotFound."""
-    values = {"id": job_id, "name": check_step(name, "a message"), "payload": payload}
+    values = {"id": check_id(job_id), "name": check_step(name, "a message"), "payload": payload}
     return Operation("send", values, lambda rows: int(rows[0][0]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from pgqueue import (
     ConnectionUnusable,
     Job,
     JobExists,
+    JobNotFound,
     Keys,
     QueueFull,
     Secret,
@@ -308,3 +310,19 @@ async def test_workers_are_woken(app: App, producer: App, conn: psycopg.Connecti
     conn.execute(f'listen "{row[0]}"'.encode())
     producer.named("shop.send").enqueue(to="a")
     assert [note.channel for note in conn.notifies(timeout=20, stop_after=1)] == [row[0]]
+
+
+def test_the_handle_of_a_job_by_a_named_task(producer: App) -> None:
+    handle = producer.named("shop.send").enqueue(to="a")
+    assert producer.handle(handle.id, producer.named("shop.send")).task == "shop.send"
+
+
+@pytest.mark.parametrize("wrong", ["7", None, 1.5, object()])
+async def test_a_message_goes_to_the_id_of_a_job(producer: App, wrong: object) -> None:
+    for send in (producer.send, producer.asend):
+        with pytest.raises(ConfigError, match="job_id must be a whole number"):
+            sent = send(wrong, "go")  # type: ignore[operator]
+            if inspect.isawaitable(sent):
+                await sent
+    with pytest.raises(JobNotFound):
+        producer.send(2**70, "go")

@@ -377,3 +377,6 @@ async def test_other_children_by_the_same_name_are_a_change(app: App, conn: Conn
     assert row.status is Status.DEAD
     assert "StepChanged" in (row.last_error or "")
     assert "a wait for job" in (row.last_error or "")
+    assert "enqueue the jobs that are waited for in a step that returns their ids" in (
+        row.last_error or ""
+    )

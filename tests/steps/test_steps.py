@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -231,6 +232,7 @@ async def test_what_is_refused(app: App, conn: psycopg.Connection) -> None:
             lambda: ctx.step("bad", bad),
             lambda: ctx.sleep("soon"),
             lambda: ctx.wait_for_event("x" * 201),
+            lambda: ctx.sleep_until(datetime(2030, 1, 1), name="until"),
         ):
             try:
                 await verb()
@@ -241,11 +243,15 @@ async def test_what_is_refused(app: App, conn: psycopg.Connection) -> None:
     await drain(app)
     assert "two steps of one run are named 's'" in said[0]
     assert "1 to 200 printable characters" in said[1]
-    assert "takes an async function as a step, and is awaited" in said[2]
+    assert said[2].startswith(
+        "ctx.step('sync') of an async handler takes an async function as a step, and is awaited"
+    )
+    assert "<lambda> is none" in said[2]
     assert "step 'bad'" in said[3]
     assert "cannot be stored as JSON" in said[3]
     assert "soon" in said[4]
     assert "1 to 200 printable" in said[5]
+    assert "the moment of sleep_until must be a datetime with a time zone" in said[6]
     with pytest.raises(ArgumentsError):
         app.emit("e", object())
     with pytest.raises(ConfigError, match="the name of an event"):

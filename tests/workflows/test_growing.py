@@ -544,3 +544,19 @@ async def test_make_due_is_enough_for_those_that_wait_in_a_backoff(
     await drain(app)
     assert jobs.ran == ["new"]
     assert app.client.workflow(run).status == "succeeded"
+
+
+async def test_in_an_async_handler_jobs_are_added_by_aenqueue(app: App) -> None:
+    said: list[str] = []
+
+    @app.task(name="adds")
+    async def adds(ctx: Context) -> None:
+        flow = app.workflow_of(ctx)
+        flow.add(adds.call())
+        with pytest.raises(ConfigError) as refused:
+            flow.enqueue()
+        said.append(str(refused.value))
+
+    app.chain(adds.call()).enqueue()
+    await drain(app)
+    assert said == ["in an async handler jobs are added by: await flow.aenqueue()"]
