@@ -366,7 +366,7 @@ async def test_other_children_by_the_same_name_are_a_change(app: App, conn: Conn
 
     @app.task(name="parent", max_retries=5)
     async def parent(ctx: Context) -> None:
-        await ctx.result_of(await child.aenqueue())
+        await ctx.result_of(await child.with_delay("1h").aenqueue())  # it cannot end first
 
     handle = parent.enqueue()
     for _ in range(2):
