@@ -1964,10 +1964,21 @@ begin
                       and j.status in ('blocked', 'pending', 'running')
                     order by m.job_id desc
                     limit 1)) as job_id) next on true
+    ), late as materialized (
+        -- One that passed its deadline before the last of its jobs had ended is expired, whether or not a worker looked.
+        select p.id from passed p
+          join pgqueue.workflows w on w.id = p.id
+         where p.next is null and w.deadline_at is not null
+           and exists (select from pgqueue.workflow_jobs m
+                         join pgqueue.jobs j on j.id = m.job_id
+                        where m.workflow_id = w.id and j.finished_at > w.deadline_at)
     ), moved as (
         update pgqueue.workflows w
            set watched = p.next, finished_at = case when p.next is null then clock_timestamp() end,
-               status = case when p.next is null then case when w.expired_at is null then pgqueue.worst(w.id) else 'expired' end end
+               expired_at = coalesce(w.expired_at, case when p.id in (select late.id from late) then clock_timestamp() end),
+               status = case when p.next is null then
+                             case when w.expired_at is null and p.id not in (select late.id from late) then pgqueue.worst(w.id)
+                                  else 'expired' end end
           from passed p
          where w.id = p.id
     )

@@ -240,6 +240,7 @@ MUTANTS = [
     Mutant(SCHEMA, "complete_job", " and j.claim_id = complete_job.claim_id", ""),
     Mutant(SCHEMA, "complete_job", " and j.status = 'running'", ""),
     *[Mutant(SCHEMA, "settle", old, new) for old, new in (
+        ("j.finished_at > w.deadline_at", "true"), (" and p.id not in (select late.id from late)", ""),
         ("s.stays is null and (p.id is null or p.status in ('dead', 'cancelled'))", "s.stays is null and p.status is distinct from 'succeeded'"),
         ("s.stays is null and (p.id is null or p.status in ('dead', 'cancelled'))", "(p.id is null or p.status in ('dead', 'cancelled'))"),
         ("filter (where p.status = 'succeeded' or", "filter (where p.status <> 'dead' or"),

@@ -347,11 +347,15 @@ async def test_a_child_with_others_that_run_is_not_pruned(app: App, conn: Conn) 
 
     early, late = child.enqueue(1), child.with_delay("1d").enqueue(2)
     handle = parent.enqueue(early.id, late.id)
+
+    def prune() -> list[int]:
+        conn.execute(
+            "update pgqueue.jobs set finished_at = now() - interval '1 year' where status = 'succeeded'"
+        )
+        return app.client._run(maintenance.prune(Status.SUCCEEDED, age=1.0), None)
+
     await drain(app)
-    conn.execute(
-        "update pgqueue.jobs set finished_at = now() - interval '1 year' where status = 'succeeded'"
-    )
-    assert app.client._run(maintenance.prune(Status.SUCCEEDED, age=1.0), None) == []
+    assert prune() == []
     assert early.id in statuses(conn)
     conn.execute("update pgqueue.jobs set run_at = now() where id = %s", [late.id])
     for _ in range(2):

@@ -355,3 +355,35 @@ async def test_the_command_shows_it(
     assert (row["status"], row["id"]) == ("expired", 2)
     assert row["deadline_at"].startswith("2026-01-01T00:00:00")
     make_due(conn)
+
+
+@pytest.mark.parametrize(("late", "status"), [(True, "expired"), (False, "succeeded")])
+async def test_a_workflow_that_ends_before_a_worker_looks_at_its_deadline(
+    app: App, conn: Connection, late: bool, status: str
+) -> None:
+    work, _ = tasks(app)
+    run = app.chain(work.call(), work.call(), deadline="1h").enqueue().id
+    (first, second) = [job.id for job in app.client.workflow_jobs(run)]
+    conn.execute("update pgqueue.jobs set status = 'running' where id = any (%s)", [[first]])
+    conn.execute(
+        "update pgqueue.jobs set status = 'succeeded', finished_at = now() where id = %s", [first]
+    )
+    conn.execute("select pgqueue.settle(array[%s::bigint])", [first])
+    conn.execute("update pgqueue.jobs set status = 'running' where id = %s", [second])
+    conn.execute(
+        "update pgqueue.workflows set deadline_at = now() + make_interval(mins => %s)",
+        [-1 if late else 1],
+    )
+    conn.execute(
+        "update pgqueue.jobs set status = 'succeeded', finished_at = now() where id = %s", [second]
+    )
+    conn.execute(
+        "update pgqueue.workflows set deadline_at = deadline_at - interval '2 minutes' where not %s",
+        [late],
+    )
+    conn.execute(
+        "update pgqueue.jobs set finished_at = finished_at - interval '1 hour' where not %s", [late]
+    )
+    conn.execute("select pgqueue.settle(array[%s::bigint])", [second])
+    row = app.client.workflow(run)
+    assert (row.status, row.expired_at is not None) == (status, late)
