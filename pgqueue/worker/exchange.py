@@ -77,13 +77,18 @@ class Exchange(Service):
         self._took = 0.0
         self._unanswered = Unanswered()
         self.claiming = True
-        self.empty = False
+        self._nothing_after: int | None = None
         self.busy = False
         self.passed: Callable[[], None] = lambda: None  # called after each pass
 
+    @property
+    def empty(self) -> bool:
+        """Did the last look find nothing that is due, and has nothing been recorded since?"""
+        return self._nothing_after == self.recorder.batches
+
     def look_again(self) -> None:
         """There may be something now, whatever the last look said."""
-        self.empty = False
+        self._nothing_after = None
         self.wake()
 
     async def run_once(self) -> float:
@@ -121,21 +126,23 @@ class Exchange(Service):
         if room <= 0:
             await self.recorder.record(ended)
             return 0.0 if ended else min(self._poll, WHILE_BEHIND) if behind else self._poll
+        recorded = self.recorder.batches
         claimed = await self._claim_all(room, sweep=sweep, without=without)
         if self._processes.crowded and not without:
             self._processes.crowded = any(job.task in self._processes.tasks for job in claimed)
         self._expected = room if len(claimed) == room else 0
         if claimed or ended:
-            self._idle, self.empty = 0, False
+            self._idle, self._nothing_after = 0, None
             more = len(claimed) == room or ended or self._unstartable.found
             return 0.0 if more else self._idle_wait(sweep)
         if self._unstartable.found:  # now there is a look without those
-            self.empty = False
+            self._nothing_after = None
             return 0.0
         # It found nothing where it looked: is there another place now?
         if (sweep or self.woken) and await self._known.look():
             return 0.0
-        self.empty = sweep and self._lanes.swept_all and not without
+        everywhere = sweep and self._lanes.swept_all and not without
+        self._nothing_after = recorded if everywhere else None
         if self.woken:
             self._rest_until = time.monotonic() + REST
         return self._idle_wait(sweep)
@@ -297,7 +304,7 @@ class Exchange(Service):
         try:
             jobs = await take(taking)
         except BaseException as error:
-            self.empty = False
+            self._nothing_after = None
             if perhaps_done(error):
                 self._unanswered.add(taking["claim_id"], until=begun + self._lease)
             raise

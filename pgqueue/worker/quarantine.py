@@ -175,7 +175,7 @@ class SuspectExchange(Exchange):
         jobs = await self._claim_group(room)
         if not jobs:
             self._fruitless += 1
-            self.empty = not self._unstartable.found
+            self._nothing_after = None if self._unstartable.found else self.recorder.batches
             self._open(now)
             return self._idle_wait(swept=True)
         self._groups += 1
@@ -198,7 +198,7 @@ class SuspectExchange(Exchange):
             due = quarantine.suspect_due(self._queues, not_ids=resting)
             if (attempts := await self._database.run(due)) is None:
                 return self._none(now)
-            self.empty, self._none_since = False, None
+            self._nothing_after, self._none_since = None, None
             if not self._isolation.begin(self):
                 return self._poll
             self._since, self._patience = now, PATIENCE * max(attempts, 1)
@@ -207,7 +207,7 @@ class SuspectExchange(Exchange):
         return left if left > 0 and not self._clear else None
 
     def _none(self, now: float) -> float:
-        self.empty = True
+        self._nothing_after = self.recorder.batches
         if self._leave is None:
             return LOOK_EVERY
         if self._none_since is None:

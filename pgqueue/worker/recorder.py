@@ -69,6 +69,7 @@ class Recorder:
         self._apart, self._seldom = False, Seldom()
         self.lost = 0
         self.unknown = 0
+        self.batches = 0  # that were begun: each may have made jobs due
 
     @property
     def behind(self) -> bool:
@@ -103,6 +104,7 @@ class Recorder:
         """
         self._apart = False
         while ended:
+            self.batches += 1
             batch = ended[:MOST_AT_ONCE]
             del ended[:MOST_AT_ONCE]
             parts: dict[str, list[Finished]] = {}
@@ -155,6 +157,7 @@ class Recorder:
         """
         delete = self._deleted(ended[0]) if ended else False
         done = self._tradable(ended)[:MOST_TRADED]
+        self.batches += bool(done)
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
         operation = claims.trade(

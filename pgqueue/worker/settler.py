@@ -69,17 +69,27 @@ class Settler(Service):
         self._ended.update(dict.fromkeys(self._locked.due()))
         while self._ended:
             batch = list(self._ended)[:BATCH]
+            # Not after the call: one that ends while it is under way is told of again.
+            for job_id in batch:
+                del self._ended[job_id]
             try:
-                await self._settle_all(batch)
-            except StatementRefused as error:
-                if not may_divide(error):
-                    raise
-                await in_parts(batch, self._settle_all, self._settle_apart)
+                await self._settle_batch(batch)
+            except BaseException:
+                self._ended.update(dict.fromkeys(batch))
+                raise
+
+    async def _settle_batch(self, batch: list[int]) -> None:
+        try:
+            await self._settle_all(batch)
+        except StatementRefused as error:
+            if not may_divide(error):
+                raise
+            await in_parts(batch, self._settle_all, self._settle_apart)
 
     async def _settle_all(self, batch: Sequence[int]) -> None:
         settled = await self._database.run(workflows.settle(batch, without=self._jobs.resting()))
         # Each call is a transaction, which the next one sees: so no end is missed between them.
-        self._take_note(settled, batch)
+        self._take_note(settled)
         locked = [job_id for job_id in settled.locked if job_id not in self._ended]
         self._locked.drop(set(batch).difference(locked))
         self._locked.add(locked)
@@ -98,14 +108,12 @@ class Settler(Service):
             workflows.waiting([job_id], without=self._jobs.resting())
         )
         if waiting:
-            await in_parts(waiting, act, refused)  # and once more, without those
+            await in_parts(waiting, act, refused)
+            self._ended[job_id] = None  # once more, without those
         else:
             self._ends.leave(job_id, error)
-            self._ended.pop(job_id, None)
 
-    def _take_note(self, settled: Settled, batch: Sequence[int] = ()) -> None:
-        for job_id in batch:
-            self._ended.pop(job_id, None)
+    def _take_note(self, settled: Settled) -> None:
         self._ended.update(dict.fromkeys(settled.again))
         if settled.released:
             self._released()
