@@ -77,14 +77,15 @@ class Exchange(Service):
         self._took = 0.0
         self._unanswered = Unanswered()
         self.claiming = True
+        # The recordings that had begun before the last look, if that found nothing that is due.
         self._nothing_after: int | None = None
         self.busy = False
         self.passed: Callable[[], None] = lambda: None  # called after each pass
 
     @property
     def empty(self) -> bool:
-        """Did the last look find nothing that is due, and has nothing been recorded since?"""
-        return self._nothing_after == self.recorder.batches
+        """Did the last look find nothing that is due, and has no pool recorded anything since it began?"""
+        return self._nothing_after == self.recorder.recordings.begun
 
     def look_again(self) -> None:
         """There may be something now, whatever the last look said."""
@@ -126,7 +127,7 @@ class Exchange(Service):
         if room <= 0:
             await self.recorder.record(ended)
             return 0.0 if ended else min(self._poll, WHILE_BEHIND) if behind else self._poll
-        recorded = self.recorder.batches
+        recorded = self.recorder.recordings.begun
         claimed = await self._claim_all(room, sweep=sweep, without=without)
         if self._processes.crowded and not without:
             self._processes.crowded = any(job.task in self._processes.tasks for job in claimed)

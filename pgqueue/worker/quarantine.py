@@ -161,7 +161,7 @@ class SuspectExchange(Exchange):
     async def _exchange(self) -> float:
         await self._undo_unanswered()
         await self.recorder.record(self._executor.ended)
-        now = time.monotonic()
+        now, recorded = time.monotonic(), self.recorder.recordings.begun
         # A result that others' locks keep from being recorded is not the job's end: its row says that it runs.
         if self._executor.held or self._executor.postponed:
             return await self._go_on_running(now)
@@ -170,12 +170,12 @@ class SuspectExchange(Exchange):
         if room <= 0 or not self.claiming or len(self._unanswered):
             self._open(now)
             return MOST_IDLE_WAIT
-        if (wait := await self._prepare(now)) is not None:
+        if (wait := await self._prepare(now, recorded)) is not None:
             return wait
         jobs = await self._claim_group(room)
         if not jobs:
             self._fruitless += 1
-            self._nothing_after = None if self._unstartable.found else self.recorder.batches
+            self._nothing_after = None if self._unstartable.found else recorded
             self._open(now)
             return self._idle_wait(swept=True)
         self._groups += 1
@@ -186,7 +186,7 @@ class SuspectExchange(Exchange):
             self._open(now)
         return self._poll
 
-    async def _prepare(self, now: float) -> float | None:
+    async def _prepare(self, now: float, recorded: int) -> float | None:
         """Make room for a group; the seconds to wait, or None if it may be claimed now."""
         others = self._isolation.company or self._isolation.others_wait
         if self._since is not None and self._groups and others and now - self._since > STRETCH:
@@ -197,7 +197,7 @@ class SuspectExchange(Exchange):
             resting, _ = self._unstartable.resting()
             due = quarantine.suspect_due(self._queues, not_ids=resting)
             if (attempts := await self._database.run(due)) is None:
-                return self._none(now)
+                return self._none(now, recorded)
             self._nothing_after, self._none_since = None, None
             if not self._isolation.begin(self):
                 return self._poll
@@ -206,8 +206,8 @@ class SuspectExchange(Exchange):
         left = self._since + self._patience - now
         return left if left > 0 and not self._clear else None
 
-    def _none(self, now: float) -> float:
-        self._nothing_after = self.recorder.batches
+    def _none(self, now: float, recorded: int) -> float:
+        self._nothing_after = recorded
         if self._leave is None:
             return LOOK_EVERY
         if self._none_since is None:

@@ -45,6 +45,12 @@ ENDED_AS = {
 KEEP_TRYING = 60.0  # seconds, with what the database refuses
 
 
+class Recordings:
+    """Counts the batches that the pools of a worker have begun to record: each may make jobs due in any of them."""
+
+    begun = 0
+
+
 class Recorder:
     """Empties ``ended``; what the database did not answer to goes back for the next pass.
 
@@ -61,15 +67,16 @@ class Recorder:
         hooking: Hooking,
         settle: Callable[[Iterable[int]], None],
         postponed: Postponed,
+        recordings: Recordings,
     ) -> None:
         self._hooking, self._settle = hooking, settle
+        self.recordings = recordings
         self._postponed = postponed
         self._database = database
         self._deletes = deletes
         self._apart, self._seldom = False, Seldom()
         self.lost = 0
         self.unknown = 0
-        self.batches = 0  # that were begun: each may have made jobs due
 
     @property
     def behind(self) -> bool:
@@ -104,7 +111,7 @@ class Recorder:
         """
         self._apart = False
         while ended:
-            self.batches += 1
+            self.recordings.begun += 1
             batch = ended[:MOST_AT_ONCE]
             del ended[:MOST_AT_ONCE]
             parts: dict[str, list[Finished]] = {}
@@ -157,7 +164,7 @@ class Recorder:
         """
         delete = self._deleted(ended[0]) if ended else False
         done = self._tradable(ended)[:MOST_TRADED]
-        self.batches += bool(done)
+        self.recordings.begun += bool(done)
         taken = {id(each) for each in done}
         ended[:] = [each for each in ended if id(each) not in taken]
         operation = claims.trade(

@@ -38,7 +38,7 @@ from pgqueue.worker.pools import Pools, declared, say_tasks, summary
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.quarantine import Apart, SuspectExchange, Watch
 from pgqueue.worker.queues import Queues
-from pgqueue.worker.recorder import Recorder
+from pgqueue.worker.recorder import Recorder, Recordings
 from pgqueue.worker.recycler import Recycler
 from pgqueue.worker.resources import Resources
 from pgqueue.worker.run import Run
@@ -97,6 +97,7 @@ class Runtime:
         )
         self.hooking, self.resources = Hooking(app.hooks), Resources(app.resources)
         self._wanted: set[str] = set()
+        self._recordings = Recordings()
         self.notifier: Notifier | None = None
         self.recycler = Recycler(
             max_rss=settings.max_rss,
@@ -177,6 +178,7 @@ class Runtime:
                 hooking=self.hooking,
                 settle=self.settler.ended,
                 postponed=executor.postponed,
+                recordings=self._recordings,
             ),
             "learned": self._learned,
             "known": self.known,

@@ -110,8 +110,17 @@ class Shutdown:
         if self._max_jobs is not None and sum(e.slots.ended for e, _ in pools) >= self._max_jobs:
             self.recycle(f"{self._max_jobs} jobs done")
             return True
-        drained = all(exchange.empty and executor.at_rest for executor, exchange in pools)
-        return self._drain and drained and self._settled()
+        return self._drain and self._drained(pools) and self._settled()
+
+    @staticmethod
+    def _drained(pools: Pools) -> bool:
+        """Is nothing due? What is at rest looks again at once, if anything was recorded since it looked."""
+        if not all(executor.at_rest for executor, _ in pools):
+            return False
+        unsure = [exchange for _, exchange in pools if not exchange.empty]
+        for exchange in unsure:
+            exchange.wake()
+        return not unsure
 
     def _claim_no_more(self) -> None:
         for executor, exchange in self._pools():

@@ -363,27 +363,14 @@ async def test_a_workflow_that_ends_before_a_worker_looks_at_its_deadline(
 ) -> None:
     work, _ = tasks(app)
     run = app.chain(work.call(), work.call(), deadline="1h").enqueue().id
-    (first, second) = [job.id for job in app.client.workflow_jobs(run)]
-    conn.execute("update pgqueue.jobs set status = 'running' where id = any (%s)", [[first]])
-    conn.execute(
-        "update pgqueue.jobs set status = 'succeeded', finished_at = now() where id = %s", [first]
-    )
-    conn.execute("select pgqueue.settle(array[%s::bigint])", [first])
-    conn.execute("update pgqueue.jobs set status = 'running' where id = %s", [second])
-    conn.execute(
-        "update pgqueue.workflows set deadline_at = now() + make_interval(mins => %s)",
-        [-1 if late else 1],
-    )
-    conn.execute(
-        "update pgqueue.jobs set status = 'succeeded', finished_at = now() where id = %s", [second]
-    )
-    conn.execute(
-        "update pgqueue.workflows set deadline_at = deadline_at - interval '2 minutes' where not %s",
-        [late],
-    )
-    conn.execute(
-        "update pgqueue.jobs set finished_at = finished_at - interval '1 hour' where not %s", [late]
-    )
-    conn.execute("select pgqueue.settle(array[%s::bigint])", [second])
+    first, second = (job.id for job in app.client.workflow_jobs(run))
+    conn.execute("update pgqueue.workflows set deadline_at = now() - interval '1 minute'")
+    for job, ago in ((first, "1 hour"), (second, "0 s" if late else "1 hour")):
+        conn.execute("update pgqueue.jobs set status = 'running' where id = %s", [job])
+        conn.execute(
+            "update pgqueue.jobs set status = 'succeeded', finished_at = now() - %s::interval where id = %s",
+            [ago, job],
+        )
+        conn.execute("select pgqueue.settle(array[%s::bigint])", [job])
     row = app.client.workflow(run)
     assert (row.status, row.expired_at is not None) == (status, late)

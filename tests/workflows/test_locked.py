@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,8 @@ import psycopg
 import pytest
 
 from pgqueue import App
+from pgqueue.worker.database import Database
+from pgqueue.worker.settler import Settler
 from tests.support import eventually_async, statuses, working
 from tests.workflows.support import fail, note
 
@@ -143,3 +146,24 @@ async def test_draining_waits_for_what_is_locked(
         assert not runtime.shutdown._done()
         other.rollback()
         await eventually_async(lambda: ran == ["first", "held"])
+
+
+async def test_an_end_that_is_told_again_while_its_job_is_looked_at_is_looked_at_again(
+    app: App, conn: Connection, other: Connection
+) -> None:
+    (job,) = graph(conn, FIRST)
+    database = Database(app.dsn, app.schema)
+    settler = Settler(database=database, released=lambda: None)
+    await settler.run_once()
+    # It has read that the job has not ended, and waits.
+    other.execute("lock table pgqueue.dependencies in access exclusive mode")
+    settler.ended([job])
+    passing = asyncio.create_task(settler.run_once())
+    waits = "select count(*) from pg_locks where not granted and relation = 'pgqueue.dependencies'::regclass"
+    await eventually_async(lambda: conn.execute(waits).fetchone() == (1,))
+    end(conn, job)
+    settler.ended([job])
+    other.rollback()
+    await passing
+    await database.close()
+    assert conn.execute("select status from pgqueue.workflows").fetchone() == ("succeeded",)
